@@ -47,3 +47,118 @@ pub const TICKET_ADDRESSES_MAX: usize = 16;
 pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Bytes of a ticket in text.
 pub const TICKET_BYTES_MAX: usize = 16 << 10;
+/// Actors that may have written one document: stores of all its authors, over its whole life.
+pub const DOCUMENT_ACTORS_MAX: usize = 1 << 14;
+/// Bytes of one document's JSON as it is shown: edits by several peers can add up beyond what one request may hold.
+pub const DOCUMENT_VIEW_BYTES_MAX: usize = 16 << 20;
+
+// Messages.
+
+/// Bytes of one frame between two peers: what the largest change needs.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the changes in one frame before compression.
+pub const CHANGES_RAW_BYTES_MAX: usize = 4 << 20;
+/// Changes in one frame.
+pub const CHANGES_PER_FRAME_MAX: usize = 4_096;
+/// Bytes of changes after which a frame is closed: small enough to be checked while the next is on its way.
+pub const CHANGES_FRAME_BYTES: usize = 64 << 10;
+/// Bytes of changes under way to one peer without an acknowledgement.
+pub const CREDIT_BYTES: usize = 1 << 20;
+/// Member records in one frame.
+pub const MEMBERS_PER_FRAME_MAX: usize = 512;
+/// Ranges in one message.
+pub const RANGE_PARTS_MAX: usize = 256;
+/// Digests or vectors in one message.
+pub const ITEMS_MAX: usize = 8_192;
+/// Documents and ranges queued for one peer; what is beyond is found again by the next comparison.
+pub const OUTBOX_JOBS_MAX: usize = 16_384;
+/// Bytes of one gossip message before sealing: gossipsub's own limit is 64 KiB.
+pub const GOSSIP_BYTES_MAX: usize = 60 << 10;
+/// Gossip topics of a mesh; collections are spread over them by hash. A libp2p peer accepts at most 100.
+pub const GOSSIP_TOPICS: u8 = 16;
+
+// Membership, records.
+
+/// Bytes of a mesh's name: what fits a line of a list.
+pub const MESH_NAME_BYTES_MAX: usize = 64;
+/// Members that one invitation may let in: a classroom or an office; beyond that a leaked ticket is worth too much.
+pub const INVITATION_USES_MAX: u32 = 1_000;
+/// Member records that wait for the record of somebody they name; the oldest give way. Peers send records in an
+/// order in which none has to wait, so this is for records that cross on the way.
+pub const MEMBERS_WAITING_MAX: usize = 1_024;
+/// Peers whose addresses are remembered.
+pub const KNOWN_PEERS_MAX: usize = 1_024;
+/// Neighbours up to which a peer dials others; more may still connect to it.
+pub const NEIGHBOURS_TARGET: usize = 24;
+
+// Changes.
+
+/// Predecessors that the operations of one change name in all: one each, and room for conflicts.
+pub const CHANGE_PREDECESSORS_MAX: u64 = 1 << 20;
+
+// Journal and table files.
+
+/// Bytes of one batch as a journal record: what the largest commit needs many times over, and one allocation.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Bytes of journal (and, about, of memory) after which it is moved into the table behind it: at most two
+/// such amounts are in memory, and one is replayed at start.
+pub const JOURNAL_SEGMENT_BYTES: usize = 16 << 20;
+/// Milliseconds after which buffered writes are synced to the disk at the latest.
+pub const BUFFERED_SYNC_MS: u64 = 200;
+/// Keys listed in one report of journal damage.
+pub const DAMAGE_KEYS_MAX: usize = 1_024;
+
+// Channels.
+
+/// Inputs of the network that wait for the node: a frame of each of many neighbours.
+pub const INPUTS_MAX: usize = 64;
+/// Commands that wait for the node; more wait a moment for room, then fail as overloaded.
+pub const COMMANDS_MAX: usize = 1_024;
+/// Inputs and commands that share one flush.
+pub const BATCH_INPUTS_MAX: usize = 128;
+// Network.
+
+/// Connections in all: members, newcomers, and peers of the DHT.
+pub const CONNECTIONS_MAX: u32 = 256;
+/// Connections of one peer: two when both dial at once, and as many of its former life that were not noticed to be dead.
+pub const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Connections that are being established, each way.
+pub const CONNECTIONS_PENDING_MAX: u32 = 64;
+/// Messages queued for one peer: the credit allows far fewer, so more means that it does not read.
+pub const SEND_QUEUE_MAX: usize = 16_384;
+/// Bytes of messages queued for one peer, as they are in memory.
+pub const SEND_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Batches of live changes that wait to be sealed and published; what is beyond is found by a comparison.
+pub const PUBLISH_QUEUE_MAX: usize = 256;
+/// Gossip messages that wait to be opened and checked; what is beyond is ignored, and found by a comparison.
+pub const GOSSIP_QUEUE_MAX: usize = 256;
+/// Gossip messages that wait for a verdict; gossipsub itself forgets them after a few seconds.
+pub const GOSSIP_VERDICTS_MAX: usize = 4_096;
+/// Dials and verdicts of the node that wait for the driver.
+pub const DRIVER_QUEUE_MAX: usize = 4_096;
+/// Failed dials and discovered addresses that wait for the node; discoveries give way first.
+pub const NOTICES_MAX: usize = 1_024;
+/// Peers that are kept out for misbehaving at a time; the oldest are let in again.
+pub const BLOCKED_PEERS_MAX: usize = 1_024;
+/// Provider records held for others in the DHT, by key.
+pub const DHT_KEYS_MAX: usize = 1_024;
+
+// Gateway.
+
+/// Requests that the gateway works on at a time: each may hold a document's bytes; more are told to come back.
+pub const GATEWAY_REQUESTS_MAX: usize = 512;
+/// Connections that the gateway has open at a time; more wait in the system's backlog.
+pub const GATEWAY_CONNECTIONS_MAX: usize = 1_024;
+/// Bytes of the head of a request: a document id in its longest encoding, cookies that browsers send, and room.
+pub const GATEWAY_HEAD_BYTES_MAX: usize = 32 << 10;
+/// Headers of a request.
+pub const GATEWAY_HEADERS_MAX: usize = 100;
+/// Documents in one page of a listing.
+pub const PAGE_DOCUMENTS_MAX: usize = 1_000;
+/// Bytes of a request's id as a client may choose it: what fits a log line.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+
+// Configuration.
+
+/// Bytes of a configuration file: far above what one needs, far below what a mistaken path may hold.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;

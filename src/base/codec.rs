@@ -275,6 +275,38 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl<const N: usize> Encode for [u8; N] {
+    fn encode(&self, writer: &mut Writer) {
+        writer.fixed(self);
+    }
+}
+
+impl<const N: usize> Decode for [u8; N] {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.fixed()
+    }
+}
+
+/// One byte says whether there is a value.
+impl<T: Encode> Encode for Option<T> {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u8(u8::from(self.is_some()));
+        if let Some(value) = self {
+            value.encode(writer);
+        }
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.u8()? {
+            0 => Ok(None),
+            1 => T::decode(reader).map(Some),
+            value => Err(DecodeError::Unknown { what: "option", value: u64::from(value) }),
+        }
+    }
+}
+
 /// A type with one canonical encoding.
 pub trait Encode {
     /// Appends the encoding.

@@ -12,6 +12,12 @@ use crate::limits::{COLLECTION_NAME_BYTES_MAX, DOCUMENT_ID_BYTES_MAX};
 #[error("{0}")]
 pub struct InvalidId(pub String);
 
+impl From<InvalidId> for crate::Error {
+    fn from(InvalidId(why): InvalidId) -> Self {
+        Self::invalid(why)
+    }
+}
+
 macro_rules! bytes_id {
     ($(#[$doc:meta])* $name:ident, $size:literal) => {
         $(#[$doc])*

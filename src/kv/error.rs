@@ -19,6 +19,17 @@ pub enum Error {
     /// A write failed earlier, and writes are refused until the store is opened again.
     #[error("storage: writes are refused since an earlier one failed ({0}); restart the peer once the cause is gone")]
     Poisoned(String),
+    /// The disk has too little room left. Writes are accepted again once there is more.
+    #[error(
+        "storage: the disk is full: {free_bytes} bytes are free, and {needed_bytes} are kept for moving what was \
+         accepted into place; free some space, and writes go on"
+    )]
+    Full {
+        /// What is free.
+        free_bytes: u64,
+        /// What must be.
+        needed_bytes: u64,
+    },
     /// Another process has the data directory open.
     #[error("data directory {} is in use by another process; stop it, or give this peer its own --data-dir", .0.display())]
     Locked(PathBuf),
@@ -29,6 +40,24 @@ pub enum Error {
         path: PathBuf,
         /// The first entry that does not belong.
         found: String,
+    },
+    /// The directory was written by a newer version.
+    #[error("{} has storage format {found}, this build knows up to {supported}; use a newer aerolithsdb", path.display())]
+    TooNew {
+        /// What was read.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The newest format of this build.
+        supported: u64,
+    },
+    /// One batch is over the limit; nothing of it was applied, and the store goes on.
+    #[error("storage: a batch of {size_bytes} bytes is over the limit of {limit_bytes}; split it")]
+    TooLarge {
+        /// Bytes of the batch, encoded.
+        size_bytes: usize,
+        /// The most that is accepted.
+        limit_bytes: usize,
     },
     /// Stored bytes are damaged.
     #[error("storage: {0}")]
@@ -46,7 +75,10 @@ impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
-            Error::Io { .. } | Error::Locked(_) | Error::Foreign { .. } => Self::Io(text),
+            Error::Io { .. } | Error::Full { .. } | Error::Locked(_) | Error::Foreign { .. } | Error::TooNew { .. } => {
+                Self::Io(text)
+            }
+            Error::TooLarge { .. } => Self::invalid(text),
             Error::Poisoned(_) => Self::Unavailable(text),
             Error::Corrupt(_) => Self::Corrupt(text),
         }

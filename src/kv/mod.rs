@@ -2,12 +2,38 @@
 //!
 //! The trait is synchronous and small on purpose. Everything above it (documents, logs, summaries) is
 //! made of batches that are applied as a whole and become durable with the next flush.
+//!
+//! What a peer runs on is [`Disk`], made by [`open`]: a commit journal ([`Journaled`] over
+//! [`FolderMedium`]) in front of sled ([`SledKv`]). Tests and simulations use [`MemoryKv`] and
+//! [`faulty`]. To read the code, go from `memory` to `sled`, `medium`, `journal`, `memtable`, `journaled`,
+//! `disk`. Keys and values are opaque here: no layout, no encryption, no compression beyond sled's own.
 
+mod disk;
 mod error;
+pub mod faulty;
+mod journal;
+mod journaled;
+mod medium;
+mod memory;
+mod memtable;
+mod recovery;
+mod sled;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod survival;
+
+pub use disk::{Disk, StorageConfig, open};
 pub use error::Error;
+pub use journal::Damage;
+pub use journaled::{Checkpoints, Durability, JournalConfig, Journaled};
+pub use medium::{FolderMedium, Medium};
+pub use memory::MemoryKv;
+pub use sled::{SledConfig, SledKv};
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -40,6 +66,12 @@ impl Batch {
         &self.writes
     }
 
+    /// The writes in order, taken out of the batch.
+    #[must_use]
+    pub fn into_writes(self) -> Vec<(Bytes, Option<Bytes>)> {
+        self.writes
+    }
+
     /// Whether there is nothing to apply.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -47,13 +79,16 @@ impl Batch {
     }
 }
 
+/// What a scan calls with each pair, key first, until it breaks.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// An ordered map from byte strings to byte strings.
 ///
 /// - `apply` makes a batch visible to every reader, atomically.
 /// - `flush` makes everything that was applied before it durable, in the order of application: after a
 ///   crash a prefix of the applied batches is there, and it holds at least everything flushed.
 /// - After an error of `apply` or `flush` the store is poisoned: both fail until it is opened again.
-///   Reads go on.
+///   Reads go on. The one exception is [`Error::TooLarge`], which refuses a batch and changes nothing.
 pub trait Kv: Send + Sync {
     /// The value under a key.
     ///
@@ -62,18 +97,24 @@ pub trait Kv: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error>;
 
     /// Visits the pairs with `from <= key < to` in ascending order of their keys, until `visit` breaks.
-    /// It sees each batch as a whole or not at all only within one key; writers may interleave.
+    /// It sees each batch as a whole or not at all only within one key; writers may interleave. `visit`
+    /// runs outside every lock of the store, and may use the store.
     ///
     /// # Errors
     /// When the medium cannot be read.
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>)
-    -> Result<(), Error>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error>;
 
     /// Applies a batch.
     ///
     /// # Errors
     /// When the store is poisoned or the medium refuses; nothing of the batch is then visible.
     fn apply(&self, batch: Batch) -> Result<(), Error>;
+
+    /// Whether a batch would be accepted now: the store is not poisoned, and its disk not full.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check(&self) -> Result<(), Error>;
 
     /// Makes what was applied durable.
     ///
@@ -83,4 +124,30 @@ pub trait Kv: Send + Sync {
 
     /// Bytes taken on the medium, about.
     fn size_bytes(&self) -> u64;
+}
+
+impl<K: Kv + ?Sized> Kv for Arc<K> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        (**self).get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        (**self).scan(from, to, visit)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), Error> {
+        (**self).apply(batch)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        (**self).check()
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        (**self).flush()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        (**self).size_bytes()
+    }
 }
