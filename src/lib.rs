@@ -61,8 +61,10 @@
 //! [`node`] for the machine, [`sync`] for the protocol, [`store`] for the layout on the disk,
 //! [`kv`] for what happens at a power cut, [`document`] for what a valid change is.
 
+pub mod access;
 pub mod base;
 mod error;
+pub mod identity;
 pub mod kv;
 pub mod limits;
 
