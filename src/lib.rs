@@ -63,6 +63,7 @@
 
 pub mod access;
 pub mod base;
+pub mod document;
 mod error;
 pub mod identity;
 pub mod kv;

@@ -1,0 +1,40 @@
+//! Documents: JSON outside, Automerge inside.
+//!
+//! - [`json`] reads JSON from clients: strict, bounded, and exact about numbers.
+//! - [`Change`] is one Automerge change that passed the screen; nothing else ever reaches Automerge.
+//! - [`Document`] is an open document: create, replace, delete, apply changes of others, view.
+//!
+//! Two rules of this module are part of the protocol, because peers that disagreed on them would diverge:
+//!
+//! 1. **A change has one valid form**: the bytes that Automerge itself writes. Automerge stores operations,
+//!    not changes, and writes the changes anew from them; bytes of any other form would come back with
+//!    another hash, and a saved document would not load.
+//! 2. **A change refers only to its own past**: every operation, object and list element that it names exists,
+//!    is of the right kind, and was made by the change itself or by one that it depends on, and a value is
+//!    overwritten only in its own place. Automerge takes this for granted: it panics, or keeps or drops the
+//!    reference depending on what else arrived in the same batch.
+//!
+//! What is left out: signatures and rights (`access`), storage (`store`), the operators of PATCH.
+
+mod align;
+mod change;
+mod column;
+mod edit;
+mod envelope;
+mod error;
+mod first;
+mod history;
+pub mod json;
+mod open;
+mod operation;
+mod place;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use change::Change;
+pub use envelope::{Author, Envelope, Header, Refused, Unchecked};
+pub use error::{Broken, Refusal, ScreenError};
+pub use json::Object;
+pub use open::{Applied, Document};
+pub use operation::DELETE_MARK;
