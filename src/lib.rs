@@ -68,6 +68,7 @@ mod error;
 pub mod identity;
 pub mod kv;
 pub mod limits;
+pub mod store;
 
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};

@@ -1,0 +1,326 @@
+//! Writing: one change, or several changes of one document, become one atomic batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::Store;
+use super::key::{self, Tag};
+use super::record::{FeedEntry, LoggedChange, Record, seal};
+use super::summary::Sum;
+use crate::access::{Ability, Grant};
+use crate::base::{ChangeHash, DocumentKey, Hlc};
+use crate::document::{Change, Document, Envelope, Refusal};
+use crate::kv::Batch;
+use crate::limits::DOCUMENT_VIEW_BYTES_MAX;
+use crate::{Error, Result};
+
+/// Changes after which a document gets a snapshot, at the earliest; later ones wait for a sixteenth of
+/// the history, so that the cost of snapshots stays a constant share of the cost of changes.
+const SNAPSHOT_CHANGES_MIN: u64 = 64;
+
+/// Bytes of changes that an audit holds at a time.
+pub(super) const AUDIT_BYTES: usize = 1 << 20;
+
+/// A change whose author was found to have the right to write: what may be stored.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    envelope: Envelope,
+}
+
+impl Granted {
+    /// Joins a change with the grant of its author; `None` when the grant is another's or for something else.
+    #[must_use]
+    pub fn new(grant: &Grant, envelope: Envelope) -> Option<Self> {
+        let fits = grant.peer() == envelope.author().peer && grant.ability() == Ability::Write;
+        fits.then_some(Self { envelope })
+    }
+
+    /// The change with its header and signature.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    fn change(&self) -> &Change {
+        self.envelope.change()
+    }
+}
+
+/// What became of a change that was to be merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the document now.
+    Applied,
+    /// It was there already.
+    Known,
+    /// It builds on changes that are not here.
+    Waiting,
+    /// Its author signed a different change under the same sequence number before.
+    Forked,
+    /// It breaks a rule that every honest peer keeps.
+    Invalid(String),
+}
+
+/// What became of a merge.
+#[derive(Debug)]
+pub struct Merge {
+    /// One outcome for each change, in the order in which they were given.
+    pub outcomes: Vec<Outcome>,
+    /// The document's record after the merge, when anything was applied.
+    pub record: Option<Record>,
+}
+
+/// The state of a document that a batch writes.
+struct State {
+    heads: Vec<ChangeHash>,
+    deleted: bool,
+    created: Hlc,
+    updated: Hlc,
+    view: Bytes,
+}
+
+impl State {
+    fn of(document: &Document) -> Self {
+        let deleted = document.is_deleted();
+        Self {
+            heads: document.heads(),
+            deleted,
+            created: document.created().unwrap_or_default(),
+            updated: document.updated().unwrap_or_default(),
+            view: if deleted { Bytes::new() } else { bounded(document.view().into()) },
+        }
+    }
+
+    fn of_root(change: &Change, view: Bytes) -> Self {
+        let (created, updated) = (change.time(), change.time());
+        Self { heads: vec![change.hash()], deleted: false, created, updated, view: bounded(view) }
+    }
+}
+
+/// A view beyond the limit, which only hostile writers can make, is replaced by a note on every peer alike.
+fn bounded(view: Bytes) -> Bytes {
+    if view.len() <= DOCUMENT_VIEW_BYTES_MAX {
+        return view;
+    }
+    format!("{{\"$too_large_bytes\":{}}}", view.len()).into()
+}
+
+impl Store {
+    /// Stores the first change of a new document of our own. `view` is the document's JSON.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the document exists, and when the disk refuses.
+    pub fn create(&mut self, change: &Granted, view: Bytes) -> Result<Record> {
+        let document = change.envelope.document();
+        if self.record(document)?.is_some() {
+            return Err(Error::Conflict(format!("document {document} exists")));
+        }
+        let state = State::of_root(change.change(), view);
+        self.write(document, None, &[change], state, None)
+    }
+
+    /// Stores a change of our own that the open document holds already.
+    ///
+    /// # Errors
+    /// When the disk refuses; the open document is then dropped.
+    pub fn append(&mut self, change: &Granted, record: &Record) -> Result<Record> {
+        let key = change.envelope.document().clone();
+        let opened = self.open_document(&key, record)?;
+        let state = State::of(opened);
+        self.write_open(&key, Some(record), &[change], state)
+    }
+
+    /// Merges changes of one document that arrived, in whatever order. Those that were known or must wait
+    /// are left out and reported; the others become one batch.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or refuses.
+    pub fn merge(&mut self, document: &DocumentKey, arrived: &[Granted]) -> Result<Merge> {
+        let mut before = match self.record(document) {
+            Ok(record) => record,
+            // A damaged document is built anew from what peers send.
+            Err(Error::Corrupt(_)) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(record) = &before
+            && let Err(Error::Corrupt(_)) = self.open_document(document, record)
+        {
+            // The log is damaged under an intact record, which is marked by now: the same.
+            before = None;
+        }
+        if let (None, [only]) = (&before, arrived)
+            && let Some(view) = only.envelope.root_view()
+            && only.change().seq() == 1
+        {
+            let state = State::of_root(only.change(), view.clone());
+            let record = self.write(document, None, &[only], state, None)?;
+            return Ok(Merge { outcomes: vec![Outcome::Applied], record: Some(record) });
+        }
+        self.merge_open(document, before.as_ref(), arrived)
+    }
+
+    fn merge_open(&mut self, key: &DocumentKey, before: Option<&Record>, arrived: &[Granted]) -> Result<Merge> {
+        let opened = match before {
+            Some(record) => self.open_document(key, record)?,
+            None => self.open.get_or_insert_mut(key.clone(), Document::new),
+        };
+        let Ok(applied) = opened.apply(arrived.iter().map(|granted| granted.change().clone())) else {
+            self.open.pop(key);
+            return self.isolate(key, arrived);
+        };
+        let mut accepted: BTreeSet<ChangeHash> = applied.applied.iter().copied().collect();
+        let refused: BTreeMap<ChangeHash, Refusal> = applied.refused.into_iter().collect();
+        let (mut outcomes, mut changes) = (Vec::with_capacity(arrived.len()), Vec::new());
+        for granted in arrived {
+            let hash = granted.change().hash();
+            outcomes.push(match refused.get(&hash) {
+                None if accepted.remove(&hash) => {
+                    changes.push(granted);
+                    Outcome::Applied
+                }
+                None => Outcome::Known,
+                Some(Refusal::Missing(_)) => Outcome::Waiting,
+                Some(Refusal::Fork { .. }) => Outcome::Forked,
+                Some(refusal) => Outcome::Invalid(refusal.to_string()),
+            });
+        }
+        if changes.is_empty() {
+            if before.is_none() {
+                self.open.pop(key);
+            }
+            return Ok(Merge { outcomes, record: None });
+        }
+        changes.sort_by_key(|granted| (granted.change().position(), granted.change().actor()));
+        let state = State::of(self.open.get_mut(key).expect("the document was opened above"));
+        let record = self.write_open(key, before, &changes, state)?;
+        Ok(Merge { outcomes, record: Some(record) })
+    }
+
+    /// Automerge failed on one of several changes: merge them one at a time to find out on which.
+    fn isolate(&mut self, key: &DocumentKey, arrived: &[Granted]) -> Result<Merge> {
+        if arrived.len() == 1 {
+            let outcome = Outcome::Invalid("Automerge failed on it".to_owned());
+            return Ok(Merge { outcomes: vec![outcome], record: None });
+        }
+        let (mut outcomes, mut record) = (Vec::with_capacity(arrived.len()), None);
+        for change in arrived {
+            let mut single = self.merge(key, std::slice::from_ref(change))?;
+            outcomes.append(&mut single.outcomes);
+            record = single.record.or(record);
+        }
+        Ok(Merge { outcomes, record })
+    }
+
+    /// Writes a document that is open, with a snapshot when one is due. On failure the open document, which
+    /// is ahead of the store then, is dropped.
+    fn write_open(
+        &mut self,
+        key: &DocumentKey,
+        before: Option<&Record>,
+        changes: &[&Granted],
+        state: State,
+    ) -> Result<Record> {
+        let count = changes.len() as u64;
+        let (total, loose) = before.map_or((count, count), |r| (r.changes() + count, r.loose_changes + count));
+        let due = loose >= SNAPSHOT_CHANGES_MIN.max(total / 16);
+        let written = match (due, self.open.pop(key)) {
+            (true, Some(opened)) => {
+                let result = self.write(key, before, changes, state, Some(&opened));
+                self.open.put(key.clone(), opened);
+                result
+            }
+            (_, opened) => {
+                opened.map(|opened| self.open.put(key.clone(), opened));
+                self.write(key, before, changes, state, None)
+            }
+        };
+        if written.is_err() {
+            self.open.pop(key);
+        }
+        written
+    }
+
+    /// The one batch. `snapshot` is the open document when a snapshot is due.
+    fn write(
+        &mut self,
+        key: &DocumentKey,
+        before: Option<&Record>,
+        changes: &[&Granted],
+        state: State,
+        snapshot: Option<&Document>,
+    ) -> Result<Record> {
+        let space = self.space();
+        let mut batch = Batch::new();
+        self.holding(&key.collection)?;
+        let mut record = Record {
+            number: before.map_or(self.next_position, |record| record.number),
+            deleted: state.deleted,
+            created: state.created,
+            updated: state.updated,
+            heads: state.heads,
+            vector: before.map(|record| record.vector.clone()).unwrap_or_default(),
+            loose_changes: before.map_or(0, |record| record.loose_changes) + changes.len() as u64,
+            view: state.view,
+        };
+        for granted in changes {
+            let (author, change) = (granted.envelope.author(), granted.change());
+            let actor = self.actors.number_or_insert(space, author.peer, author.incarnation, &mut batch);
+            match record.vector.binary_search_by_key(&actor, |entry| entry.0) {
+                Ok(index) => record.vector[index].1 = change.seq(),
+                Err(index) => record.vector.insert(index, (actor, change.seq())),
+            }
+            let logged = LoggedChange {
+                grant: author.grant,
+                signature: granted.envelope.signature(),
+                position: change.position(),
+                payload: change.payload().clone(),
+            };
+            batch.put(key::log(space, record.number, actor, change.seq()), seal(&logged));
+        }
+        if let Some(opened) = snapshot {
+            let sealed = Self::take_snapshot(opened, &record.vector);
+            batch.put(key::numbered(space, Tag::Snapshot, record.number), sealed);
+            record.loose_changes = 0;
+        }
+        batch.put(key::document(space, key), seal(&record));
+        let entry = FeedEntry { document: key.clone(), deleted: record.deleted };
+        batch.put(key::numbered(space, Tag::Feed, self.next_position), seal(&entry));
+        self.write_summary(key, before, &record, &mut batch)?;
+        if self.damaged.contains(key) {
+            batch.delete(key::damaged(space, key));
+        }
+        self.apply(batch)?;
+        self.next_position += 1;
+        self.damaged.remove(key);
+        Ok(record)
+    }
+
+    fn write_summary(
+        &mut self,
+        key: &DocumentKey,
+        before: Option<&Record>,
+        after: &Record,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let (space, id) = (self.space(), key.id.as_str());
+        let old = before.map(|record| Sum::of_item(id, &record.heads));
+        // Taken out while the store is read; put back below whatever happens.
+        let mut holding = self.holdings.remove(&key.collection).unwrap_or_default();
+        let new = Sum::of_item(id, &after.heads);
+        let touched =
+            holding.summary.update(id.as_bytes(), old, new, |from, to| self.recount(&key.collection, from, to));
+        let counts = &mut holding.counts;
+        counts.total = holding.summary.total();
+        let alive = |record: &Record| u64::from(!record.deleted);
+        let bytes = |record: &Record| record.view.len() as u64;
+        counts.documents = (counts.documents + alive(after)).saturating_sub(before.map_or(0, alive));
+        counts.bytes = (counts.bytes + bytes(after)).saturating_sub(before.map_or(0, bytes));
+        batch.put(key::named(space, Tag::Collection, key.collection.as_str().as_bytes()), seal(counts));
+        self.holdings.insert(key.collection.clone(), holding);
+        for node in touched? {
+            batch.put(key::summary(space, &key.collection, node.level, &node.boundary), seal(&node.total));
+        }
+        Ok(())
+    }
+}

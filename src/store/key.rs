@@ -1,0 +1,179 @@
+//! The layout of keys. Every key of a mesh starts with its *space*, one byte, so that the data of a mesh
+//! that was left stays untouched beside the data of the one that was joined.
+//!
+//! | key | value |
+//! |---|---|
+//! | `00 m` name | store-wide facts: format, incarnation, current space |
+//! | space `a` actor number (4) | who writes under an actor |
+//! | space `b` n collection id | nothing: the document is damaged (*broken*) and left out of the summary |
+//! | space `c` collection | [`Collection`](super::Collection): counts and the total of its summary |
+//! | space `d` n collection id | [`Record`](super::Record): heads, vector, times and the view of a document |
+//! | space `f` feed position (8) | the document that changed |
+//! | space `g` grant id (32) | member record |
+//! | space `l` document number (8) actor number (4) sequence (8) | a change with its signature |
+//! | space `p` peer (32) | addresses to dial |
+//! | space `r` n collection level (1) key | a node of the range summary |
+//! | space `s` document number (8) | snapshot of a document |
+//! | space `x` letter number (8) | dead letter |
+//!
+//! Integers are big-endian, so that byte order is numeric order; `n` is the length of the collection's
+//! name in one byte, so that no collection's range contains another's.
+
+use crate::base::{CollectionName, DocumentId, DocumentKey, PeerId};
+
+/// Which mesh's data a key belongs to.
+pub(super) type Space = u8;
+
+/// A half-open range of keys.
+pub(super) type KeyRange = (Vec<u8>, Vec<u8>);
+
+/// The tag byte of a kind of record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Tag {
+    Actor = b'a',
+    Broken = b'b',
+    Collection = b'c',
+    Document = b'd',
+    Feed = b'f',
+    Member = b'g',
+    Log = b'l',
+    Address = b'p',
+    Summary = b'r',
+    Snapshot = b's',
+    Letter = b'x',
+}
+
+/// A store-wide fact.
+pub(super) fn meta(name: &str) -> Vec<u8> {
+    [b"\0m", name.as_bytes()].concat()
+}
+
+/// A record that is named by bytes alone.
+pub(super) fn named(space: Space, tag: Tag, name: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(2 + name.len());
+    key.extend_from_slice(&[space, tag as u8]);
+    key.extend_from_slice(name);
+    key
+}
+
+/// A record that is named by a number.
+pub(super) fn numbered(space: Space, tag: Tag, number: u64) -> Vec<u8> {
+    named(space, tag, &number.to_be_bytes())
+}
+
+/// Every record of a kind.
+pub(super) fn all(space: Space, tag: Tag) -> KeyRange {
+    (vec![space, tag as u8], vec![space, tag as u8 + 1])
+}
+
+/// Who writes under an actor number.
+pub(super) fn actor(space: Space, number: u32) -> Vec<u8> {
+    named(space, Tag::Actor, &number.to_be_bytes())
+}
+
+/// The addresses of a peer.
+pub(super) fn address(space: Space, peer: &PeerId) -> Vec<u8> {
+    named(space, Tag::Address, peer.as_bytes())
+}
+
+fn collection_prefix(space: Space, tag: Tag, collection: &CollectionName) -> Vec<u8> {
+    let name = collection.as_str().as_bytes();
+    let mut key = Vec::with_capacity(3 + name.len() + 40);
+    // The name is at most 64 bytes long, see limits::COLLECTION_NAME_BYTES_MAX.
+    key.extend_from_slice(&[space, tag as u8, name.len() as u8]);
+    key.extend_from_slice(name);
+    key
+}
+
+/// A document's record.
+pub(super) fn document(space: Space, key: &DocumentKey) -> Vec<u8> {
+    of_document(space, Tag::Document, key)
+}
+
+/// The mark of a damaged document.
+pub(super) fn damaged(space: Space, key: &DocumentKey) -> Vec<u8> {
+    of_document(space, Tag::Broken, key)
+}
+
+fn of_document(space: Space, tag: Tag, key: &DocumentKey) -> Vec<u8> {
+    let mut bytes = collection_prefix(space, tag, &key.collection);
+    bytes.extend_from_slice(key.id.as_str().as_bytes());
+    bytes
+}
+
+/// The records of a collection's documents with `from <= id < to`, where `None` is the end.
+pub(super) fn documents(space: Space, collection: &CollectionName, from: &[u8], to: Option<&[u8]>) -> KeyRange {
+    let prefix = collection_prefix(space, Tag::Document, collection);
+    let start = [prefix.as_slice(), from].concat();
+    let end = match to {
+        Some(to) => [prefix.as_slice(), to].concat(),
+        // An id is UTF-8 and holds no 0xff byte.
+        None => [prefix.as_slice(), &[0xff]].concat(),
+    };
+    (start, end)
+}
+
+/// Collection and id within a key made by [`document`] or [`damaged`].
+pub(super) fn document_key(key: &[u8]) -> Option<DocumentKey> {
+    let length = usize::from(*key.get(2)?);
+    let collection = std::str::from_utf8(key.get(3..3 + length)?).ok()?.parse().ok()?;
+    Some(DocumentKey::new(collection, document_id(key)?))
+}
+
+/// The id within a key made by [`document`].
+pub(super) fn document_id(key: &[u8]) -> Option<DocumentId> {
+    let length = usize::from(*key.get(2)?);
+    std::str::from_utf8(key.get(3 + length..)?).ok()?.parse().ok()
+}
+
+/// A node of a collection's range summary.
+pub(super) fn summary(space: Space, collection: &CollectionName, level: u8, boundary: &[u8]) -> Vec<u8> {
+    let mut key = collection_prefix(space, Tag::Summary, collection);
+    key.push(level);
+    key.extend_from_slice(boundary);
+    key
+}
+
+/// All nodes of a collection's range summary.
+pub(super) fn summaries(space: Space, collection: &CollectionName) -> KeyRange {
+    let start = collection_prefix(space, Tag::Summary, collection);
+    let end = [start.as_slice(), &[0xff]].concat();
+    (start, end)
+}
+
+/// Level and boundary within a key made by [`summary`].
+pub(super) fn summary_parts(key: &[u8]) -> Option<(u8, &[u8])> {
+    let length = usize::from(*key.get(2)?);
+    let (level, boundary) = key.get(3 + length..)?.split_first()?;
+    Some((*level, boundary))
+}
+
+/// A change in the log.
+pub(super) fn log(space: Space, document: u64, actor: u32, sequence: u64) -> Vec<u8> {
+    let mut key = numbered(space, Tag::Log, document);
+    key.extend_from_slice(&actor.to_be_bytes());
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// The number at the end of a key made by [`numbered`].
+pub(super) fn number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(2..10)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_does_not_see_the_documents_of_one_that_it_prefixes() {
+        let key = |collection: &str, id: &str| {
+            document(1, &DocumentKey::new(collection.parse().unwrap(), id.parse().unwrap()))
+        };
+        let (from, to) = documents(1, &"a".parse().unwrap(), b"", None);
+        let inside = |key: Vec<u8>| from <= key && key < to;
+        assert!(inside(key("a", "x")) && inside(key("a", "\u{10ffff}")));
+        assert!(!inside(key("ab", "x")) && !inside(key("b", "x")));
+    }
+}

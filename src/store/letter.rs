@@ -1,0 +1,219 @@
+//! Dead letters: changes that cannot be applied now but may become valid later, kept with their reason.
+//!
+//! Nothing disappears silently: a change that waits for its dependencies or for its author's admission
+//! is kept, counted and shown, and tried again when what it waits for arrives. The list is bounded; when
+//! it is full the oldest gives way, which is counted too (reconciliation brings the change again).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use super::key::{self, Space, Tag};
+use super::record::{seal, unseal};
+use crate::base::{ChangeHash, Decode, DecodeError, DocumentKey, Encode, PeerId, Reader, Timestamp, Writer};
+use crate::document::Unchecked;
+use crate::kv::{Batch, Kv};
+use crate::limits::{DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX};
+use crate::{Error, Result};
+
+/// Why a change is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Changes that it builds on are not here yet.
+    Dependencies,
+    /// Its author is not known as a member yet.
+    AuthorUnknown,
+    /// Its author is a member without the right to write.
+    AuthorDenied,
+    /// Its author signed another change under the same sequence number; kept as proof.
+    Forked,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Dependencies, Self::AuthorUnknown, Self::AuthorDenied, Self::Forked];
+
+    /// The word by which interfaces show it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dependencies => "waiting_for_dependencies",
+            Self::AuthorUnknown => "author_not_a_member",
+            Self::AuthorDenied => "author_may_not_write",
+            Self::Forked => "sequence_number_used_twice",
+        }
+    }
+}
+
+/// A change that could not be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Why.
+    pub reason: Reason,
+    /// The peer that sent it.
+    pub from: PeerId,
+    /// When it arrived.
+    pub arrived: Timestamp,
+    /// The change, to be checked again when it is tried again.
+    pub change: Unchecked,
+}
+
+impl Encode for Letter {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u8(self.reason as u8).value(&self.from).varint(self.arrived.0).value(&self.change);
+    }
+}
+
+impl Decode for Letter {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let reason = usize::from(reader.u8()?);
+        let reason = *Reason::ALL.get(reason).ok_or(DecodeError::Unknown { what: "reason", value: reason as u64 })?;
+        Ok(Self { reason, from: reader.value()?, arrived: Timestamp(reader.varint()?), change: reader.value()? })
+    }
+}
+
+/// What is known of a letter without reading it.
+#[derive(Debug, Clone)]
+struct Slip {
+    document: DocumentKey,
+    reason: Reason,
+    arrived: Timestamp,
+    bytes: usize,
+}
+
+/// The index of the dead letters; the letters themselves are on the disk.
+#[derive(Debug, Default)]
+pub struct Letters {
+    slips: BTreeMap<ChangeHash, Slip>,
+    by_age: BTreeSet<(Timestamp, ChangeHash)>,
+    by_document: BTreeMap<DocumentKey, BTreeSet<ChangeHash>>,
+    bytes: usize,
+    evicted: u64,
+}
+
+impl Letters {
+    pub(super) fn load(kv: &dyn Kv, space: Space) -> Result<Self> {
+        let mut letters = Self::default();
+        let (from, to) = key::all(space, Tag::Letter);
+        kv.scan(&from, &to, &mut |key, value| {
+            let hash = key.get(2..).and_then(|bytes| bytes.try_into().ok()).map(ChangeHash);
+            // A damaged letter is left where it is; reconciliation brings the change again.
+            if let (Some(hash), Ok(letter)) = (hash, unseal::<Letter>(value)) {
+                letters.insert(hash, &letter);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(letters)
+    }
+
+    /// Number of letters.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slips.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slips.is_empty()
+    }
+
+    /// Letters that gave way to newer ones since the start.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Number of letters by collection and reason.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<(&str, Reason), u64> {
+        let mut counts = BTreeMap::new();
+        for slip in self.slips.values() {
+            *counts.entry((slip.document.collection.as_str(), slip.reason)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The reasons for which changes of a document wait, with their number.
+    #[must_use]
+    pub fn of_document(&self, document: &DocumentKey) -> BTreeMap<Reason, u64> {
+        let mut counts = BTreeMap::new();
+        for hash in self.by_document.get(document).into_iter().flatten() {
+            *counts.entry(self.slips[hash].reason).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Documents with letters of a reason, at most `limit`.
+    #[must_use]
+    pub fn documents(&self, reason: Reason, limit: usize) -> Vec<DocumentKey> {
+        let waits = |hashes: &BTreeSet<ChangeHash>| hashes.iter().any(|hash| self.slips[hash].reason == reason);
+        self.by_document.iter().filter(|(_, hashes)| waits(hashes)).map(|(key, _)| key.clone()).take(limit).collect()
+    }
+
+    fn insert(&mut self, hash: ChangeHash, letter: &Letter) {
+        let bytes = letter.change.payload.len() + 256;
+        let slip =
+            Slip { document: letter.change.document.clone(), reason: letter.reason, arrived: letter.arrived, bytes };
+        self.by_age.insert((slip.arrived, hash));
+        self.by_document.entry(slip.document.clone()).or_default().insert(hash);
+        self.bytes += bytes;
+        self.slips.insert(hash, slip);
+    }
+
+    fn remove(&mut self, hash: &ChangeHash) -> Option<Slip> {
+        let slip = self.slips.remove(hash)?;
+        self.by_age.remove(&(slip.arrived, *hash));
+        if let Some(hashes) = self.by_document.get_mut(&slip.document) {
+            hashes.remove(hash);
+            if hashes.is_empty() {
+                self.by_document.remove(&slip.document);
+            }
+        }
+        self.bytes -= slip.bytes;
+        Some(slip)
+    }
+}
+
+impl super::Store {
+    /// Keeps a letter. One that is there already under this change hash stays as it is.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn keep_letter(&mut self, hash: ChangeHash, letter: &Letter) -> Result<()> {
+        if self.letters.slips.contains_key(&hash) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        while self.letters.len() >= DEAD_LETTERS_MAX || self.letters.bytes >= DEAD_LETTER_BYTES_MAX {
+            let Some(&(_, oldest)) = self.letters.by_age.first() else { break };
+            self.letters.remove(&oldest);
+            self.letters.evicted += 1;
+            batch.delete(key::named(self.space(), Tag::Letter, oldest.as_bytes()));
+        }
+        batch.put(key::named(self.space(), Tag::Letter, hash.as_bytes()), seal(letter));
+        self.letters.insert(hash, letter);
+        self.apply(batch)
+    }
+
+    /// Takes the letters of a document that wait for one of `reasons` out of the list.
+    ///
+    /// # Errors
+    /// When the disk cannot be read or refuses.
+    pub fn take_letters(&mut self, document: &DocumentKey, reasons: &[Reason]) -> Result<Vec<Letter>> {
+        let Some(hashes) = self.letters.by_document.get(document) else { return Ok(Vec::new()) };
+        let due: Vec<ChangeHash> =
+            hashes.iter().filter(|hash| reasons.contains(&self.letters.slips[*hash].reason)).copied().collect();
+        let (mut letters, mut batch) = (Vec::new(), Batch::new());
+        for hash in due {
+            let key = key::named(self.space(), Tag::Letter, hash.as_bytes());
+            let sealed = self.kv.get(&key).map_err(Error::from)?;
+            letters.extend(sealed.and_then(|sealed| unseal(&sealed).ok()));
+            self.letters.remove(&hash);
+            batch.delete(key);
+        }
+        if !batch.is_empty() {
+            self.apply(batch)?;
+        }
+        Ok(letters)
+    }
+}

@@ -1,0 +1,225 @@
+//! Reading the change log: opening documents, and streaming the changes that somebody else lacks.
+//!
+//! Within a document an actor's changes are numbered from 1 without gaps, each building on the one
+//! before, and the log is closed under dependencies. So the last sequence number of each actor, the
+//! *vector*, says exactly which changes a log holds. Every change has a position that is
+//! greater than those of the changes it builds on, so merging the actors' changes by position gives an
+//! order in which every change comes after its dependencies.
+
+use bytes::Bytes;
+
+use super::key::{self, Tag};
+use super::reader::damaged;
+use super::record::{LoggedChange, Record, Snapshot, unseal};
+use super::{Store, commit};
+use crate::base::{ActorId, DocumentKey};
+use crate::document::{Author, Change, Document, Unchecked};
+use crate::{Error, Result};
+
+/// For each actor the last sequence number that a log holds, sorted by actor.
+pub type Vector = Vec<(ActorId, u64)>;
+
+/// A position in the stream of the changes that somebody lacks of one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogCursor {
+    document: DocumentKey,
+    number: u64,
+    /// For each actor number the next sequence number to send, and the last one.
+    next: Vec<(u32, u64, u64)>,
+}
+
+impl LogCursor {
+    /// The document.
+    #[must_use]
+    pub fn document(&self) -> &DocumentKey {
+        &self.document
+    }
+
+    /// Changes left to stream.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.next.iter().map(|(_, next, last)| last + 1 - next).sum()
+    }
+}
+
+impl Store {
+    /// The vector of a document in terms that other peers understand.
+    #[must_use]
+    pub fn vector(&self, record: &Record) -> Vector {
+        let known = |&(number, sequence): &(u32, u64)| Some((self.actors.get(number)?.actor, sequence));
+        let mut vector: Vector = record.vector.iter().filter_map(known).collect();
+        vector.sort_unstable();
+        vector
+    }
+
+    /// The changes of a document that somebody with `theirs` lacks; `None` when there are none.
+    #[must_use]
+    pub fn missing(&self, document: &DocumentKey, record: &Record, theirs: &[(ActorId, u64)]) -> Option<LogCursor> {
+        let mut next = Vec::new();
+        for &(number, last) in &record.vector {
+            let actor = self.actors.get(number)?.actor;
+            let held = theirs.iter().find(|(their, _)| *their == actor).map_or(0, |(_, sequence)| *sequence);
+            if held < last {
+                next.push((number, held + 1, last));
+            }
+        }
+        (!next.is_empty()).then(|| LogCursor { document: document.clone(), number: record.number, next })
+    }
+
+    /// Whether somebody with `theirs` has changes of the document that are not here.
+    #[must_use]
+    pub fn lacks(&self, record: Option<&Record>, theirs: &[(ActorId, u64)]) -> bool {
+        theirs.iter().any(|(actor, sequence)| {
+            let number = self.actors.number(actor);
+            let held = number.and_then(|number| record.map(|record| record.sequence(number))).unwrap_or(0);
+            held < *sequence
+        })
+    }
+
+    /// Streams changes in an order in which dependencies come first, until `bytes` are reached or the
+    /// cursor is at its end. Always makes progress.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a change in the log is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn stream(&mut self, cursor: &mut LogCursor, bytes: usize) -> Result<Vec<Unchecked>> {
+        let mut heads: Vec<Option<LoggedChange>> = vec![None; cursor.next.len()];
+        let (mut changes, mut size) = (Vec::new(), 0);
+        while size < bytes && !cursor.next.is_empty() {
+            for (head, &(actor, sequence, _)) in heads.iter_mut().zip(&cursor.next) {
+                if head.is_none() {
+                    *head = Some(self.logged(&cursor.document, cursor.number, actor, sequence)?);
+                }
+            }
+            let first = |head: &Option<LoggedChange>| head.as_ref().map_or(u64::MAX, |change| change.position);
+            let Some(index) = (0..heads.len()).min_by_key(|&index| (first(&heads[index]), index)) else { break };
+            let Some(change) = heads[index].take() else { break };
+            let (actor, sequence, last) = &mut cursor.next[index];
+            let Some(writer) = self.actors.get(*actor) else { break };
+            let author = Author { peer: writer.author, incarnation: writer.incarnation, grant: change.grant };
+            size += change.payload.len() + 128;
+            changes.push(Unchecked {
+                document: cursor.document.clone(),
+                author,
+                signature: change.signature,
+                payload: change.payload,
+            });
+            *sequence += 1;
+            if *sequence > *last {
+                cursor.next.remove(index);
+                heads.remove(index);
+            }
+        }
+        Ok(changes)
+    }
+
+    /// One change of the log.
+    pub(super) fn logged(
+        &mut self,
+        document: &DocumentKey,
+        number: u64,
+        actor: u32,
+        sequence: u64,
+    ) -> Result<LoggedChange> {
+        let sealed = self.kv.get(&key::log(self.space(), number, actor, sequence))?;
+        let change = match sealed.as_deref().map(unseal) {
+            Some(Ok(change)) => return Ok(change),
+            Some(Err(error)) => damaged(document, &format!("change {sequence} of actor {actor}: {error}")),
+            None => damaged(document, &format!("change {sequence} of actor {actor} is not in the log")),
+        };
+        self.mark_damaged(document);
+        Err(change)
+    }
+
+    /// The open document of a record, from the cache or from its snapshot and log. Finding them damaged is
+    /// remembered for the document's repair.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when its snapshot and its log are damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn open_document(&mut self, document: &DocumentKey, record: &Record) -> Result<&mut Document> {
+        if self.open.get(document).is_none() {
+            match self.load_document(document, record) {
+                Ok(loaded) => _ = self.open.put(document.clone(), loaded),
+                Err(error) => {
+                    if matches!(error, Error::Corrupt(_)) {
+                        self.mark_damaged(document);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(self.open.get_mut(document).expect("the document was put there above"))
+    }
+
+    fn load_document(&mut self, document: &DocumentKey, record: &Record) -> Result<Document> {
+        let snapshot = self.snapshot(document, record)?;
+        let covered = |actor: u32, snapshot: &Snapshot| {
+            snapshot.vector.iter().find(|(number, _)| *number == actor).map_or(0, |(_, sequence)| *sequence)
+        };
+        let mut changes = Vec::new();
+        for &(actor, last) in &record.vector {
+            let from = snapshot.as_ref().map_or(0, |(snapshot, _)| covered(actor, snapshot));
+            for sequence in from + 1..=last {
+                let logged = self.logged(document, record.number, actor, sequence)?;
+                changes.push(parse(document, logged.payload)?);
+            }
+        }
+        let mut opened = snapshot.map_or_else(Document::new, |(_, opened)| opened);
+        let applied = opened.apply(changes).map_err(|error| damaged(document, &error))?;
+        match applied.refused.first() {
+            None => Ok(opened),
+            Some((hash, refusal)) => Err(damaged(document, &format!("change {hash}: {refusal}"))),
+        }
+    }
+
+    /// The snapshot and the document in it. A damaged snapshot is no loss: the log has everything.
+    fn snapshot(&self, document: &DocumentKey, record: &Record) -> Result<Option<(Snapshot, Document)>> {
+        let Some(sealed) = self.kv.get(&key::numbered(self.space(), Tag::Snapshot, record.number))? else {
+            return Ok(None);
+        };
+        let opened = unseal::<Snapshot>(&sealed).map_err(|error| error.to_string()).and_then(|snapshot| {
+            match Document::load(&snapshot.bytes) {
+                Ok(document) => Ok((snapshot, document)),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) => {
+                tracing::warn!(%document, error, "a snapshot is damaged on the disk; using the log instead");
+                Ok(None)
+            }
+        }
+    }
+
+    /// What must be stored for a snapshot of an open document.
+    pub(super) fn take_snapshot(document: &Document, vector: &[(u32, u64)]) -> Bytes {
+        super::record::seal(&Snapshot { vector: vector.to_vec(), bytes: document.save().into() })
+    }
+
+    /// Checks every change of a document against its signature and its record again.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when something does not match.
+    pub fn audit(&mut self, mesh: crate::base::MeshId, document: &DocumentKey) -> Result<u64> {
+        let Some(record) = self.record(document)? else { return Ok(0) };
+        let mut checked = 0;
+        if let Some(mut cursor) = self.missing(document, &record, &[]) {
+            while cursor.changes() > 0 {
+                for change in self.stream(&mut cursor, commit::AUDIT_BYTES)? {
+                    crate::document::Envelope::check(mesh, change).map_err(|why| damaged(document, &why))?;
+                    checked += 1;
+                }
+            }
+        }
+        let fresh = self.load_document(document, &record)?;
+        if fresh.heads() == record.heads && (record.deleted || fresh.view() == record.view) {
+            Ok(checked)
+        } else {
+            Err(damaged(document, &"its view is not what its log gives"))
+        }
+    }
+}
+
+fn parse(document: &DocumentKey, payload: Bytes) -> Result<Change, Error> {
+    Change::screen(payload).map_err(|error| damaged(document, &error))
+}

@@ -1,0 +1,600 @@
+//! Documents, their changes and everything derived from them, on one ordered map of bytes.
+//!
+//! One change is one atomic batch: the log entry, the document's record with heads and view, the nodes
+//! of the range summary, the collection's counts and the feed entry are all there or all not. So a view
+//! never disagrees with its log, and a fingerprint never with what it sums up, whatever happens to the
+//! machine.
+//!
+//! - [`Reader`] reads views beside the writer.
+//! - [`Store`] is the writer; the node's thread owns it.
+//! - What counts as a change, whose it is and whether its author had the right are settled before:
+//!   [`Granted`] is the proof.
+//!
+//! The store knows nothing of peers and messages; `sync` compares stores through
+//! [`Store::range`], [`Store::cuts`] and [`Store::missing`].
+
+mod actor;
+mod commit;
+mod key;
+mod letter;
+mod log;
+mod reader;
+mod record;
+mod summary;
+
+pub use commit::{Granted, Merge, Outcome};
+pub use letter::{Letter, Letters, Reason};
+pub use log::{LogCursor, Vector};
+pub use reader::{Page, Reader};
+pub use record::{Actor, Collection, FeedEntry, LoggedChange, Record};
+pub use summary::{Sum, Summary, Total};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use self::actor::Actors;
+use self::key::{Space, Tag};
+use self::record::{seal, unseal};
+use crate::access::MemberRecord;
+use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, Hlc, Incarnation, PeerId};
+use crate::document::Document;
+use crate::kv::{Batch, Kv};
+use crate::limits::{COLLECTIONS_MAX, OPEN_DOCUMENTS_MAX};
+use crate::{Error, Result};
+
+/// The layout of the whole store; a store of another version is refused, never guessed at.
+const FORMAT: u8 = 1;
+
+/// A collection as the writer holds it.
+#[derive(Debug, Default)]
+struct Holding {
+    counts: Collection,
+    summary: Summary,
+}
+
+/// The writer.
+pub struct Store {
+    kv: Arc<dyn Kv>,
+    reader: Reader,
+    space: Arc<AtomicU8>,
+    incarnation: Incarnation,
+    actors: Actors,
+    holdings: BTreeMap<CollectionName, Holding>,
+    /// Documents whose record or log was found damaged: what arrives for them builds them anew. Each has a
+    /// mark on the disk, written with the summary that leaves it out.
+    damaged: BTreeSet<DocumentKey>,
+    letters: Letters,
+    open: LruCache<DocumentKey, Document>,
+    /// The position of the next feed entry, which also numbers new documents.
+    next_position: u64,
+    unflushed: bool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("incarnation", &self.incarnation)
+            .field("collections", &self.holdings.len())
+            .field("next_position", &self.next_position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `kv`. A new one takes `fresh` as its incarnation; so does one whose last flush
+    /// may not have reached the disk (`renew`), because it may have announced changes that it then lost.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for another format, [`Error::Io`] when the disk cannot be read or written.
+    pub fn open(kv: Arc<dyn Kv>, fresh: Incarnation, renew: bool) -> Result<Self> {
+        let stored: Option<Format> = read(&*kv, &key::meta("format"))?;
+        let format = match stored {
+            Some(format) if !renew => format,
+            Some(format) => Format { incarnation: fresh, ..format },
+            None => Format { incarnation: fresh, space: 1 },
+        };
+        if stored != Some(format) {
+            let mut batch = Batch::new();
+            batch.put(key::meta("format"), seal(&format));
+            kv.apply(batch)?;
+            kv.flush()?;
+        }
+        let space = Arc::new(AtomicU8::new(format.space));
+        let mut store = Self {
+            reader: Reader::new(kv.clone(), space.clone()),
+            kv,
+            space,
+            incarnation: format.incarnation,
+            actors: Actors::default(),
+            holdings: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            letters: Letters::default(),
+            open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
+            next_position: 0,
+            unflushed: false,
+        };
+        store.load_space()?;
+        Ok(store)
+    }
+
+    /// Drops the open form of a document; it is loaded again when it is needed.
+    pub fn close_document(&mut self, document: &DocumentKey) {
+        self.open.pop(document);
+    }
+
+    /// A handle for reading another space than the current one.
+    #[must_use]
+    pub fn reader_of(&self, space: u8) -> Reader {
+        Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)))
+    }
+
+    /// A handle for reading beside this writer.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// This life of the store.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// When the disk refuses; writes are then refused until the store is opened again.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.unflushed {
+            self.kv.flush()?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    /// The collections with the totals of their summaries, in the order of names.
+    pub fn totals(&self) -> impl Iterator<Item = (&CollectionName, Total)> {
+        self.holdings.iter().map(|(name, holding)| (name, holding.counts.total))
+    }
+
+    /// The total of one collection; zero when it is not there.
+    #[must_use]
+    pub fn total(&self, collection: &CollectionName) -> Total {
+        self.holdings.get(collection).map(|holding| holding.counts.total).unwrap_or_default()
+    }
+
+    /// The total of the documents with `from <= id < to` (`None`: no end).
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn range(&self, collection: &CollectionName, from: &[u8], to: Option<&[u8]>) -> Result<Total> {
+        let Some(holding) = self.holdings.get(collection) else { return Ok(Total::default()) };
+        holding.summary.range(from, to, &|from: &[u8], to: Option<&[u8]>| self.recount(collection, from, to))
+    }
+
+    /// Ids strictly inside a range that cut it into at most `parts_max` + 1 parts of about equal size;
+    /// empty when the range is too small to cut.
+    #[must_use]
+    pub fn cuts(
+        &self,
+        collection: &CollectionName,
+        from: &[u8],
+        to: Option<&[u8]>,
+        parts_max: usize,
+    ) -> Vec<Box<[u8]>> {
+        self.holdings.get(collection).map(|holding| holding.summary.cuts(from, to, parts_max)).unwrap_or_default()
+    }
+
+    /// The items in a range, at most `limit`: each document's id and record, deleted ones included and
+    /// damaged ones left out. The second part is where it stopped, when it did.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn items(&self, collection: &CollectionName, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Items> {
+        let (start, end) = key::documents(self.space(), collection, from, to);
+        let (mut items, mut stopped) = (Vec::new(), None);
+        self.kv.scan(&start, &end, &mut |key, value| {
+            let Some(id) = key::document_id(key) else { return ControlFlow::Continue(()) };
+            if items.len() == limit {
+                stopped = Some(id.as_str().as_bytes().to_vec());
+                return ControlFlow::Break(());
+            }
+            match Record::open(&Bytes::copy_from_slice(value)) {
+                Ok(record) if !self.is_damaged(collection, &id) => items.push((id, record)),
+                Ok(_) | Err(_) => {}
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((items, stopped))
+    }
+
+    /// The record of a document, deleted or not. Finding it damaged is remembered for its repair.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn record(&mut self, document: &DocumentKey) -> Result<Option<Record>> {
+        if self.damaged.contains(document) {
+            return Err(reader::damaged(document, &"seen before"));
+        }
+        let record = self.reader.record(document);
+        if matches!(record, Err(Error::Corrupt(_))) {
+            self.mark_damaged(document);
+        }
+        record
+    }
+
+    /// Takes note that a document is damaged, and takes it out of the collection's summary: to other peers
+    /// it is then a document that is missing here, and reconciliation brings it back. The mark outlasts a
+    /// restart; a view that is intact can be read meanwhile.
+    pub fn mark_damaged(&mut self, document: &DocumentKey) {
+        if !self.damaged.insert(document.clone()) {
+            return;
+        }
+        tracing::warn!(%document, "damaged on the disk; it will be fetched again from peers that have it");
+        self.open.pop(document);
+        let mut batch = Batch::new();
+        batch.put(key::damaged(self.space(), document), Bytes::new());
+        if let Err(error) = self.recount_holding(&document.collection, batch) {
+            tracing::error!(collection = %document.collection, %error, "the range summary could not be counted again");
+        }
+    }
+
+    /// Documents that were found damaged and are not repaired yet.
+    #[must_use]
+    pub fn damaged(&self) -> &BTreeSet<DocumentKey> {
+        &self.damaged
+    }
+
+    /// The latest time of any change that is stored: where a clock must continue.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn latest(&self) -> Result<Hlc> {
+        let from = self.next_position.saturating_sub(64);
+        let mut latest = Hlc::default();
+        for (_, entry) in self.reader.feed(from, 64)? {
+            if let Ok(Some(record)) = self.reader.record(&entry.document) {
+                latest = latest.max(record.updated);
+            }
+        }
+        Ok(latest)
+    }
+
+    /// The position that the next feed entry gets.
+    #[must_use]
+    pub fn next_position(&self) -> u64 {
+        self.next_position
+    }
+
+    /// The dead letters.
+    #[must_use]
+    pub fn letters(&self) -> &Letters {
+        &self.letters
+    }
+
+    /// Every member record that is stored.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when one is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn members(&self) -> Result<Vec<MemberRecord>> {
+        self.load_all(Tag::Member, |_| true)
+    }
+
+    /// Keeps a member record.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_member(&mut self, record: &MemberRecord) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(key::named(self.space(), Tag::Member, record.grant_id().as_bytes()), seal(record));
+        self.apply(batch)
+    }
+
+    /// A store-wide fact of the current mesh, such as its secret.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn fact<T: Decode>(&self, name: &str) -> Result<Option<T>> {
+        read(&*self.kv, &self.fact_key(name))
+    }
+
+    /// Sets a store-wide fact of the current mesh.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_fact<T: Encode>(&mut self, name: &str, value: &T) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(self.fact_key(name), seal(value));
+        self.apply(batch)
+    }
+
+    /// Addresses at which peers were reached before.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a record is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn addresses(&self) -> Result<BTreeMap<PeerId, Addresses>> {
+        let mut addresses = BTreeMap::new();
+        let (from, to) = key::all(self.space(), Tag::Address);
+        self.kv.scan(&from, &to, &mut |key, value| {
+            let peer = key.get(2..).and_then(|bytes| bytes.try_into().ok()).map(PeerId);
+            // Addresses are hints: a damaged one is worth nothing and harms nothing.
+            if let (Some(peer), Ok(list)) = (peer, unseal::<Addresses>(value)) {
+                addresses.insert(peer, list);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(addresses)
+    }
+
+    /// Keeps the addresses of a peer for the next start.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put_addresses(&mut self, peer: &PeerId, addresses: &Addresses) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(key::address(self.space(), peer), seal(addresses));
+        self.apply(batch)
+    }
+
+    /// Makes an empty space the current one, for joining another mesh. What the left mesh holds stays on
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there is no free space, [`Error::Io`] when the disk refuses.
+    pub fn begin_space(&mut self) -> Result<()> {
+        let Some(next) = self.space().checked_add(1) else {
+            return Err(Error::invalid("this data directory has joined 254 meshes; use a new one"));
+        };
+        self.flush()?;
+        let mut batch = Batch::new();
+        batch.put(key::meta("format"), seal(&Format { incarnation: self.incarnation, space: next }));
+        self.apply(batch)?;
+        self.space.store(next, Ordering::Release);
+        self.load_space()
+    }
+
+    /// Flips a bit of a document's record.
+    #[cfg(test)]
+    pub(crate) fn damage_for_test(&self, document: &DocumentKey) {
+        let key = key::document(self.space(), document);
+        let mut bytes = self.kv.get(&key).unwrap().unwrap().to_vec();
+        bytes[20] ^= 1;
+        let mut batch = Batch::new();
+        batch.put(key, bytes);
+        self.kv.apply(batch).unwrap();
+    }
+
+    /// Puts something else in the place of a document's first change in the log.
+    #[cfg(test)]
+    pub(crate) fn damage_log_for_test(&self, document: &DocumentKey, damage: impl FnOnce(&mut LoggedChange)) {
+        let record = self.reader.record(document).unwrap().unwrap();
+        let (actor, _) = record.vector[0];
+        let key = key::log(self.space(), record.number, actor, 1);
+        let mut change = unseal(&self.kv.get(&key).unwrap().unwrap()).unwrap();
+        damage(&mut change);
+        let mut batch = Batch::new();
+        batch.put(key, seal(&change));
+        self.kv.apply(batch).unwrap();
+    }
+
+    /// The total of a collection, counted from its records.
+    #[cfg(test)]
+    pub(crate) fn recount_for_test(&self, collection: &CollectionName) -> Total {
+        self.recount(collection, b"", None).unwrap()
+    }
+
+    fn load_space(&mut self) -> Result<()> {
+        self.open.clear();
+        self.damaged = self.load_damaged()?;
+        self.actors = Actors::load(&*self.kv, self.space())?;
+        self.holdings.clear();
+        for (name, counts) in self.reader.collections()? {
+            let readable = self.reader.collection(&name).is_ok();
+            match self.load_summary(&name, counts.total)?.filter(|_| readable) {
+                Some(summary) => _ = self.holdings.insert(name, Holding { counts, summary }),
+                None => {
+                    tracing::warn!(collection = %name, "the range summary is damaged on the disk; counting it again");
+                    self.recount_holding(&name, Batch::new())?;
+                }
+            }
+        }
+        self.next_position = next_number(&*self.kv, self.space(), Tag::Feed)?;
+        self.letters = Letters::load(&*self.kv, self.space())?;
+        Ok(())
+    }
+
+    /// Reads a persisted summary; `None` when it is damaged.
+    fn load_summary(&self, name: &CollectionName, total: Total) -> Result<Option<Summary>> {
+        let mut summary = Summary::default();
+        let mut damaged = false;
+        let (from, to) = key::summaries(self.space(), name);
+        self.kv.scan(&from, &to, &mut |key, value| {
+            match (key::summary_parts(key), unseal(value)) {
+                (Some((level, boundary)), Ok(node)) => summary.restore(level, boundary, node),
+                (None, _) | (_, Err(_)) => damaged = true,
+            }
+            ControlFlow::Continue(())
+        })?;
+        summary.restore_total(total);
+        Ok((!damaged).then_some(summary))
+    }
+
+    fn load_damaged(&self) -> Result<BTreeSet<DocumentKey>> {
+        let (from, to) = key::all(self.space(), Tag::Broken);
+        let mut damaged = BTreeSet::new();
+        self.kv.scan(&from, &to, &mut |key, _| {
+            damaged.extend(key::document_key(key));
+            ControlFlow::Continue(())
+        })?;
+        Ok(damaged)
+    }
+
+    /// Counts a collection and its summary again from its readable documents, and writes both with `batch`.
+    fn recount_holding(&mut self, name: &CollectionName, batch: Batch) -> Result<()> {
+        let mut holding = Holding::default();
+        let mut counted: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
+        let mut after = Vec::new();
+        loop {
+            let (items, stopped) = self.items(name, &after, None, 1_000)?;
+            for (id, record) in items {
+                let sum = Sum::of_item(id.as_str(), &record.heads);
+                holding.counts.documents += u64::from(!record.deleted);
+                holding.counts.bytes += record.view.len() as u64;
+                holding.summary.update(id.as_str().as_bytes(), None, sum, |from, to| {
+                    let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
+                    let range = counted.range::<[u8], _>((Bound::Included(from), upper));
+                    let total = range.fold(Total::default(), |total, (_, sum)| total.plus(Total::of_item(*sum)));
+                    Ok::<_, Error>(total)
+                })?;
+                counted.insert(id.as_str().into(), sum);
+            }
+            match stopped {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        holding.counts.total = holding.summary.total();
+        self.replace_holding(name, holding, batch)
+    }
+
+    fn replace_holding(&mut self, name: &CollectionName, holding: Holding, mut batch: Batch) -> Result<()> {
+        let (from, to) = key::summaries(self.space(), name);
+        self.kv.scan(&from, &to, &mut |key, _| {
+            batch.delete(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        for (level, boundary, node) in holding.summary.nodes() {
+            batch.put(key::summary(self.space(), name, level, boundary), seal(&node));
+        }
+        batch.put(key::named(self.space(), Tag::Collection, name.as_str().as_bytes()), seal(&holding.counts));
+        self.holdings.insert(name.clone(), holding);
+        self.apply(batch)
+    }
+
+    /// Sums up the items in a range one by one.
+    fn recount(&self, collection: &CollectionName, from: &[u8], to: Option<&[u8]>) -> Result<Total> {
+        let (items, _) = self.items(collection, from, to, usize::MAX)?;
+        let sum = |(id, record): &(DocumentId, Record)| Total::of_item(Sum::of_item(id.as_str(), &record.heads));
+        Ok(items.iter().fold(Total::default(), |total, item| total.plus(sum(item))))
+    }
+
+    fn is_damaged(&self, collection: &CollectionName, id: &DocumentId) -> bool {
+        !self.damaged.is_empty() && self.damaged.contains(&DocumentKey::new(collection.clone(), id.clone()))
+    }
+
+    fn holding(&mut self, name: &CollectionName) -> Result<&mut Holding> {
+        if !self.holdings.contains_key(name) && self.holdings.len() >= COLLECTIONS_MAX {
+            return Err(Error::invalid(format!(
+                "collection {name}: a mesh holds at most {COLLECTIONS_MAX} collections"
+            )));
+        }
+        Ok(self.holdings.entry(name.clone()).or_default())
+    }
+
+    /// The space that holds the current mesh.
+    #[must_use]
+    pub fn space(&self) -> u8 {
+        self.reader.space()
+    }
+
+    fn fact_key(&self, name: &str) -> Vec<u8> {
+        key::meta(&format!("{}/{name}", self.space()))
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<()> {
+        self.kv.apply(batch)?;
+        self.unflushed = true;
+        Ok(())
+    }
+
+    fn load_all<T: Decode>(&self, tag: Tag, keep: impl Fn(&T) -> bool) -> Result<Vec<T>> {
+        let (from, to) = key::all(self.space(), tag);
+        let (mut values, mut broken) = (Vec::new(), None);
+        self.kv.scan(&from, &to, &mut |key, value| match unseal(value) {
+            Ok(value) => {
+                if keep(&value) {
+                    values.push(value);
+                }
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                broken = Some(format!("record {} is damaged: {error}", data_encoding::HEXLOWER.encode(key)));
+                ControlFlow::Break(())
+            }
+        })?;
+        broken.map_or(Ok(values), |text| Err(Error::Corrupt(text)))
+    }
+}
+
+/// Addresses of a peer, in the order in which they should be tried.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Addresses(pub Vec<String>);
+
+impl Encode for Addresses {
+    fn encode(&self, writer: &mut crate::base::Writer) {
+        writer.list(&self.0, |w, address| _ = w.string(address));
+    }
+}
+
+impl Decode for Addresses {
+    fn decode(reader: &mut crate::base::Reader<'_>) -> Result<Self, crate::base::DecodeError> {
+        let address =
+            |r: &mut crate::base::Reader<'_>| r.string("address", crate::limits::ADDRESS_BYTES_MAX).map(str::to_owned);
+        Ok(Self(reader.list("addresses", crate::limits::TICKET_ADDRESSES_MAX, address)?))
+    }
+}
+
+/// Documents with their records, and the id at which a listing stopped before its end, if it did.
+pub type Items = (Vec<(DocumentId, Record)>, Option<Vec<u8>>);
+
+/// What the whole store agrees on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Format {
+    incarnation: Incarnation,
+    space: Space,
+}
+
+impl Encode for Format {
+    fn encode(&self, writer: &mut crate::base::Writer) {
+        writer.u8(FORMAT).value(&self.incarnation).u8(self.space);
+    }
+}
+
+impl Decode for Format {
+    fn decode(reader: &mut crate::base::Reader<'_>) -> Result<Self, crate::base::DecodeError> {
+        reader.version("store format", FORMAT)?;
+        Ok(Self { incarnation: reader.value()?, space: reader.u8()? })
+    }
+}
+
+fn read<T: Decode>(kv: &dyn Kv, key: &[u8]) -> Result<Option<T>> {
+    let Some(sealed) = kv.get(key)? else { return Ok(None) };
+    let broken = |error| Error::Corrupt(format!("record {:?} is damaged: {error}", String::from_utf8_lossy(key)));
+    unseal(&sealed).map(Some).map_err(broken)
+}
+
+/// One more than the highest number of a kind of record. The map is only read forwards, so the end is
+/// found by bisection: is anything numbered at or above the middle?
+fn next_number(kv: &dyn Kv, space: Space, tag: Tag) -> Result<u64> {
+    let (_, end) = key::all(space, tag);
+    let (mut low, mut high) = (0u64, u64::MAX);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut found = None;
+        kv.scan(&key::numbered(space, tag, middle), &end, &mut |key, _| {
+            found = key::number(key);
+            ControlFlow::Break(())
+        })?;
+        match found {
+            Some(number) => low = number + 1,
+            None => high = middle,
+        }
+    }
+    Ok(low)
+}

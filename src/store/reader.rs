@@ -1,0 +1,163 @@
+//! Reading beside the writer: views, listings, counts and the feed. Needs no node, no network and no
+//! Automerge, and costs the same whatever a document's history.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+
+use super::key::{self, Space, Tag};
+use super::record::{Collection, FeedEntry, Record, unseal};
+use crate::base::{CollectionName, DocumentId, DocumentKey};
+use crate::kv::Kv;
+use crate::{Error, Result};
+
+/// Rows that one page looks at, so that a long run of deleted documents cannot hold a reader.
+const PAGE_ROWS_MAX: usize = 10_000;
+
+/// A page of a listing, in the order of ids.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// The documents, deleted ones left out.
+    pub documents: Vec<(DocumentId, Record)>,
+    /// Documents whose record on the disk is damaged.
+    pub damaged: Vec<DocumentId>,
+    /// Where the next page starts, after this id; `None` when there is none.
+    pub next: Option<DocumentId>,
+}
+
+/// A handle for reading; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Reader {
+    kv: Arc<dyn Kv>,
+    space: Arc<AtomicU8>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("space", &self.space()).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    pub(super) fn new(kv: Arc<dyn Kv>, space: Arc<AtomicU8>) -> Self {
+        Self { kv, space }
+    }
+
+    pub(super) fn space(&self) -> Space {
+        self.space.load(Ordering::Acquire)
+    }
+
+    /// The record of a document, deleted or not; `None` when it never existed.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when its record is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn record(&self, document: &DocumentKey) -> Result<Option<Record>> {
+        let Some(sealed) = self.kv.get(&key::document(self.space(), document))? else { return Ok(None) };
+        match Record::open(&sealed) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => Err(damaged(document, &error)),
+        }
+    }
+
+    /// A page of at most `limit` documents after the id `after`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read. Damaged documents are listed, not an error.
+    pub fn page(&self, collection: &CollectionName, after: Option<&DocumentId>, limit: usize) -> Result<Page> {
+        // The smallest id after `after` has one more zero byte, which no id contains.
+        let from = after.map(|id| [id.as_str().as_bytes(), &[0]].concat()).unwrap_or_default();
+        let (from, to) = key::documents(self.space(), collection, &from, None);
+        let mut page = Page::default();
+        let mut rows = 0;
+        let mut last = None;
+        self.kv.scan(&from, &to, &mut |key, value| {
+            if page.documents.len() == limit || rows == PAGE_ROWS_MAX {
+                page.next = last.take();
+                return ControlFlow::Break(());
+            }
+            rows += 1;
+            if let Some(id) = key::document_id(key) {
+                match Record::open(&Bytes::copy_from_slice(value)) {
+                    Ok(record) if record.deleted => {}
+                    Ok(record) => page.documents.push((id.clone(), record)),
+                    Err(_) => page.damaged.push(id.clone()),
+                }
+                last = Some(id);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(page)
+    }
+
+    /// Every collection with its counts, in the order of names.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn collections(&self) -> Result<Vec<(CollectionName, Collection)>> {
+        let (from, to) = key::all(self.space(), Tag::Collection);
+        let mut collections = Vec::new();
+        self.kv.scan(&from, &to, &mut |key, value| {
+            let name = std::str::from_utf8(&key[2..]).ok().and_then(|name| name.parse().ok());
+            // One whose counts are damaged is still a collection; its writer counts it again.
+            if let Some(name) = name {
+                collections.push((name, unseal(value).unwrap_or_default()));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(collections)
+    }
+
+    /// The counts of one collection; `None` when it holds nothing and never did.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the record is damaged, [`Error::Io`] when the disk cannot be read.
+    pub fn collection(&self, name: &CollectionName) -> Result<Option<Collection>> {
+        let sealed = self.kv.get(&key::named(self.space(), Tag::Collection, name.as_str().as_bytes()))?;
+        let open = |sealed: Bytes| {
+            unseal(&sealed).map_err(|error| Error::Corrupt(format!("the counts of collection {name}: {error}")))
+        };
+        sealed.map(open).transpose()
+    }
+
+    /// Up to `limit` entries of the feed from a position on, each with its own position.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn feed(&self, from: u64, limit: usize) -> Result<Vec<(u64, FeedEntry)>> {
+        let start = key::numbered(self.space(), Tag::Feed, from);
+        let (_, end) = key::all(self.space(), Tag::Feed);
+        let mut entries = Vec::new();
+        self.kv.scan(&start, &end, &mut |key, value| {
+            if entries.len() == limit {
+                return ControlFlow::Break(());
+            }
+            if let (Some(position), Ok(entry)) = (key::number(key), unseal(value)) {
+                entries.push((position, entry));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(entries)
+    }
+
+    /// Whether a write would be accepted now: the disk has room, and none was refused before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_writable(&self) -> Result<()> {
+        Ok(self.kv.check()?)
+    }
+
+    /// Bytes on the disk, about.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.kv.size_bytes()
+    }
+}
+
+pub(super) fn damaged(document: &DocumentKey, error: &dyn std::fmt::Display) -> Error {
+    Error::Corrupt(format!(
+        "document {document} is damaged on this peer's disk ({error}); it is fetched again from peers that have it"
+    ))
+}

@@ -1,0 +1,288 @@
+//! What the store keeps under its keys. Each record is sealed with a version byte and a checksum of its
+//! own, so that a bit that rotted on the disk is told apart from data, record by record.
+
+use bytes::Bytes;
+
+use crate::base::{
+    ActorId, ChangeHash, Decode, DecodeError, DocumentKey, Encode, GrantId, Hlc, Incarnation, PeerId, Reader, Writer,
+};
+use crate::limits::{CHANGE_BYTES_MAX, DOCUMENT_VIEW_BYTES_MAX};
+
+use super::summary::Total;
+
+/// Version of all records; a change of any layout raises it.
+const VERSION: u8 = 1;
+
+/// Wraps an encoding: version, CRC-32 of what follows, then the encoding.
+pub(super) fn seal<T: Encode>(value: &T) -> Bytes {
+    let mut writer = Writer::new();
+    writer.u8(VERSION).fixed(&[0; 4]).value(value);
+    let mut bytes = writer.finish();
+    let checksum = crc32fast::hash(&bytes[5..]);
+    bytes[1..5].copy_from_slice(&checksum.to_be_bytes());
+    bytes.into()
+}
+
+/// Unwraps what [`seal`] made.
+pub(super) fn unseal<T: Decode>(bytes: &[u8]) -> Result<T, DecodeError> {
+    T::from_bytes(unsealed(bytes)?)
+}
+
+/// The encoding inside a sealed record, checked but not decoded.
+pub(super) fn unsealed(bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let mut reader = Reader::new(bytes);
+    reader.version("record version", VERSION)?;
+    let checksum = u32::from_be_bytes(reader.fixed()?);
+    let body = reader.rest();
+    if crc32fast::hash(body) == checksum {
+        Ok(body)
+    } else {
+        Err(DecodeError::Rule("the checksum does not match: the record is damaged".into()))
+    }
+}
+
+/// Who writes under an actor number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// The author's key.
+    pub author: PeerId,
+    /// The life of the author's store.
+    pub incarnation: Incarnation,
+    /// The Automerge actor derived from both.
+    pub actor: ActorId,
+}
+
+impl Actor {
+    /// Derives the actor.
+    #[must_use]
+    pub fn new(author: PeerId, incarnation: Incarnation) -> Self {
+        Self { author, incarnation, actor: ActorId::derive(&author, &incarnation) }
+    }
+}
+
+impl Encode for Actor {
+    fn encode(&self, writer: &mut Writer) {
+        writer.value(&self.author).value(&self.incarnation);
+    }
+}
+
+impl Decode for Actor {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self::new(reader.value()?, reader.value()?))
+    }
+}
+
+/// Counts of a collection, and the total of its range summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collection {
+    /// Documents that are not deleted.
+    pub documents: u64,
+    /// Bytes of their views.
+    pub bytes: u64,
+    /// Count (deleted ones included) and sum of all items.
+    pub total: Total,
+}
+
+impl Encode for Collection {
+    fn encode(&self, writer: &mut Writer) {
+        writer.varint(self.documents).varint(self.bytes).value(&self.total);
+    }
+}
+
+impl Decode for Collection {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { documents: reader.varint()?, bytes: reader.varint()?, total: reader.value()? })
+    }
+}
+
+/// Everything about a document but its changes: what reads, queries and reconciliation need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The document's number in this store.
+    pub number: u64,
+    /// Whether all of its heads are deletes.
+    pub deleted: bool,
+    /// The earliest time of its changes.
+    pub created: Hlc,
+    /// The latest time of its changes.
+    pub updated: Hlc,
+    /// The changes that no other change depends on, sorted.
+    pub heads: Vec<ChangeHash>,
+    /// For each actor number the last sequence number in the log, sorted by actor number.
+    pub vector: Vec<(u32, u64)>,
+    /// Changes in the log that no snapshot covers.
+    pub loose_changes: u64,
+    /// The document as JSON text with sorted keys; empty when it is deleted.
+    pub view: Bytes,
+}
+
+impl Record {
+    /// The last sequence number of an actor; 0 when it wrote nothing.
+    #[must_use]
+    pub fn sequence(&self, actor: u32) -> u64 {
+        self.vector.binary_search_by_key(&actor, |entry| entry.0).map_or(0, |index| self.vector[index].1)
+    }
+
+    /// Number of changes in the log.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.vector.iter().map(|(_, sequence)| sequence).sum()
+    }
+}
+
+impl Encode for Record {
+    fn encode(&self, writer: &mut Writer) {
+        writer.varint(self.number).u8(u8::from(self.deleted)).value(&self.created).value(&self.updated);
+        writer.list(&self.heads, |w, head| _ = w.value(head));
+        writer.list(&self.vector, |w, (actor, sequence)| _ = w.varint(u64::from(*actor)).varint(*sequence));
+        writer.varint(self.loose_changes).bytes(&self.view);
+    }
+}
+
+impl Record {
+    /// Reads a sealed record; the view shares its memory.
+    ///
+    /// # Errors
+    /// When it is damaged or of another version.
+    pub(super) fn open(sealed: &Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(unsealed(sealed)?);
+        let reader = &mut reader;
+        let record = Self {
+            number: reader.varint()?,
+            deleted: reader.u8()? != 0,
+            created: reader.value()?,
+            updated: reader.value()?,
+            // Bounded by the record itself: whatever was merged must be readable.
+            heads: reader.list("heads", usize::MAX, Reader::value)?,
+            vector: reader.list("vector", usize::MAX, |r| Ok((r.int()?, r.varint()?)))?,
+            loose_changes: reader.varint()?,
+            view: sealed.slice_ref(reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?),
+        };
+        match reader.remaining() {
+            0 => Ok(record),
+            left => Err(DecodeError::Trailing(left)),
+        }
+    }
+}
+
+/// A change in the log: what cannot be derived from its key, its actor and its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedChange {
+    /// The record under which its author had the right to write.
+    pub grant: GrantId,
+    /// The author's signature over the envelope's header.
+    pub signature: [u8; 64],
+    /// Where it stands in an order in which changes come after what they depend on, see [`Change::position`].
+    ///
+    /// [`Change::position`]: crate::document::Change::position
+    pub position: u64,
+    /// The Automerge change.
+    pub payload: Bytes,
+}
+
+impl Encode for LoggedChange {
+    fn encode(&self, writer: &mut Writer) {
+        writer.value(&self.grant).fixed(&self.signature).varint(self.position).bytes(&self.payload);
+    }
+}
+
+impl Decode for LoggedChange {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            grant: reader.value()?,
+            signature: reader.fixed()?,
+            position: reader.varint()?,
+            payload: Bytes::copy_from_slice(reader.bytes("payload", CHANGE_BYTES_MAX)?),
+        })
+    }
+}
+
+/// A saved document, and the changes that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    pub(super) vector: Vec<(u32, u64)>,
+    pub(super) bytes: Bytes,
+}
+
+impl Encode for Snapshot {
+    fn encode(&self, writer: &mut Writer) {
+        writer.list(&self.vector, |w, (actor, sequence)| _ = w.varint(u64::from(*actor)).varint(*sequence));
+        writer.fixed(&self.bytes);
+    }
+}
+
+impl Decode for Snapshot {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let vector = reader.list("vector", usize::MAX, |r| Ok((r.int()?, r.varint()?)))?;
+        Ok(Self { vector, bytes: Bytes::copy_from_slice(reader.rest()) })
+    }
+}
+
+/// An entry of the feed: a document that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedEntry {
+    /// The document.
+    pub document: DocumentKey,
+    /// Whether it was deleted by this change.
+    pub deleted: bool,
+}
+
+impl Encode for FeedEntry {
+    fn encode(&self, writer: &mut Writer) {
+        writer.value(&self.document).u8(u8::from(self.deleted));
+    }
+}
+
+impl Decode for FeedEntry {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { document: reader.value()?, deleted: reader.u8()? != 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            number: 7,
+            deleted: false,
+            created: Hlc::from_packed(1 << 20).unwrap(),
+            updated: Hlc::from_packed(1 << 21).unwrap(),
+            heads: vec![ChangeHash([1; 32]), ChangeHash([2; 32])],
+            vector: vec![(0, 3), (9, 1)],
+            loose_changes: 4,
+            view: Bytes::from_static(b"{\"a\":1}"),
+        }
+    }
+
+    #[test]
+    fn a_record_with_any_number_of_heads_and_actors_reads_back() {
+        let heads = (0..5_000u16)
+            .map(|n| ChangeHash([n.to_be_bytes(), n.to_be_bytes()].concat().repeat(8).try_into().unwrap()));
+        let record = Record { heads: heads.collect(), vector: (0..20_000).map(|n| (n, 1)).collect(), ..record() };
+        assert_eq!(Record::open(&seal(&record)).unwrap(), record);
+    }
+
+    #[test]
+    fn a_record_reads_back_and_a_flipped_bit_is_noticed() {
+        let sealed = seal(&record());
+        assert_eq!(Record::open(&sealed).unwrap(), record());
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::open(&damaged.into()).is_err(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused(bytes: Vec<u8>) {
+            _ = LoggedChange::from_bytes(&bytes);
+            _ = FeedEntry::from_bytes(&bytes);
+            prop_assert!(Record::open(&bytes.into()).is_err());
+        }
+    }
+}
