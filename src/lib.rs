@@ -69,6 +69,7 @@ pub mod identity;
 pub mod kv;
 pub mod limits;
 pub mod store;
+pub mod sync;
 
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};

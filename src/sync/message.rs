@@ -1,0 +1,436 @@
+//! The messages between two peers. Each is one frame: a version byte, a tag and the body, in the
+//! canonical codec, at most [`FRAME_BYTES_MAX`] bytes.
+
+use crate::access::{JoinRequest, MemberRecord};
+use crate::base::{ActorId, CollectionName, Decode, DecodeError, DocumentId, Encode, Hash, MeshId, Reader, Writer};
+use crate::document::Unchecked;
+use crate::limits::{
+    CHANGES_PER_FRAME_MAX, COLLECTIONS_MAX, DOCUMENT_ACTORS_MAX, DOCUMENT_ID_BYTES_MAX, FRAME_BYTES_MAX, ITEMS_MAX,
+    MEMBERS_PER_FRAME_MAX, RANGE_PARTS_MAX,
+};
+use crate::store::Vector;
+
+use super::frame;
+
+/// Version of the protocol; peers of different versions tell each other so and part.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// The shortened hash by which a document's state, or a range, is compared under a salt.
+pub type Digest = [u8; 6];
+
+/// A message between two peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// The first message on a link, from both sides: which mesh, and proof of membership.
+    Hello(Box<Hello>),
+    /// A newcomer shows a ticket instead.
+    Redeem(Box<JoinRequest>),
+    /// The newcomer is a member now.
+    Welcome(Box<Welcome>),
+    /// The other side will not be let in, and why; the link is dropped after it.
+    Refused(String),
+    /// Member records that the other side may not have.
+    Members(Vec<MemberRecord>),
+    /// Fingerprints of collections: a question or its answer.
+    Roots(Roots),
+    /// Ranges of a collection to compare.
+    Ranges(Ranges),
+    /// Vectors of documents, and digests that are not known here.
+    Items(Items),
+    /// Changes, numbered for their acknowledgement.
+    Changes {
+        /// The frame's number on this link, from 1.
+        number: u64,
+        /// The changes, dependencies first.
+        changes: Vec<Unchecked>,
+    },
+    /// The frame of this number, and all before it, are on the disk.
+    Acknowledged(u64),
+}
+
+/// Who a peer says it is; who it really is, the transport has proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The mesh it is in.
+    pub mesh: MeshId,
+    /// Its member record and those it rests on.
+    pub chain: Vec<MemberRecord>,
+    /// The fingerprint of all member records it has.
+    pub members: Hash,
+}
+
+/// What a newcomer needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The newcomer's record and those it rests on, the founder's first.
+    pub chain: Vec<MemberRecord>,
+    /// The secret under which live changes are sealed.
+    pub secret: [u8; 32],
+}
+
+/// The fingerprint of one collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The collection.
+    pub collection: CollectionName,
+    /// Its documents, deleted ones included.
+    pub count: u64,
+    /// Its fingerprint under the salt of the question.
+    pub fingerprint: [u8; 16],
+}
+
+/// Fingerprints of all collections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    /// Drawn by the one who asks; the answer carries the same.
+    pub salt: u64,
+    /// Whether an answer is expected.
+    pub ask: bool,
+    /// One for each collection, sorted by name.
+    pub roots: Vec<Root>,
+}
+
+/// Consecutive ranges of a collection's ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranges {
+    /// The salt of the comparison.
+    pub salt: u64,
+    /// The collection.
+    pub collection: CollectionName,
+    /// Where the first range starts.
+    pub from: Vec<u8>,
+    /// The ranges: each reaches from where the one before ended to its own end (`None`: no end).
+    pub parts: Vec<(Option<Vec<u8>>, Part)>,
+}
+
+/// What is said of one range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing: it is equal or was dealt with.
+    Skip,
+    /// Its fingerprint.
+    Fingerprint(Digest),
+    /// The digest of each of its documents.
+    Digests(Vec<Digest>),
+}
+
+/// Vectors of documents in one collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Items {
+    /// The salt under which `unknown` was made.
+    pub salt: u64,
+    /// The collection.
+    pub collection: CollectionName,
+    /// What the sender has of these documents; the receiver sends what it has beyond that.
+    pub items: Vec<(DocumentId, Vector)>,
+    /// Whether the receiver should answer with its own vectors where the sender has more.
+    pub reply: bool,
+    /// The range that `unknown` is about.
+    pub from: Vec<u8>,
+    /// Its end.
+    pub to: Option<Vec<u8>>,
+    /// Digests of documents of the receiver that the sender does not have.
+    pub unknown: Vec<Digest>,
+}
+
+impl Message {
+    /// A word for logs and counts.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Redeem(_) => "redeem",
+            Self::Welcome(_) => "welcome",
+            Self::Refused(_) => "refused",
+            Self::Members(_) => "members",
+            Self::Roots(_) => "roots",
+            Self::Ranges(_) => "ranges",
+            Self::Items(_) => "items",
+            Self::Changes { .. } => "changes",
+            Self::Acknowledged(_) => "acknowledged",
+        }
+    }
+
+    fn tag(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 0,
+            Self::Redeem(_) => 1,
+            Self::Welcome(_) => 2,
+            Self::Refused(_) => 3,
+            Self::Members(_) => 4,
+            Self::Roots(_) => 5,
+            Self::Ranges(_) => 6,
+            Self::Items(_) => 7,
+            Self::Changes { .. } => 8,
+            Self::Acknowledged(_) => 9,
+        }
+    }
+}
+
+impl Encode for Message {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u8(PROTOCOL_VERSION).u8(self.tag());
+        match self {
+            Self::Hello(hello) => {
+                writer.value(&hello.mesh).value(&hello.members);
+                writer.list(&hello.chain, |w, record| _ = w.value(record));
+            }
+            Self::Redeem(request) => _ = writer.value(&**request),
+            Self::Welcome(welcome) => {
+                writer.fixed(&welcome.secret);
+                writer.list(&welcome.chain, |w, record| _ = w.value(record));
+            }
+            Self::Refused(why) => _ = writer.string(why),
+            Self::Members(records) => _ = writer.list(records, |w, record| _ = w.value(record)),
+            Self::Roots(roots) => roots.encode(writer),
+            Self::Ranges(ranges) => ranges.encode(writer),
+            Self::Items(items) => items.encode(writer),
+            Self::Changes { number, changes } => _ = writer.varint(*number).fixed(&frame::pack(changes)),
+            Self::Acknowledged(number) => _ = writer.varint(*number),
+        }
+    }
+}
+
+impl Decode for Message {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.version("protocol version", PROTOCOL_VERSION)?;
+        Ok(match reader.u8()? {
+            0 => {
+                let (mesh, members) = (reader.value()?, reader.value()?);
+                let chain = reader.list("member records", MEMBERS_PER_FRAME_MAX, Reader::value)?;
+                Self::Hello(Box::new(Hello { mesh, chain, members }))
+            }
+            1 => Self::Redeem(Box::new(reader.value()?)),
+            2 => {
+                let secret = reader.fixed()?;
+                let chain = reader.list("member records", MEMBERS_PER_FRAME_MAX, Reader::value)?;
+                Self::Welcome(Box::new(Welcome { chain, secret }))
+            }
+            3 => Self::Refused(reader.string("refusal", 1_024)?.to_owned()),
+            4 => Self::Members(reader.list("member records", MEMBERS_PER_FRAME_MAX, Reader::value)?),
+            5 => Self::Roots(reader.value()?),
+            6 => Self::Ranges(reader.value()?),
+            7 => Self::Items(reader.value()?),
+            8 => {
+                let number = reader.varint()?;
+                let changes = frame::unpack(reader.rest(), CHANGES_PER_FRAME_MAX)?;
+                Self::Changes { number, changes }
+            }
+            9 => Self::Acknowledged(reader.varint()?),
+            tag => return Err(DecodeError::Unknown { what: "message", value: u64::from(tag) }),
+        })
+    }
+}
+
+impl Encode for Roots {
+    fn encode(&self, writer: &mut Writer) {
+        writer.fixed(&self.salt.to_be_bytes()).u8(u8::from(self.ask));
+        writer.list(&self.roots, |w, root| {
+            w.value(&root.collection).varint(root.count).fixed(&root.fingerprint);
+        });
+    }
+}
+
+impl Decode for Roots {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (salt, ask) = (u64::from_be_bytes(reader.fixed()?), flag(reader)?);
+        let roots = reader.list("collections", COLLECTIONS_MAX, |r| {
+            Ok(Root { collection: r.value()?, count: r.varint()?, fingerprint: r.fixed()? })
+        })?;
+        Ok(Self { salt, ask, roots })
+    }
+}
+
+impl Encode for Ranges {
+    fn encode(&self, writer: &mut Writer) {
+        writer.fixed(&self.salt.to_be_bytes()).value(&self.collection).bytes(&self.from);
+        let mut before: &[u8] = &self.from;
+        writer.varint(self.parts.len() as u64);
+        for (to, part) in &self.parts {
+            put_end(writer, before, to.as_deref());
+            before = to.as_deref().unwrap_or_default();
+            match part {
+                Part::Skip => _ = writer.u8(0),
+                Part::Fingerprint(fingerprint) => _ = writer.u8(1).fixed(fingerprint),
+                Part::Digests(digests) => _ = writer.u8(2).list(digests, |w, digest| _ = w.fixed(digest)),
+            }
+        }
+    }
+}
+
+impl Decode for Ranges {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let salt = u64::from_be_bytes(reader.fixed()?);
+        let collection = reader.value()?;
+        let from = reader.bytes("range start", DOCUMENT_ID_BYTES_MAX)?.to_vec();
+        let mut before = Some(from.clone());
+        let parts = reader.list("ranges", RANGE_PARTS_MAX, |r| {
+            let Some(start) = &before else {
+                return Err(DecodeError::Rule("a range follows one without an end".into()));
+            };
+            let to = take_end(r, start)?;
+            before.clone_from(&to);
+            let part = match r.u8()? {
+                0 => Part::Skip,
+                1 => Part::Fingerprint(r.fixed()?),
+                2 => Part::Digests(r.list("digests", ITEMS_MAX, Reader::fixed)?),
+                tag => return Err(DecodeError::Unknown { what: "range", value: u64::from(tag) }),
+            };
+            Ok((to, part))
+        })?;
+        Ok(Self { salt, collection, from, parts })
+    }
+}
+
+impl Encode for Items {
+    fn encode(&self, writer: &mut Writer) {
+        let mut actors: Vec<ActorId> = self.items.iter().flat_map(|(_, v)| v.iter().map(|(actor, _)| *actor)).collect();
+        actors.sort_unstable();
+        actors.dedup();
+        writer.fixed(&self.salt.to_be_bytes()).value(&self.collection).u8(u8::from(self.reply));
+        writer.list(&actors, |w, actor| _ = w.value(actor));
+        writer.list(&self.items, |w, (id, vector)| {
+            w.value(id).list(vector, |w, (actor, sequence)| {
+                let index = actors.binary_search(actor).expect("every actor was listed above");
+                w.varint(index as u64).varint(*sequence);
+            });
+        });
+        writer.bytes(&self.from);
+        put_end(writer, &self.from, self.to.as_deref());
+        writer.list(&self.unknown, |w, digest| _ = w.fixed(digest));
+    }
+}
+
+impl Decode for Items {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let salt = u64::from_be_bytes(reader.fixed()?);
+        let (collection, reply) = (reader.value()?, flag(reader)?);
+        let actors: Vec<ActorId> = reader.list("actors", DOCUMENT_ACTORS_MAX, Reader::value)?;
+        let mut last: Option<DocumentId> = None;
+        let items = reader.list("items", ITEMS_MAX, |r| {
+            let id: DocumentId = r.value()?;
+            if last.replace(id.clone()).is_some_and(|last| last >= id) {
+                return Err(DecodeError::Rule("ids are not in order".into()));
+            }
+            let vector = r.list("vector", DOCUMENT_ACTORS_MAX, |r| {
+                let index: usize = r.int()?;
+                let actor = actors.get(index).ok_or(DecodeError::Unknown { what: "actor", value: index as u64 })?;
+                Ok((*actor, r.varint()?))
+            })?;
+            if vector.is_sorted_by(|(a, _): &(ActorId, u64), (b, _)| a < b) {
+                Ok((id, vector))
+            } else {
+                Err(DecodeError::Rule("a vector's actors are not in order".into()))
+            }
+        })?;
+        let from = reader.bytes("range start", DOCUMENT_ID_BYTES_MAX)?.to_vec();
+        let to = take_end(reader, &from)?;
+        let unknown = reader.list("digests", ITEMS_MAX, Reader::fixed)?;
+        Ok(Self { salt, collection, items, reply, from, to, unknown })
+    }
+}
+
+fn flag(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        value => Err(DecodeError::Unknown { what: "flag", value: u64::from(value) }),
+    }
+}
+
+/// The end of a range: 0 for none, or one more than the length of what it shares with `before`, then the rest.
+fn put_end(writer: &mut Writer, before: &[u8], end: Option<&[u8]>) {
+    let Some(end) = end else {
+        writer.varint(0);
+        return;
+    };
+    let shared = before.iter().zip(end).take_while(|(a, b)| a == b).count();
+    writer.varint(shared as u64 + 1).bytes(&end[shared..]);
+}
+
+fn take_end(reader: &mut Reader<'_>, before: &[u8]) -> Result<Option<Vec<u8>>, DecodeError> {
+    let Some(shared) = reader.int::<usize>()?.checked_sub(1) else { return Ok(None) };
+    let head = before.get(..shared).ok_or_else(|| DecodeError::Rule("an id shares more than there is".into()))?;
+    let end = [head, reader.bytes("range end", DOCUMENT_ID_BYTES_MAX - shared)?].concat();
+    if end.as_slice() > before { Ok(Some(end)) } else { Err(DecodeError::Rule("a range ends before it starts".into())) }
+}
+
+/// Reads a whole frame.
+///
+/// # Errors
+/// When it is longer than [`FRAME_BYTES_MAX`] or not a message of this version.
+pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
+    if frame.len() > FRAME_BYTES_MAX {
+        let (length, limit) = (frame.len() as u64, FRAME_BYTES_MAX);
+        return Err(DecodeError::TooLong { what: "frame", length, limit });
+    }
+    Message::from_bytes(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ranges() -> Ranges {
+        Ranges {
+            salt: 7,
+            collection: "users".parse().unwrap(),
+            from: Vec::new(),
+            parts: vec![
+                (Some(b"doc-0100".to_vec()), Part::Fingerprint([1; 6])),
+                (Some(b"doc-0200".to_vec()), Part::Skip),
+                (None, Part::Digests(vec![[2; 6], [3; 6]])),
+            ],
+        }
+    }
+
+    fn items() -> Items {
+        Items {
+            salt: 7,
+            collection: "users".parse().unwrap(),
+            items: vec![
+                ("a".parse().unwrap(), vec![(ActorId([1; 16]), 3), (ActorId([2; 16]), 1)]),
+                ("b".parse().unwrap(), vec![(ActorId([2; 16]), 9)]),
+            ],
+            reply: true,
+            from: b"a".to_vec(),
+            to: Some(b"c".to_vec()),
+            unknown: vec![[9; 6]],
+        }
+    }
+
+    #[test]
+    fn messages_read_back() {
+        let root = Root { collection: "users".parse().unwrap(), count: 3, fingerprint: [4; 16] };
+        for message in [
+            Message::Refused("no".into()),
+            Message::Roots(Roots { salt: 1, ask: true, roots: vec![root] }),
+            Message::Ranges(ranges()),
+            Message::Items(items()),
+            Message::Changes { number: 4, changes: Vec::new() },
+            Message::Acknowledged(4),
+        ] {
+            assert_eq!(decode(&message.to_bytes()).unwrap(), message);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_and_damaged_frames_are_refused_or_read(
+            garbage: Vec<u8>, tag in 0u8..12, index: prop::sample::Index, byte: u8,
+        ) {
+            _ = decode(&garbage);
+            _ = decode(&[&[PROTOCOL_VERSION, tag], garbage.as_slice()].concat());
+            for message in [Message::Ranges(ranges()), Message::Items(items())] {
+                let mut bytes = message.to_bytes();
+                let index = index.index(bytes.len());
+                bytes[index] = byte;
+                if let Ok(read) = decode(&bytes) {
+                    prop_assert_eq!(decode(&read.to_bytes()).unwrap(), read);
+                }
+            }
+        }
+    }
+}

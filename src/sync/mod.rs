@@ -1,0 +1,51 @@
+//! How two peers find out what differs between them, and bring it over.
+//!
+//! 1. **Roots.** One peer asks with a fingerprint for each collection. Equal ones are in sync: one round
+//!    trip, a few dozen bytes a collection, whatever the number of documents.
+//! 2. **Ranges.** For a collection that differs, ranges of ids are compared by fingerprint and cut where
+//!    they differ, until a range is small enough to list the digests of its documents (range-based set
+//!    reconciliation: Meyer, arXiv 2212.13567).
+//! 3. **Items.** For documents that differ the peers exchange vectors: for each actor the last sequence
+//!    number. As each actor's changes are numbered without gaps and each builds on the one before, the
+//!    vectors say exactly which changes the other side lacks, in one message, however long the history.
+//! 4. **Changes** are streamed in an order in which dependencies come first, in bounded frames, with
+//!    credit: so many bytes may be under way without an acknowledgement, and a frame is acknowledged when
+//!    it is on the receiver's disk. After a cut the next comparison starts from what has arrived.
+//!
+//! Nothing of this needs a session on the answering side: each message is answered from the store as it
+//! is. Live changes take the fast path over gossip ([`gossip`]); reconciliation is what guarantees.
+//!
+//! - [`message`] the messages and their encoding
+//! - [`frame`] changes packed for the wire
+//! - [`reconcile`] the answers, as functions of a store
+//! - [`outbox`] what is to be sent to one peer, under credit
+//! - [`ledger`] what is known about who is in sync
+//! - [`gossip`] topics and the sealing of live changes
+
+pub mod frame;
+pub mod gossip;
+pub mod ledger;
+pub mod message;
+pub mod outbox;
+pub mod reconcile;
+
+pub use gossip::Topic;
+pub use ledger::{Ledger, Standing};
+pub use message::{Digest, Hello, Items, Message, Part, Ranges, Root, Roots, Welcome};
+pub use outbox::Outbox;
+
+use crate::base::{DocumentKey, MeshId};
+use crate::document::{Envelope, Refused, Unchecked};
+
+/// A change that arrived, checked on a worker: what is inside `Ok` carries a right signature.
+pub type Checked = Result<Envelope, (DocumentKey, Refused)>;
+
+/// Checks changes that arrived. A pure function, so that it can run on any thread.
+#[must_use]
+pub fn check(mesh: MeshId, changes: Vec<Unchecked>) -> Vec<Checked> {
+    let check = |change: Unchecked| {
+        let document = change.document.clone();
+        Envelope::check(mesh, change).map_err(|why| (document, why))
+    };
+    changes.into_iter().map(check).collect()
+}

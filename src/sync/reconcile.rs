@@ -1,0 +1,273 @@
+//! The answers of reconciliation, as functions of a store. They keep no state between messages: what a
+//! peer has changed since the last one is simply part of the next answer.
+
+use std::collections::BTreeSet;
+
+use super::message::{Digest, Items, Part, Ranges, Root, Roots};
+use super::outbox::Job;
+use crate::Result;
+use crate::base::{CollectionName, DocumentId, DocumentKey};
+use crate::limits::{ITEMS_MAX, RANGE_PARTS_MAX};
+use crate::store::{Record, Store, Sum, Total};
+
+/// Parts into which a differing range is cut at most. More parts mean fewer rounds and larger messages.
+const CUTS_MAX: usize = 48;
+
+/// Documents up to which a range is listed rather than cut.
+const LIST_MAX: usize = 24;
+
+/// The end of a range and what is said of it.
+type Described = (Option<Vec<u8>>, Part);
+
+/// Documents up to which a range that the other side has listed is resolved at once: their vectors fit a frame.
+const RESOLVE_MAX: usize = 1_024;
+
+/// What a message led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Ranges to send back.
+    pub ranges: Vec<Ranges>,
+    /// Vectors to send back.
+    pub items: Vec<Items>,
+    /// What the other side lacks.
+    pub jobs: Vec<Job>,
+    /// Documents of which the other side has something that is not here.
+    pub to_receive: u64,
+}
+
+/// The fingerprints of all collections under a salt.
+#[must_use]
+pub fn roots(store: &Store, salt: u64, ask: bool) -> Roots {
+    let root = |(collection, total): (&CollectionName, Total)| Root {
+        collection: collection.clone(),
+        count: total.count,
+        fingerprint: total.fingerprint(salt),
+    };
+    Roots { salt, ask, roots: store.totals().map(root).collect() }
+}
+
+/// The collections that differ from the given fingerprints.
+#[must_use]
+pub fn differing(store: &Store, theirs: &Roots) -> Vec<CollectionName> {
+    let equal = |name: &CollectionName, total: &Total| {
+        let their = theirs.roots.binary_search_by(|root| root.collection.cmp(name)).map(|index| &theirs.roots[index]);
+        match their {
+            Ok(root) => root.fingerprint == total.fingerprint(theirs.salt),
+            Err(_) => total.count == 0,
+        }
+    };
+    let ours: BTreeSet<&CollectionName> = store.totals().map(|(name, _)| name).collect();
+    let mut differing: Vec<CollectionName> =
+        store.totals().filter(|(name, total)| !equal(name, total)).map(|(name, _)| name.clone()).collect();
+    let unknown = theirs.roots.iter().filter(|root| root.count > 0 && !ours.contains(&root.collection));
+    differing.extend(unknown.map(|root| root.collection.clone()));
+    differing.sort();
+    differing
+}
+
+/// The first ranges of a collection that differs.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn open(store: &Store, salt: u64, collection: &CollectionName) -> Result<Ranges> {
+    let mut parts = Vec::new();
+    describe(store, salt, collection, &[], None, &mut parts)?;
+    Ok(Ranges { salt, collection: collection.clone(), from: Vec::new(), parts })
+}
+
+/// Describes a range that differs: by the digests of its documents when it is small, by the fingerprints
+/// of its parts otherwise.
+fn describe(
+    store: &Store,
+    salt: u64,
+    collection: &CollectionName,
+    from: &[u8],
+    to: Option<&[u8]>,
+    parts: &mut Vec<Described>,
+) -> Result<()> {
+    let (few, stopped) = store.items(collection, from, to, LIST_MAX)?;
+    if stopped.is_none() {
+        let digests = few.iter().map(|(id, record)| digest(salt, id, record)).collect();
+        parts.push((to.map(<[u8]>::to_vec), Part::Digests(digests)));
+        return Ok(());
+    }
+    let mut cuts: Vec<Box<[u8]>> = store.cuts(collection, from, to, CUTS_MAX);
+    if cuts.is_empty() {
+        // No boundary lies inside, by chance or because the ids were chosen so: cut by counting.
+        let (some, _) = store.items(collection, from, to, LIST_MAX * CUTS_MAX)?;
+        cuts.extend(some.iter().skip(LIST_MAX).step_by(LIST_MAX).map(|(id, _)| id.as_str().as_bytes().into()));
+    }
+    let mut start = from.to_vec();
+    let ends = cuts.into_iter().map(|cut| Some(cut.into_vec())).chain([to.map(<[u8]>::to_vec)]);
+    for end in ends {
+        let total = store.range(collection, &start, end.as_deref())?;
+        parts.push((end.clone(), Part::Fingerprint(total.fingerprint(salt))));
+        start = end.unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn digest(salt: u64, id: &DocumentId, record: &Record) -> Digest {
+    Total::of_item(Sum::of_item(id.as_str(), &record.heads)).fingerprint(salt)
+}
+
+/// Answers ranges: equal ones are done, differing ones are cut further, listed ones are resolved.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn answer_ranges(store: &Store, theirs: &Ranges) -> Result<Answer> {
+    let mut answer = Answer::default();
+    let mut parts = Vec::new();
+    let mut from = theirs.from.clone();
+    for (to, part) in &theirs.parts {
+        match part {
+            Part::Skip => skip(&mut parts, to.as_deref()),
+            Part::Fingerprint(fingerprint) => {
+                let ours = store.range(&theirs.collection, &from, to.as_deref())?;
+                if ours.fingerprint(theirs.salt) == *fingerprint {
+                    skip(&mut parts, to.as_deref());
+                } else {
+                    describe(store, theirs.salt, &theirs.collection, &from, to.as_deref(), &mut parts)?;
+                }
+            }
+            Part::Digests(digests) => {
+                let described = resolve(store, theirs, &from, to.as_deref(), digests, &mut answer)?;
+                match described {
+                    Some(described) => parts.extend(described),
+                    None => skip(&mut parts, to.as_deref()),
+                }
+            }
+        }
+        from = to.clone().unwrap_or_default();
+    }
+    if parts.iter().any(|(_, part)| *part != Part::Skip) {
+        answer.ranges = split(theirs, parts);
+    }
+    Ok(answer)
+}
+
+/// Skips a range, as one with the ranges before it when those are skipped as well.
+fn skip(parts: &mut Vec<Described>, to: Option<&[u8]>) {
+    match parts.last_mut() {
+        Some((end, Part::Skip)) => *end = to.map(<[u8]>::to_vec),
+        Some(_) | None => parts.push((to.map(<[u8]>::to_vec), Part::Skip)),
+    }
+}
+
+/// Spreads parts over messages of bounded size.
+fn split(theirs: &Ranges, parts: Vec<Described>) -> Vec<Ranges> {
+    let mut from = theirs.from.clone();
+    let mut messages = Vec::new();
+    for chunk in parts.chunks(RANGE_PARTS_MAX) {
+        let end = chunk.last().and_then(|(to, _)| to.clone());
+        let (salt, collection) = (theirs.salt, theirs.collection.clone());
+        messages.push(Ranges { salt, collection, from: from.clone(), parts: chunk.to_vec() });
+        from = end.unwrap_or_default();
+    }
+    messages
+}
+
+/// Resolves a range of which the other side listed all documents. When too many are here to list them as
+/// well, the range is described instead.
+fn resolve(
+    store: &Store,
+    theirs: &Ranges,
+    from: &[u8],
+    to: Option<&[u8]>,
+    digests: &[Digest],
+    answer: &mut Answer,
+) -> Result<Option<Vec<Described>>> {
+    let collection = &theirs.collection;
+    if digests.is_empty() {
+        // They have nothing there: everything here is news to them.
+        answer.jobs.push(Job::range(collection.clone(), from, to));
+        return Ok(None);
+    }
+    let (ours, stopped) = store.items(collection, from, to, RESOLVE_MAX)?;
+    if stopped.is_some() {
+        let mut parts = Vec::new();
+        describe(store, theirs.salt, collection, from, to, &mut parts)?;
+        return Ok(Some(parts));
+    }
+    let their_digests: BTreeSet<Digest> = digests.iter().copied().collect();
+    let mut our_digests = BTreeSet::new();
+    let mut differing = Vec::new();
+    for (id, record) in &ours {
+        let digest = digest(theirs.salt, id, record);
+        our_digests.insert(digest);
+        if !their_digests.contains(&digest) {
+            differing.push((id, record));
+        }
+    }
+    let unknown: Vec<Digest> = their_digests.difference(&our_digests).copied().collect();
+    if unknown.is_empty() {
+        // Whatever they list is here in the same state, so what is not listed they lack altogether.
+        let job =
+            |(id, _): (&DocumentId, _)| Job::document(DocumentKey::new(collection.clone(), id.clone()), Vec::new());
+        answer.jobs.extend(differing.into_iter().map(job));
+        return Ok(None);
+    }
+    answer.to_receive += unknown.len() as u64;
+    let vector = |(id, record): (&DocumentId, &Record)| (id.clone(), store.vector(record));
+    answer.items.push(Items {
+        salt: theirs.salt,
+        collection: collection.clone(),
+        items: differing.into_iter().map(vector).collect(),
+        reply: true,
+        from: from.to_vec(),
+        to: to.map(<[u8]>::to_vec),
+        unknown,
+    });
+    Ok(None)
+}
+
+/// Answers vectors: what the other side lacks is to be sent, and where it has more it learns what is here.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn answer_items(store: &mut Store, theirs: &Items) -> Result<Answer> {
+    let mut answer = Answer::default();
+    let mut wanted = Vec::new();
+    let mut named = BTreeSet::new();
+    for (id, vector) in &theirs.items {
+        let key = DocumentKey::new(theirs.collection.clone(), id.clone());
+        named.insert(id);
+        let record = match store.record(&key) {
+            Ok(record) => record,
+            Err(crate::Error::Corrupt(_)) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(record) = &record
+            && store.missing(&key, record, vector).is_some()
+        {
+            // Of their vector only what says something about our log is kept until it is sent.
+            let ours = store.vector(record);
+            let known = |(actor, _): &&(_, u64)| ours.binary_search_by_key(actor, |(actor, _)| *actor).is_ok();
+            answer.jobs.push(Job::document(key.clone(), vector.iter().filter(known).copied().collect()));
+        }
+        if store.lacks(record.as_ref(), vector) {
+            answer.to_receive += 1;
+            wanted.push((id.clone(), record.map(|record| store.vector(&record)).unwrap_or_default()));
+        }
+    }
+    if !theirs.unknown.is_empty() {
+        let unknown: BTreeSet<&Digest> = theirs.unknown.iter().collect();
+        let (ours, _) = store.items(&theirs.collection, &theirs.from, theirs.to.as_deref(), ITEMS_MAX)?;
+        for (id, record) in &ours {
+            if !named.contains(id) && unknown.contains(&digest(theirs.salt, id, record)) {
+                let key = DocumentKey::new(theirs.collection.clone(), id.clone());
+                answer.jobs.push(Job::document(key, Vec::new()));
+            }
+        }
+    }
+    if theirs.reply && !wanted.is_empty() {
+        answer.items.push(want(theirs.collection.clone(), wanted));
+    }
+    Ok(answer)
+}
+
+/// The message that asks for what the other side has of some documents beyond the given vectors.
+#[must_use]
+pub fn want(collection: CollectionName, items: Vec<(DocumentId, crate::store::Vector)>) -> Items {
+    Items { salt: 0, collection, items, reply: false, from: Vec::new(), to: None, unknown: Vec::new() }
+}
