@@ -68,8 +68,10 @@ mod error;
 pub mod identity;
 pub mod kv;
 pub mod limits;
+pub mod node;
 pub mod store;
 pub mod sync;
 
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};
+pub use node::{Condition, Event, LocalDocuments};

@@ -1,0 +1,297 @@
+//! What goes into a node and what comes out: the whole of its contract with the world.
+
+use crate::access::{Terms, Ticket};
+use crate::base::{ChangeHash, DocumentKey, MeshId, PeerId, Timestamp};
+use crate::document::{Object, Unchecked};
+use crate::store::Record;
+use crate::sync::gossip::Secret;
+use crate::sync::{Checked, Message, Topic};
+use crate::{Error, Result};
+
+use super::report::{MemberReport, PeerReport, SyncReport, WhyReport};
+
+/// Names a command, so that its reply finds the caller.
+pub type CommandId = u64;
+
+/// Names a gossip message towards the driver, which needs a verdict before it forwards it.
+pub type GossipId = u64;
+
+/// Something that happened or is asked for.
+#[derive(Debug)]
+pub enum Input {
+    /// A program beside the peer asks for something.
+    Command(CommandId, Command),
+    /// A link to a peer is up; its identity is proven.
+    Connected(PeerId, Link),
+    /// The link is gone.
+    Disconnected(PeerId),
+    /// A dial to this address failed, and why.
+    DialFailed(String, String),
+    /// Addresses of a peer were learned: from the LAN, the DHT, or the peer itself.
+    Discovered(PeerId, Vec<String>),
+    /// A peer sent a message.
+    Received(PeerId, Box<Message>),
+    /// A peer sent changes; their signatures were checked on a worker.
+    Changes {
+        /// The sender.
+        from: PeerId,
+        /// The frame's number.
+        number: u64,
+        /// The changes.
+        changes: Vec<Checked>,
+    },
+    /// Changes arrived over gossip; their signatures were checked on a worker.
+    Published {
+        /// The neighbour that passed the message on.
+        from: PeerId,
+        /// The message, for the verdict.
+        id: GossipId,
+        /// The changes.
+        changes: Vec<Checked>,
+    },
+    /// A gossip message of ours could not be sent to everybody.
+    PublishFailed,
+    /// The time asked for by [`Effect::WakeAt`] has come.
+    Wake,
+}
+
+/// How a peer is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The remote multiaddr.
+    pub address: String,
+    /// Whether we dialed it, so that the address is good for the next time.
+    pub dialed: bool,
+    /// Whether no relay is in between.
+    pub direct: bool,
+}
+
+/// What a program asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Create a document or replace what it holds.
+    Put {
+        /// The document.
+        document: DocumentKey,
+        /// What it is to hold: a JSON object.
+        body: Object,
+        /// What must be so for it to happen.
+        condition: Condition,
+    },
+    /// Delete a document.
+    Delete {
+        /// The document.
+        document: DocumentKey,
+        /// What must be so for it to happen.
+        condition: Condition,
+    },
+    /// Make a ticket.
+    Invite {
+        /// Role, expiry and uses.
+        terms: Terms,
+        /// Multiaddrs at which this peer can be reached, each ending in its peer id.
+        addresses: Vec<String>,
+    },
+    /// Join the mesh of a ticket.
+    Join {
+        /// The ticket.
+        ticket: Box<Ticket>,
+        /// What happens to the documents of the mesh that is left.
+        local: LocalDocuments,
+    },
+    /// A reader found this document damaged on the disk.
+    Damaged(DocumentKey),
+    /// Who is in sync.
+    Sync,
+    /// How one document stands.
+    Why(DocumentKey),
+    /// The members of the mesh.
+    Members,
+    /// This peer and its neighbours.
+    Status,
+}
+
+/// What must be so for a write to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Any,
+    /// The document must not exist.
+    Absent,
+    /// The document must exist.
+    Present,
+    /// The document's heads must be one of these.
+    Heads(Vec<Vec<ChangeHash>>),
+}
+
+/// What happens to local documents on joining a mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalDocuments {
+    /// They are written into the joined mesh.
+    #[default]
+    Carry,
+    /// They stay behind, on the disk, invisible.
+    Leave,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// The document is new, or was deleted before.
+    Created,
+    /// The document was there before.
+    Replaced,
+    /// The document held exactly that already; nothing was written.
+    Unchanged,
+    /// The document is deleted.
+    Deleted,
+}
+
+/// The answer to a command.
+#[derive(Debug)]
+pub enum Reply {
+    /// A write is durable.
+    Written(Write, Record),
+    /// A ticket.
+    Ticket(Box<Ticket>),
+    /// The mesh was joined.
+    Joined {
+        /// The mesh.
+        mesh: MeshId,
+        /// The member who let us in.
+        by: PeerId,
+        /// Documents that were carried over.
+        carried: u64,
+    },
+    /// Who is in sync.
+    Sync(Box<SyncReport>),
+    /// How one document stands.
+    Why(Box<WhyReport>),
+    /// The members.
+    Members(Vec<MemberReport>),
+    /// This peer.
+    Status(Box<PeerReport>),
+}
+
+/// Something to be done in the world.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send a message to a connected peer.
+    Send(PeerId, Message),
+    /// Publish changes on a topic, sealed under the mesh's secret.
+    Publish(Topic, Vec<Unchecked>),
+    /// Pass a gossip message on, or not.
+    Verdict(GossipId, Verdict),
+    /// Dial an address; it ends in the peer id when that is known.
+    Dial(String),
+    /// Close the link to a peer.
+    Drop(PeerId, DropReason),
+    /// Call again at this time at the latest; only the last one counts.
+    WakeAt(Timestamp),
+    /// Tell whoever watches.
+    Emit(Event),
+    /// Answer a command.
+    Reply(CommandId, Result<Reply>),
+    /// The mesh is this from now on.
+    Context(MeshContext),
+}
+
+impl Effect {
+    /// What is left of an effect when the flush before it failed: errors for answers, no messages.
+    pub(super) fn unless_durable(self, error: &Error) -> Option<Self> {
+        match self {
+            Self::Reply(id, Ok(_)) => Some(Self::Reply(id, Err(error.clone()))),
+            Self::Verdict(id, _) => Some(Self::Verdict(id, Verdict::Ignore)),
+            Self::Emit(_) => Some(Self::Emit(Event::StorageFailed(error.to_string()))),
+            Self::Reply(..) | Self::Dial(_) | Self::Drop(..) | Self::WakeAt(_) | Self::Context(_) => Some(self),
+            Self::Send(..) | Self::Publish(..) => None,
+        }
+    }
+}
+
+/// Effects in the order in which they are to be carried out.
+#[must_use = "effects do nothing unless the driver carries them out"]
+#[derive(Debug, Default)]
+pub struct Effects(pub Vec<Effect>);
+
+/// What is to become of a gossip message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Valid: pass it on.
+    Accept,
+    /// Of no use here; do not pass it on, nobody is to blame.
+    Ignore,
+    /// Invalid: the sender loses score.
+    Reject,
+}
+
+/// Why a peer is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DropReason {
+    /// It is in another mesh.
+    ForeignMesh,
+    /// It showed no membership.
+    NotAMember,
+    /// It did not greet in time.
+    Silent,
+    /// It sent what no honest peer sends.
+    Misbehaved,
+    /// We are joining another mesh.
+    LeftMesh,
+    /// Our disk takes no more; the peer may have what is missing here until it does.
+    NoRoom,
+}
+
+impl DropReason {
+    /// The word by which logs and counters show it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ForeignMesh => "foreign_mesh",
+            Self::NotAMember => "not_a_member",
+            Self::Silent => "silent",
+            Self::Misbehaved => "misbehaved",
+            Self::LeftMesh => "left_mesh",
+            Self::NoRoom => "no_room",
+        }
+    }
+}
+
+/// Something that whoever watches may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A document changed and the change is durable.
+    Changed {
+        /// The document.
+        document: DocumentKey,
+        /// Whether it is deleted now.
+        deleted: bool,
+        /// The change's position in the feed.
+        position: u64,
+        /// Whether the change was made here.
+        local: bool,
+    },
+    /// A member is connected and was greeted.
+    PeerUp(PeerId),
+    /// A member is gone.
+    PeerDown(PeerId),
+    /// A peer was dropped.
+    PeerDropped(PeerId, DropReason),
+    /// Everything was found equal with this peer.
+    InSync(PeerId),
+    /// Somebody joined the mesh.
+    MemberJoined(PeerId),
+    /// The storage refused; writes fail until the peer is started again.
+    StorageFailed(String),
+}
+
+/// What the driver must know of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshContext {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Its name.
+    pub name: String,
+    /// The secret under which live changes are sealed.
+    pub secret: Secret,
+}

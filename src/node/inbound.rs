@@ -1,0 +1,281 @@
+//! Changes from other peers: their author's right is checked, then they are merged, kept for later, or
+//! dropped with a counted reason. A signature was checked before they came here.
+
+use std::collections::BTreeMap;
+
+use crate::Result;
+use crate::access::{Ability, Denial};
+use crate::base::{ChangeHash, DocumentKey, PeerId, Timestamp};
+use crate::document::{Envelope, Unchecked};
+use crate::limits::{GOSSIP_BYTES_MAX, ITEMS_MAX};
+use crate::store::{Granted, Letter, Outcome, Reason};
+use crate::sync::{Checked, Message, Topic, reconcile};
+
+use super::Node;
+use super::effect::{DropReason, Effect, GossipId, Verdict};
+
+/// What became of a batch of changes.
+#[derive(Debug, Default)]
+struct Reception {
+    applied: u64,
+    invalid: u64,
+    /// Documents whose changes wait for others.
+    wanted: Vec<DocumentKey>,
+}
+
+impl Node {
+    /// A frame of changes from a neighbour.
+    pub(super) fn changes(&mut self, now: Timestamp, from: PeerId, number: u64, changes: Vec<Checked>) {
+        let Some(neighbour) = self.neighbours.get_mut(&from).filter(|neighbour| neighbour.is_admitted()) else {
+            return;
+        };
+        neighbour.received_at = Some(now);
+        if let Err(error) = self.store.reader().check_writable() {
+            tracing::warn!(%from, %error, "changes are not taken in");
+            return self.part(from, DropReason::NoRoom);
+        }
+        let reception = match self.receive(now, from, changes) {
+            Ok(reception) => reception,
+            Err(error) => {
+                // Unacknowledged for good, the frame would hold up everything between the two.
+                self.storage_failed("storing changes", &error);
+                return self.part(from, DropReason::NoRoom);
+            }
+        };
+        if reception.invalid > 0 {
+            return self.part(from, DropReason::Misbehaved);
+        }
+        self.send(from, Message::Acknowledged(number));
+        if reception.applied > 0 {
+            // Only then: what waits for a change that never fits would be asked for without end.
+            self.want(from, reception.wanted);
+            self.compare_soon(now);
+        }
+    }
+
+    /// Changes over gossip.
+    pub(super) fn published(&mut self, now: Timestamp, from: PeerId, id: GossipId, changes: Vec<Checked>) {
+        if self.store.reader().check_writable().is_err() {
+            return self.effects.push(Effect::Verdict(id, Verdict::Ignore));
+        }
+        let verdict = match self.receive(now, from, changes) {
+            Ok(reception) => {
+                self.want(from, reception.wanted);
+                if reception.applied > 0 {
+                    self.compare_soon(now);
+                }
+                match (reception.invalid, reception.applied) {
+                    (0, 0) => Verdict::Ignore,
+                    (0, _) => Verdict::Accept,
+                    (_, _) => Verdict::Reject,
+                }
+            }
+            Err(error) => {
+                self.storage_failed("storing changes", &error);
+                Verdict::Ignore
+            }
+        };
+        self.effects.push(Effect::Verdict(id, verdict));
+    }
+
+    fn receive(&mut self, now: Timestamp, from: PeerId, changes: Vec<Checked>) -> Result<Reception> {
+        let mut reception = Reception::default();
+        let mut by_document: BTreeMap<DocumentKey, Vec<Envelope>> = BTreeMap::new();
+        for change in changes {
+            match change {
+                Ok(envelope) => by_document.entry(envelope.document().clone()).or_default().push(envelope),
+                Err((document, why)) => {
+                    tracing::warn!(%from, %document, %why, "dropped a change");
+                    self.drop_change(why.reason());
+                    reception.invalid += 1;
+                }
+            }
+        }
+        for (document, envelopes) in by_document {
+            self.receive_document(now, from, &document, envelopes, &mut reception)?;
+        }
+        Ok(reception)
+    }
+
+    fn receive_document(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        document: &DocumentKey,
+        envelopes: Vec<Envelope>,
+        reception: &mut Reception,
+    ) -> Result<()> {
+        let mut arrived = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes {
+            match self.members.check(&envelope.author().peer, Ability::Write) {
+                Ok(grant) => arrived.extend(Granted::new(&grant, envelope)),
+                Err(denial) => {
+                    let reason = match denial {
+                        Denial::NotAMember { .. } => Reason::AuthorUnknown,
+                        Denial::RoleTooLow { .. } => Reason::AuthorDenied,
+                    };
+                    self.keep(now, from, reason, envelope.change().hash(), envelope.to_unchecked())?;
+                }
+            }
+        }
+        if self.merge(now, from, document, &arrived, reception)? {
+            self.ledger.arrived(from, &document.collection);
+            self.retry(now, from, document, &[Reason::Dependencies], reception)?;
+        }
+        Ok(())
+    }
+
+    /// Merges and says whether anything was applied.
+    fn merge(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        document: &DocumentKey,
+        arrived: &[Granted],
+        reception: &mut Reception,
+    ) -> Result<bool> {
+        if arrived.is_empty() {
+            return Ok(false);
+        }
+        let merge = match self.store.merge(document, arrived) {
+            Ok(merge) => merge,
+            // One collection too many: what the mesh's limits refuse is dropped, not an error of the disk.
+            Err(crate::Error::Invalid(why)) => {
+                tracing::warn!(%from, %document, %why, "dropped changes");
+                self.drop_change("over_a_limit");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        for (granted, outcome) in arrived.iter().zip(&merge.outcomes) {
+            let (hash, change) = (granted.envelope().change().hash(), granted.envelope().to_unchecked());
+            match outcome {
+                Outcome::Applied => {
+                    self.counters.applied += 1;
+                    reception.applied += 1;
+                    self.clock.observe(now, granted.envelope().header().time);
+                }
+                Outcome::Known => self.counters.known += 1,
+                Outcome::Waiting => {
+                    self.keep(now, from, Reason::Dependencies, hash, change)?;
+                    if reception.wanted.last() != Some(document) {
+                        reception.wanted.push(document.clone());
+                    }
+                }
+                Outcome::Forked => self.keep(now, from, Reason::Forked, hash, change)?,
+                Outcome::Invalid(why) => {
+                    tracing::warn!(%from, %document, why, "dropped a change");
+                    self.drop_change("refused_by_automerge");
+                    reception.invalid += 1;
+                }
+            }
+        }
+        let Some(record) = merge.record else { return Ok(false) };
+        self.changed(document.clone(), &record, false);
+        Ok(true)
+    }
+
+    /// Tries letters of a document again, until none of them can be applied.
+    fn retry(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        document: &DocumentKey,
+        reasons: &[Reason],
+        reception: &mut Reception,
+    ) -> Result<()> {
+        loop {
+            let letters = self.store.take_letters(document, reasons)?;
+            let mut again = Vec::new();
+            for letter in letters {
+                match Envelope::check(self.mesh(), letter.change) {
+                    Ok(envelope) => match self.members.check(&envelope.author().peer, Ability::Write) {
+                        Ok(grant) => again.extend(Granted::new(&grant, envelope)),
+                        Err(_) => {
+                            let hash = envelope.change().hash();
+                            self.keep(now, from, Reason::AuthorUnknown, hash, envelope.to_unchecked())?;
+                        }
+                    },
+                    Err(why) => self.drop_change(why.reason()),
+                }
+            }
+            if !self.merge(now, from, document, &again, reception)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tries the letters of authors again who were not known as writers when their changes arrived.
+    pub(super) fn retry_authors(&mut self, now: Timestamp, from: PeerId) -> Result<()> {
+        let mut reception = Reception::default();
+        for reason in [Reason::AuthorUnknown, Reason::AuthorDenied] {
+            for document in self.store.letters().documents(reason, ITEMS_MAX) {
+                // What waits for these changes is tried with them.
+                let reasons = [Reason::AuthorUnknown, Reason::AuthorDenied, Reason::Dependencies];
+                self.retry(now, from, &document, &reasons, &mut reception)?;
+            }
+        }
+        self.want(from, reception.wanted);
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        reason: Reason,
+        hash: ChangeHash,
+        change: Unchecked,
+    ) -> Result<()> {
+        self.store.keep_letter(hash, &Letter { reason, from, arrived: now, change })
+    }
+
+    fn drop_change(&mut self, reason: &'static str) {
+        *self.counters.dropped.entry(reason).or_default() += 1;
+    }
+
+    /// Asks a neighbour for what documents wait for.
+    fn want(&mut self, from: PeerId, documents: Vec<DocumentKey>) {
+        if !self.neighbours.get(&from).is_some_and(|neighbour| neighbour.is_admitted()) {
+            return;
+        }
+        for key in documents {
+            let vector = match self.store.record(&key) {
+                Ok(record) => record.map(|record| self.store.vector(&record)).unwrap_or_default(),
+                Err(_) => Vec::new(),
+            };
+            self.send(from, Message::Items(reconcile::want(key.collection, vec![(key.id, vector)])));
+        }
+    }
+
+    /// Publishes what was written in this call, in messages that gossip can carry. What is too large goes
+    /// by reconciliation alone.
+    pub(super) fn publish_fresh(&mut self, now: Timestamp) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.is_empty() {
+            return;
+        }
+        self.compare_soon(now);
+        if !self.neighbours.values().any(|neighbour| neighbour.is_admitted()) {
+            return;
+        }
+        let mut by_topic: BTreeMap<Topic, (Vec<Unchecked>, usize)> = BTreeMap::new();
+        for change in fresh {
+            let bytes = change.payload.len() + change.document.id.as_str().len() + 256;
+            if bytes > GOSSIP_BYTES_MAX {
+                continue;
+            }
+            let topic = Topic::of(&change.document.collection);
+            let (batch, size) = by_topic.entry(topic).or_default();
+            if *size + bytes > GOSSIP_BYTES_MAX {
+                self.effects.push(Effect::Publish(topic, std::mem::take(batch)));
+                *size = 0;
+            }
+            *size += bytes;
+            batch.push(change);
+        }
+        for (topic, (batch, _)) in by_topic {
+            self.effects.push(Effect::Publish(topic, batch));
+        }
+    }
+}

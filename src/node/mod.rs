@@ -1,0 +1,325 @@
+//! The peer as one deterministic state machine.
+//!
+//! [`Node::handle`] is the whole of it: a time and some inputs go in, effects come out. There is no clock,
+//! no socket, no thread and no global randomness inside, and nothing iterates in an order that is not
+//! fixed, so that two runs from one seed are equal byte for byte. The driver around it (`peer`) owns the
+//! threads and the swarm; a simulator can own virtual time and simulated links instead.
+//!
+//! **Commit first, then announce.** `handle` flushes the store after the last input and before it returns,
+//! so no effect can leave before what it rests on is durable, and all inputs of one call share one flush.
+//! When the flush fails, every answer becomes an error and nothing is sent.
+//!
+//! - `write` what programs ask for: put, delete
+//! - `inbound` changes from other peers
+//! - `membership` greeting, joining, inviting
+//! - `session` comparing with neighbours and sending what they lack
+//! - `address` whom to dial, and when
+//! - `report` what status calls show
+
+mod address;
+mod effect;
+mod inbound;
+mod membership;
+mod neighbour;
+mod report;
+mod session;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use effect::{
+    Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
+    MeshContext, Reply, Verdict, Write,
+};
+pub use report::{CollectionReport, LetterReport, MemberReport, NeighbourReport, PeerReport, SyncReport, WhyReport};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+
+use self::address::AddressBook;
+use self::membership::{Carry, CarryCursor, Joining};
+use self::neighbour::Neighbour;
+use crate::access::{Genesis, MemberRecord, Members};
+use crate::base::{Clock, Incarnation, MeshId, PeerId, Timestamp};
+use crate::identity::Keypair;
+use crate::kv::Kv;
+use crate::limits::CLOCK_DRIFT_MAX_MS;
+use crate::store::{Reader, Store};
+use crate::sync::gossip::Secret;
+use crate::sync::{Ledger, Message};
+use crate::{Error, Result};
+
+/// What a node needs to know at its start.
+#[derive(Debug)]
+pub struct Config {
+    /// Its identity.
+    pub keypair: Keypair,
+    /// Where all of its randomness comes from: fresh random bytes, or a simulation's seed.
+    pub seed: [u8; 32],
+    /// The name of the mesh that it founds when its store is new.
+    pub mesh_name: String,
+    /// Whether writes that were announced may be missing: flushes were not waited for, or the journal is
+    /// damaged. The store then starts with a new actor, so that no sequence number is used twice.
+    pub flush_may_be_lost: bool,
+    /// Whether the storage was made just now, so that a mesh may be founded in it.
+    pub fresh: bool,
+    /// Multiaddrs to dial at the start and whenever nobody is connected there.
+    pub seeds: Vec<String>,
+}
+
+/// Counters since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Changes written here.
+    pub written: u64,
+    /// Changes from others that were applied.
+    pub applied: u64,
+    /// Changes from others that were known already.
+    pub known: u64,
+    /// Changes from others that were dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Peers that were dropped, by reason.
+    pub parted: BTreeMap<&'static str, u64>,
+}
+
+/// The peer.
+#[derive(Debug)]
+pub struct Node {
+    keypair: Keypair,
+    store: Store,
+    members: Members,
+    secret: Secret,
+    clock: Clock,
+    rng: StdRng,
+    ledger: Ledger,
+    neighbours: BTreeMap<PeerId, Neighbour>,
+    addresses: AddressBook,
+    joining: Option<Joining>,
+    carry: Option<Carry>,
+    /// Changes of this call that go out over gossip.
+    fresh: Vec<crate::document::Unchecked>,
+    counters: Counters,
+    effects: Vec<Effect>,
+}
+
+impl Node {
+    /// Opens the node on its storage. A new store founds a mesh of one peer.
+    ///
+    /// # Errors
+    /// When the storage cannot be read or written, or belongs to another identity.
+    pub fn open(config: Config, kv: Arc<dyn Kv>, now: Timestamp) -> Result<Self> {
+        let mut rng = StdRng::from_seed(config.seed);
+        let mut incarnation = [0; 8];
+        rng.fill_bytes(&mut incarnation);
+        let mut store = Store::open(kv, Incarnation(incarnation), config.flush_may_be_lost)?;
+        let mut clock = Clock::new(store.latest()?, CLOCK_DRIFT_MAX_MS);
+        if store.members()?.is_empty() {
+            if !config.fresh {
+                return Err(Error::Corrupt(
+                    "the data directory was in use before and holds no mesh any more; restore it from a backup, or \
+                     start with an empty directory and join the mesh again"
+                        .into(),
+                ));
+            }
+            found_mesh(&mut store, &config, &mut clock, &mut rng, now)?;
+        }
+        let members = load_members(&store)?;
+        if members.get(&config.keypair.peer_id()).is_none() {
+            return Err(Error::Denied(format!(
+                "peer {} is not a member of the mesh in this data directory: its identity.key or its membership record \
+                 was lost; restore them from a backup, or start with an empty directory and join the mesh again",
+                config.keypair.peer_id()
+            )));
+        }
+        let secret = store.fact("secret")?.ok_or_else(|| {
+            Error::Corrupt("the mesh's secret is missing from the store; join the mesh again with a new ticket".into())
+        })?;
+        let mut node = Self {
+            carry: store.fact::<Option<CarryCursor>>("carry")?.flatten().map(|cursor| Carry::resume(&store, cursor)),
+            addresses: AddressBook::new(config.seeds, store.addresses()?, now),
+            keypair: config.keypair,
+            store,
+            members,
+            secret: Secret::new(secret),
+            clock,
+            rng,
+            ledger: Ledger::default(),
+            neighbours: BTreeMap::new(),
+            joining: None,
+            fresh: Vec::new(),
+            counters: Counters::default(),
+            effects: Vec::new(),
+        };
+        node.store.flush()?;
+        node.effects.push(Effect::Context(node.context()));
+        Ok(node)
+    }
+
+    /// A handle for reading beside the node.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.store.reader()
+    }
+
+    /// This peer.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.keypair.peer_id()
+    }
+
+    /// The mesh that this peer is in.
+    #[must_use]
+    pub fn mesh(&self) -> MeshId {
+        self.members.mesh()
+    }
+
+    /// What the driver must know of the mesh.
+    #[must_use]
+    pub fn context(&self) -> MeshContext {
+        MeshContext { mesh: self.mesh(), name: self.members.genesis().name.clone(), secret: self.secret.clone() }
+    }
+
+    /// Takes inputs in order, makes their outcome durable, and says what is to be done.
+    pub fn handle(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Effects {
+        for input in inputs {
+            self.take(now, input);
+        }
+        self.tend(now);
+        let effects = std::mem::take(&mut self.effects);
+        match self.store.flush() {
+            Ok(()) => Effects(effects),
+            Err(error) => Effects(effects.into_iter().filter_map(|effect| effect.unless_durable(&error)).collect()),
+        }
+    }
+
+    fn take(&mut self, now: Timestamp, input: Input) {
+        match input {
+            Input::Command(id, command) => self.command(now, id, command),
+            Input::Connected(peer, link) => self.connected(now, peer, link),
+            Input::Disconnected(peer) => self.disconnected(now, peer),
+            Input::DialFailed(address, why) => self.dial_failed(now, &address, &why),
+            Input::Discovered(peer, addresses) => self.discovered(now, peer, addresses),
+            Input::Received(peer, message) => self.received(now, peer, *message),
+            Input::Changes { from, number, changes } => self.changes(now, from, number, changes),
+            Input::Published { from, id, changes } => self.published(now, from, id, changes),
+            Input::PublishFailed => self.compare_soon(now),
+            Input::Wake => {}
+        }
+    }
+
+    fn command(&mut self, now: Timestamp, id: CommandId, command: Command) {
+        let reply = match command {
+            Command::Put { document, body, condition } => self.put(now, document, &body, &condition),
+            Command::Delete { document, condition } => self.delete(now, document, &condition),
+            Command::Invite { terms, addresses } => self.invite(now, terms, addresses),
+            Command::Join { ticket, local } => return self.join(now, id, ticket, local),
+            Command::Damaged(document) => {
+                // Looking at it is enough: what is damaged is marked, what was repaired meanwhile is not.
+                if self.store.record(&document).is_err() {
+                    self.compare_soon(now);
+                }
+                return;
+            }
+            Command::Sync => Ok(Reply::Sync(Box::new(self.sync_report(now)))),
+            Command::Why(document) => self.why(&document).map(|why| Reply::Why(Box::new(why))),
+            Command::Members => Ok(Reply::Members(self.member_report())),
+            Command::Status => Ok(Reply::Status(Box::new(self.peer_report()))),
+        };
+        self.effects.push(Effect::Reply(id, reply));
+    }
+
+    fn received(&mut self, now: Timestamp, peer: PeerId, message: Message) {
+        let Some(neighbour) = self.neighbours.get(&peer) else { return };
+        let admitted = neighbour.is_admitted();
+        match message {
+            Message::Hello(hello) => self.hello(now, peer, *hello),
+            Message::Redeem(request) => self.redeem(now, peer, &request),
+            Message::Welcome(welcome) => self.welcome(now, peer, *welcome),
+            Message::Refused(why) => self.refused(now, peer, &why),
+            // Everything below is for members only; a peer that has not greeted yet gets nothing.
+            _ if !admitted => self.part(peer, DropReason::NotAMember),
+            Message::Members(records) => self.learn(now, peer, records),
+            Message::Roots(roots) => self.roots(now, peer, &roots),
+            Message::Ranges(ranges) => self.ranges(now, peer, &ranges),
+            Message::Items(items) => self.items(now, peer, &items),
+            Message::Changes { number, changes } => {
+                let checked = crate::sync::check(self.mesh(), changes);
+                self.changes(now, peer, number, checked);
+            }
+            Message::Acknowledged(number) => self.acknowledged(now, peer, number),
+        }
+    }
+
+    /// What is due without an input: dialing, comparing, sending, and the time of the next wake.
+    fn tend(&mut self, now: Timestamp) {
+        self.carry_on(now);
+        self.give_up_joining(now);
+        self.publish_fresh(now);
+        self.dial(now);
+        self.compare(now);
+        self.pump();
+        if let Some(at) = self.next_wake(now) {
+            self.effects.push(Effect::WakeAt(at));
+        }
+    }
+
+    fn dial(&mut self, now: Timestamp) {
+        let connected = self.neighbours.len();
+        for dial in self.addresses.due(now, connected, &mut self.rng) {
+            self.effects.push(Effect::Dial(dial));
+        }
+    }
+
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        let neighbours = self.neighbours.values().filter_map(Neighbour::next_due);
+        let joining = self.joining.as_ref().map(|joining| joining.deadline);
+        let carry = self.carry.as_ref().map(|carry| carry.next_at.max(now));
+        let dial = self.addresses.next_due(self.neighbours.len());
+        neighbours.chain(joining).chain(carry).chain(dial).min()
+    }
+
+    fn send(&mut self, peer: PeerId, message: Message) {
+        self.effects.push(Effect::Send(peer, message));
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.effects.push(Effect::Emit(event));
+    }
+
+    /// A storage error in the middle of something that nobody waits for.
+    fn storage_failed(&mut self, doing: &'static str, error: &Error) {
+        tracing::error!(%error, "{doing} failed");
+        self.emit(Event::StorageFailed(error.to_string()));
+    }
+
+    fn random_u64(&mut self) -> u64 {
+        self.rng.random()
+    }
+}
+
+fn found_mesh(store: &mut Store, config: &Config, clock: &mut Clock, rng: &mut StdRng, now: Timestamp) -> Result<()> {
+    let (mut nonce, mut secret) = ([0; 16], [0; 32]);
+    rng.fill_bytes(&mut nonce);
+    rng.fill_bytes(&mut secret);
+    let genesis = Genesis::found(&config.mesh_name, &config.keypair, clock.tick(now), nonce)?;
+    store.put_member(&MemberRecord::Founder(genesis.into_signed().into()))?;
+    store.put_fact("secret", &secret)?;
+    store.flush()
+}
+
+fn load_members(store: &Store) -> Result<Members> {
+    let records = store.members()?;
+    let genesis = records.iter().find_map(|record| match record {
+        MemberRecord::Founder(genesis) => Some(genesis.clone()),
+        MemberRecord::Joined(_) => None,
+    });
+    let genesis =
+        genesis.ok_or_else(|| Error::Corrupt("the mesh's genesis record is missing from the store".into()))?;
+    let genesis = Arc::unwrap_or_clone(genesis)
+        .verify()
+        .map_err(|_| Error::Corrupt("the signature of the stored genesis record is wrong".into()))?;
+    Ok(Members::restore(genesis, records)?)
+}

@@ -1,0 +1,120 @@
+//! One connected peer, as the node sees it.
+
+use crate::base::Timestamp;
+use crate::sync::Outbox;
+
+use super::effect::Link;
+
+/// Milliseconds in which a connected peer must greet.
+pub(super) const GREETING_MS: u64 = 10_000;
+
+/// Milliseconds after which an unanswered question is given up.
+pub(super) const ANSWER_MS: u64 = 10_000;
+
+/// Milliseconds between comparisons with a peer that nothing has changed at.
+pub(super) const INTERVAL_MS: u64 = 30_000;
+
+/// Milliseconds after a change in which gossip has the time to bring it over before a comparison.
+pub(super) const SETTLE_MS: u64 = 750;
+
+/// Milliseconds before comparing again when a comparison led to nothing; doubled each time.
+pub(super) const RETRY_MS: u64 = 1_000;
+
+/// Questions that a peer may ask at once, and how fast they come back.
+const ASKS_MAX: u64 = 32;
+const ASK_REFILL_MS: u64 = 100;
+
+/// Where a neighbour stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has until then to greet.
+    Greeting {
+        /// The time.
+        until: Timestamp,
+    },
+    /// It is a member and has shown it.
+    Admitted,
+}
+
+/// A connected peer.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    pub(super) link: Link,
+    pub(super) since: Timestamp,
+    pub(super) stage: Stage,
+    pub(super) outbox: Outbox,
+    /// When the next comparison is due.
+    pub(super) compare_at: Timestamp,
+    /// The salt of a question that is not answered yet, and when it was asked.
+    pub(super) asked: Option<(u64, Timestamp)>,
+    /// When the last changes arrived from it outside gossip.
+    pub(super) received_at: Option<Timestamp>,
+    /// Comparisons in a row that found differences and led to nothing.
+    pub(super) fruitless: u32,
+    /// Feed position here and documents there at the last comparison, to see whether it led to something.
+    pub(super) progress: (u64, u64),
+    asks: u64,
+    asks_at: Timestamp,
+}
+
+impl Neighbour {
+    pub(super) fn new(now: Timestamp, link: Link) -> Self {
+        Self {
+            link,
+            since: now,
+            stage: Stage::Greeting { until: now.plus_ms(GREETING_MS) },
+            outbox: Outbox::default(),
+            compare_at: now.plus_ms(INTERVAL_MS),
+            asked: None,
+            received_at: None,
+            fruitless: 0,
+            progress: (0, 0),
+            asks: ASKS_MAX,
+            asks_at: now,
+        }
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.stage == Stage::Admitted
+    }
+
+    /// Brings the next comparison forward.
+    pub(super) fn compare_by(&mut self, at: Timestamp) {
+        self.compare_at = self.compare_at.min(at);
+    }
+
+    /// Whether a comparison may start: one is due, and nothing is under way in either direction.
+    pub(super) fn may_compare(&self, now: Timestamp) -> bool {
+        let quiet = self.received_at.is_none_or(|at| now.since_ms(at) >= SETTLE_MS);
+        self.is_admitted() && self.compare_at <= now && self.asked.is_none() && self.outbox.is_empty() && quiet
+    }
+
+    /// When something must be done about this neighbour.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        match (self.stage, self.asked) {
+            (Stage::Greeting { until }, _) => Some(until),
+            (Stage::Admitted, Some((_, at))) => Some(at.plus_ms(ANSWER_MS)),
+            (Stage::Admitted, None) if !self.outbox.is_empty() => None,
+            (Stage::Admitted, None) => {
+                let quiet = self.received_at.map_or(self.compare_at, |at| at.plus_ms(SETTLE_MS));
+                Some(self.compare_at.max(quiet))
+            }
+        }
+    }
+
+    /// Whether a question of this peer is to be answered; a peer that asks all the time is not served.
+    pub(super) fn take_ask(&mut self, now: Timestamp) -> bool {
+        let refill = now.since_ms(self.asks_at) / ASK_REFILL_MS;
+        if refill > 0 {
+            self.asks = (self.asks + refill).min(ASKS_MAX);
+            self.asks_at = now;
+        }
+        match self.asks.checked_sub(1) {
+            Some(left) => {
+                self.asks = left;
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What programs ask for: put and delete. Each is access check, edit, signature, commit.
+
+use crate::access::Ability;
+use crate::base::{DocumentKey, Timestamp};
+use crate::document::{Change, Envelope, Object};
+use crate::store::{Granted, Record};
+use crate::{Error, Result};
+
+use super::Node;
+use super::effect::{Condition, Event, Reply, Write};
+
+impl Node {
+    pub(super) fn put(
+        &mut self,
+        now: Timestamp,
+        key: DocumentKey,
+        body: &Object,
+        condition: &Condition,
+    ) -> Result<Reply> {
+        if key.collection.is_system() {
+            return Err(Error::Denied(format!(
+                "collection {}: names that start with _ belong to the system",
+                key.collection
+            )));
+        }
+        self.store.reader().check_writable()?;
+        let before = self.store.record(&key)?;
+        check(&key, before.as_ref(), condition)?;
+        let time = self.clock.tick(now);
+        let actor = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let alive = before.as_ref().is_some_and(|record| !record.deleted);
+        let Some(before) = before else {
+            let change = Change::create(actor, time, body)?;
+            let view = serde_json::to_vec(body).map_err(|error| Error::invalid(error.to_string()))?;
+            let granted = self.grant(key, change)?;
+            let record = self.store.create(&granted, view.into())?;
+            self.wrote(&granted, &record);
+            return Ok(Reply::Written(Write::Created, record));
+        };
+        let edited = self.store.open_document(&key, &before)?.replace(actor, time, body);
+        let Some(change) = self.edited(&key, edited)? else {
+            return Ok(Reply::Written(Write::Unchanged, before));
+        };
+        let record = self.append(key, change, &before)?;
+        Ok(Reply::Written(if alive { Write::Replaced } else { Write::Created }, record))
+    }
+
+    pub(super) fn delete(&mut self, now: Timestamp, key: DocumentKey, condition: &Condition) -> Result<Reply> {
+        self.store.reader().check_writable()?;
+        let before = self.store.record(&key)?.filter(|record| !record.deleted);
+        check(&key, before.as_ref(), condition)?;
+        let Some(before) = before else {
+            return Err(Error::NotFound(format!("document {key} does not exist")));
+        };
+        let time = self.clock.tick(now);
+        let actor = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let edited = self.store.open_document(&key, &before)?.delete(actor, time);
+        let Some(change) = self.edited(&key, edited)? else {
+            return Ok(Reply::Written(Write::Unchanged, before));
+        };
+        let record = self.append(key, change, &before)?;
+        Ok(Reply::Written(Write::Deleted, record))
+    }
+
+    /// Passes the result of an edit on. One that failed may have left the open document half edited, so it
+    /// is closed.
+    fn edited(&mut self, key: &DocumentKey, edited: Result<Option<Change>>) -> Result<Option<Change>> {
+        if edited.is_err() {
+            self.store.close_document(key);
+        }
+        edited
+    }
+
+    /// Stores a change that the open document holds already. When that fails the document is closed, so
+    /// that it does not run ahead of the store.
+    fn append(&mut self, key: DocumentKey, change: Change, before: &Record) -> Result<Record> {
+        let written = match self.grant(key.clone(), change) {
+            Ok(granted) => self.store.append(&granted, before).map(|record| (granted, record)),
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok((granted, record)) => {
+                self.wrote(&granted, &record);
+                Ok(record)
+            }
+            Err(error) => {
+                self.store.close_document(&key);
+                Err(error)
+            }
+        }
+    }
+
+    /// Signs a change of our own under our right to write.
+    fn grant(&self, key: DocumentKey, change: Change) -> Result<Granted> {
+        let grant = self.members.check(&self.peer_id(), Ability::Write)?;
+        let envelope = Envelope::sign(&self.keypair, self.mesh(), key, self.store.incarnation(), grant.id(), change);
+        Ok(Granted::new(&grant, envelope).expect("our own grant fits our own change"))
+    }
+
+    fn wrote(&mut self, granted: &Granted, record: &Record) {
+        self.counters.written += 1;
+        self.fresh.push(granted.envelope().to_unchecked());
+        self.changed(granted.envelope().document().clone(), record, true);
+    }
+
+    /// Tells of a change that was applied.
+    pub(super) fn changed(&mut self, document: DocumentKey, record: &Record, local: bool) {
+        let position = self.store.next_position() - 1;
+        self.emit(Event::Changed { document, deleted: record.deleted, position, local });
+    }
+}
+
+/// Whether a document is as the caller expects it.
+fn check(key: &DocumentKey, record: Option<&Record>, condition: &Condition) -> Result<()> {
+    let record = record.filter(|record| !record.deleted);
+    match (condition, record) {
+        (Condition::Any, _) | (Condition::Absent, None) | (Condition::Present, Some(_)) => Ok(()),
+        (Condition::Absent, Some(_)) => Err(Error::Conflict(format!("document {key} exists"))),
+        (Condition::Present | Condition::Heads(_), None) => {
+            Err(Error::Conflict(format!("document {key} does not exist")))
+        }
+        (Condition::Heads(expected), Some(record)) => {
+            if expected.contains(&record.heads) {
+                return Ok(());
+            }
+            Err(Error::Conflict(format!("document {key} has changed since it was read; read it again and retry")))
+        }
+    }
+}
