@@ -68,6 +68,7 @@ mod error;
 pub mod identity;
 pub mod kv;
 pub mod limits;
+pub mod mesh;
 pub mod node;
 pub mod store;
 pub mod sync;

@@ -1,0 +1,199 @@
+//! Addresses: between text, libp2p and our ids, and which of them are worth passing on.
+
+use std::io;
+use std::net::IpAddr;
+
+use libp2p::core::multiaddr::Protocol;
+use libp2p::core::transport::TransportError;
+use libp2p::identity::{PublicKey, ed25519};
+use libp2p::swarm::DialError;
+use libp2p::{Multiaddr, PeerId as Libp2pId};
+
+use crate::base::PeerId;
+use crate::limits::ADDRESS_BYTES_MAX;
+use crate::{Error, Result};
+
+/// Our id of a libp2p peer; `None` when its key is of another kind than Ed25519.
+pub(super) fn ours(peer: &Libp2pId) -> Option<PeerId> {
+    // The id of an Ed25519 key is an identity hash: its digest is the encoded key.
+    let key = PublicKey::try_decode_protobuf(peer.as_ref().digest()).ok()?;
+    Some(PeerId(key.try_into_ed25519().ok()?.to_bytes()))
+}
+
+/// The libp2p id of a peer; `None` when its bytes are no Ed25519 key.
+pub(super) fn theirs(peer: &PeerId) -> Option<Libp2pId> {
+    Some(PublicKey::from(ed25519::PublicKey::try_from_bytes(&peer.0).ok()?).to_peer_id())
+}
+
+/// Reads a multiaddr from the configuration.
+pub(super) fn parse(text: &str) -> Result<Multiaddr> {
+    if text.len() > ADDRESS_BYTES_MAX {
+        return Err(Error::invalid(format!("an address is longer than {ADDRESS_BYTES_MAX} bytes")));
+    }
+    text.parse().map_err(|error| {
+        Error::invalid(format!(
+            "{text:?} is not a multiaddr ({error}); one looks like /ip4/0.0.0.0/udp/4001/quic-v1 or /ip4/0.0.0.0/tcp/4001"
+        ))
+    })
+}
+
+/// Reads an address of this peer from the configuration; its id may be at the end.
+pub(super) fn parse_own(text: &str, peer: &Libp2pId) -> Result<Multiaddr> {
+    let (address, id) = split(parse(text)?);
+    match id {
+        Some(id) if id != *peer => Err(Error::invalid(format!("{text:?} is an address of another peer than {peer}"))),
+        Some(_) | None => Ok(address),
+    }
+}
+
+/// Takes the peer id off the end of an address.
+pub(super) fn split(mut address: Multiaddr) -> (Multiaddr, Option<Libp2pId>) {
+    match address.pop() {
+        Some(Protocol::P2p(peer)) => (address, Some(peer)),
+        Some(last) => (address.with(last), None),
+        None => (address, None),
+    }
+}
+
+/// An address as text that ends in the peer's id.
+pub(super) fn full(address: &Multiaddr, peer: &Libp2pId) -> String {
+    let (bare, _) = split(address.clone());
+    bare.with(Protocol::P2p(*peer)).to_string()
+}
+
+/// Whether no relay is in between.
+pub(super) fn is_direct(address: &Multiaddr) -> bool {
+    !address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// From how far away an address can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// From this machine.
+    Machine,
+    /// From the same network.
+    Network,
+    /// From anywhere.
+    Public,
+}
+
+/// From how far away an address can be reached; `None` when from nowhere.
+pub(super) fn scope(address: &Multiaddr) -> Option<Scope> {
+    let first = address.iter().next()?;
+    if let Protocol::Ip4(ip) = first {
+        return ip_scope(ip.into());
+    }
+    if let Protocol::Ip6(ip) = first {
+        return ip_scope(ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4));
+    }
+    let named = matches!(first, Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_));
+    named.then_some(Scope::Public)
+}
+
+fn ip_scope(ip: IpAddr) -> Option<Scope> {
+    if ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    if ip.is_loopback() {
+        return Some(Scope::Machine);
+    }
+    let near = match ip {
+        // 100.64.0.0/10 is shared by the customers of one provider.
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    Some(if near { Scope::Network } else { Scope::Public })
+}
+
+/// The addresses of a peer that somebody at this distance may reach, as text, at most `max`.
+pub(super) fn reachable(
+    addresses: impl IntoIterator<Item = Multiaddr>,
+    at: Scope,
+    peer: &Libp2pId,
+    max: usize,
+) -> Vec<String> {
+    let near = |address: &Multiaddr| scope(address).is_some_and(|scope| scope >= at) && is_direct(address);
+    let mut found: Vec<String> = addresses.into_iter().filter(near).map(|address| full(&address, peer)).collect();
+    found.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
+    found.sort_unstable();
+    found.dedup();
+    found.truncate(max);
+    found
+}
+
+/// Why a dial failed, in plain words.
+pub(super) fn dial_error(error: &DialError) -> String {
+    match error {
+        // One address is given with each dial; the swarm leaves out those it listens on.
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => "this is our own address".into(),
+        DialError::DialPeerConditionFalse(_) => "the peer is connected or being dialed already".into(),
+        DialError::Aborted => "the dial was given up".into(),
+        DialError::WrongPeerId { obtained, .. } => format!("another peer answers there: {obtained}"),
+        DialError::Denied { cause } => format!("the connection is not allowed here: {}", root(cause)),
+        DialError::Transport(errors) => errors.first().map_or("nobody answers".into(), |(_, error)| match error {
+            TransportError::MultiaddrNotSupported(_) => "this kind of address is not supported".into(),
+            TransportError::Other(error) => transport_error(error),
+        }),
+    }
+}
+
+fn transport_error(error: &io::Error) -> String {
+    let text = root(error);
+    // QUIC's errors arrive without a kind.
+    let said = text.to_lowercase();
+    if error.kind() == io::ErrorKind::ConnectionRefused || said.contains("refused") {
+        return "nobody listens there (connection refused)".into();
+    }
+    if error.kind() == io::ErrorKind::TimedOut || said.contains("timeout") || said.contains("timed out") {
+        return "nobody answered in time".into();
+    }
+    text
+}
+
+/// The innermost cause, which says most.
+pub(super) fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn multiaddr(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ids_are_the_same_here_and_in_libp2p() {
+        let key = crate::identity::Keypair::from_seed([3; 32]);
+        let libp2p = libp2p::identity::Keypair::ed25519_from_bytes(*key.seed()).unwrap().public().to_peer_id();
+        assert_eq!((ours(&libp2p), theirs(&key.peer_id())), (Some(key.peer_id()), Some(libp2p)));
+        assert_eq!(libp2p.to_string(), key.peer_id().to_string());
+    }
+
+    #[test]
+    fn addresses_are_passed_on_only_as_far_as_they_reach() {
+        let peer = theirs(&crate::identity::Keypair::from_seed([3; 32]).peer_id()).unwrap();
+        let texts = [
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/10.0.0.1/udp/1/quic-v1",
+            "/ip4/100.64.0.1/tcp/1",
+            "/ip6/fe80::1/tcp/1",
+            "/ip4/8.8.8.8/tcp/1",
+            "/dns4/example.org/tcp/1",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip4/8.8.8.8/tcp/1/p2p-circuit",
+        ];
+        for (at, expected) in [(Scope::Machine, 6), (Scope::Network, 5), (Scope::Public, 2)] {
+            let found = reachable(texts.iter().map(|text| multiaddr(text)), at, &peer, 16);
+            assert_eq!(found.len(), expected, "{found:?}");
+            assert!(found.iter().all(|address| address.ends_with(&format!("/p2p/{peer}"))));
+        }
+        let twice = full(&multiaddr(&full(&multiaddr(texts[0]), &peer)), &peer);
+        assert_eq!(twice, format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}"));
+    }
+}

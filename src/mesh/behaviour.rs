@@ -1,0 +1,185 @@
+//! What the swarm is made of: the transports and the protocols, with their settings.
+//!
+//! QUIC comes with TLS 1.3; TCP offers TLS 1.3 first and Noise second, and yamux on top. Limits stand in
+//! front of everything else, so that a denied connection reaches no protocol.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use libp2p::core::Transport;
+use libp2p::gossipsub::{self, MessageAuthenticity, MessageId, ValidationMode};
+use libp2p::identity::Keypair;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{
+    StreamProtocol, Swarm, SwarmBuilder, allow_block_list, connection_limits, identify, kad, mdns,
+    memory_connection_limits, noise, ping, quic, tcp, tls, yamux,
+};
+
+use super::Config;
+use super::link;
+use super::traffic::{Counting, Meter};
+use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, DHT_KEYS_MAX};
+use crate::{Error, Result};
+
+/// The DHT's protocol.
+const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/aerolithsdb/kad/1");
+/// What identify calls the network.
+const IDENTIFY_PROTOCOL: &str = "/aerolithsdb/1";
+/// Who we say we are.
+const AGENT: &str = concat!("aerolithsdb/", env!("CARGO_PKG_VERSION"));
+/// Connections without a stream are kept for this long: members stay connected while nothing happens.
+const IDLE: Duration = Duration::from_secs(600);
+/// A QUIC connection on which nothing arrives, not even what keeps it alive, is dead.
+const QUIC_IDLE_MS: u32 = 30_000;
+/// What keeps QUIC connections, and the NAT mappings below them, alive.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Gossipsub's housekeeping.
+const HEARTBEAT: Duration = Duration::from_millis(700);
+/// The first heartbeat comes soon, so that a new peer is woven in at once.
+const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
+/// Bytes of a gossip message with everything.
+const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Topics that one neighbour may subscribe to: those of several meshes, as it may change from one to another.
+const SUBSCRIPTIONS_MAX: usize = 100;
+/// The share of the machine's memory above which no more connections are let in.
+const MEMORY_SHARE_MAX: f64 = 0.9;
+
+type Subscriptions = gossipsub::MaxCountSubscriptionFilter<gossipsub::AllowAllSubscriptionFilter>;
+/// Gossipsub with a bound on subscriptions.
+pub(super) type Gossipsub = gossipsub::Behaviour<gossipsub::IdentityTransform, Subscriptions>;
+
+/// All protocols.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    memory: memory_connection_limits::Behaviour,
+    pub(super) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
+    pub(super) link: link::Behaviour,
+    pub(super) gossipsub: Gossipsub,
+    pub(super) identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+}
+
+/// Builds the swarm; it does not listen yet.
+pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter) -> Result<Swarm<Behaviour>> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| Error::Io(format!("cannot set up {what}: {error}"));
+    let behaviour = Behaviour::new(&keypair, config)?;
+    let (tcp_meter, quic_meter) = (meter.clone(), meter.clone());
+    let swarm = SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), move || Counting {
+            upgrade: yamux::Config::default(),
+            meter: tcp_meter,
+        })
+        .map_err(|error| failed("TCP", &error))?
+        .with_other_transport(move |keypair| {
+            let mut config = quic::Config::new(keypair);
+            config.max_idle_timeout = QUIC_IDLE_MS;
+            config.keep_alive_interval = QUIC_KEEP_ALIVE;
+            quic::tokio::Transport::new(config).map(move |(peer, connection), _| (peer, quic_meter.count(connection)))
+        })
+        .map_err(|error| failed("QUIC", &error))?
+        .with_dns()
+        .map_err(|error| failed("name resolution", &error))?
+        .with_behaviour(|_| behaviour)
+        .map_err(|error| failed("the protocols", &error))?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
+        .build();
+    Ok(swarm)
+}
+
+impl Behaviour {
+    fn new(keypair: &Keypair, config: &Config) -> Result<Self> {
+        let peer = keypair.public().to_peer_id();
+        let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), keypair.public())
+            .with_agent_version(AGENT.into())
+            .with_push_listen_addr_updates(true);
+        let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose();
+        let mdns = mdns.map_err(|error| Error::Io(format!("cannot start mDNS: {error}; try without mDNS")))?;
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits()),
+            memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
+            blocked: allow_block_list::Behaviour::default(),
+            link: link::Behaviour::default(),
+            gossipsub: gossipsub(),
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::default(),
+            kad: config.kademlia.then(|| kademlia(peer)).into(),
+            mdns: mdns.into(),
+        })
+    }
+}
+
+fn limits() -> connection_limits::ConnectionLimits {
+    connection_limits::ConnectionLimits::default()
+        .with_max_established(Some(CONNECTIONS_MAX))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
+        .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
+        .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
+}
+
+fn kademlia(peer: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
+    // Values are not used: none is taken in.
+    let store = MemoryStoreConfig { max_records: 0, max_provided_keys: DHT_KEYS_MAX, ..MemoryStoreConfig::default() };
+    let config = kad::Config::new(KAD_PROTOCOL);
+    let mut kad = kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config);
+    // Without this a peer that knows no external address of its own, as on a LAN, would not serve others.
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+/// Messages carry no source, number or signature: what they hold is signed by its authors, and the
+/// source would tell strangers who writes. An equal message is the same message, whoever sent it.
+fn gossipsub() -> Gossipsub {
+    let config = gossipsub::ConfigBuilder::default()
+        .heartbeat_interval(HEARTBEAT)
+        .heartbeat_initial_delay(FIRST_HEARTBEAT)
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .message_id_fn(|message| MessageId::from(blake3::hash(&message.data).as_bytes().to_vec()))
+        .max_transmit_size(GOSSIP_MESSAGE_BYTES_MAX)
+        .flood_publish(true)
+        .build()
+        .expect("the settings above are consistent");
+    let subscriptions = gossipsub::MaxCountSubscriptionFilter {
+        filter: gossipsub::AllowAllSubscriptionFilter {},
+        max_subscribed_topics: SUBSCRIPTIONS_MAX,
+        max_subscriptions_per_request: SUBSCRIPTIONS_MAX,
+    };
+    let mut gossipsub = Gossipsub::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, subscriptions)
+        .expect("anonymous messages go with anonymous validation");
+    gossipsub.with_peer_score(scores(), gossipsub::PeerScoreThresholds::default()).expect("the scores are valid");
+    gossipsub
+}
+
+/// Peers behind one address are common (an office, a lab), and meshes are often quiet: neither costs score.
+fn scores() -> gossipsub::PeerScoreParams {
+    gossipsub::PeerScoreParams {
+        topics: HashMap::new(),
+        ip_colocation_factor_weight: 0.0,
+        behaviour_penalty_threshold: 6.0,
+        ..gossipsub::PeerScoreParams::default()
+    }
+}
+
+/// How peers gain and lose score on a topic: a little for being there and for being first, and four
+/// invalid messages within a minute are as bad as can be.
+pub(super) fn topic_scores() -> gossipsub::TopicScoreParams {
+    gossipsub::TopicScoreParams {
+        topic_weight: 0.5,
+        time_in_mesh_weight: 0.01,
+        time_in_mesh_quantum: Duration::from_secs(1),
+        time_in_mesh_cap: 1_000.0,
+        first_message_deliveries_weight: 0.5,
+        first_message_deliveries_cap: 20.0,
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        invalid_message_deliveries_weight: -20.0,
+        invalid_message_deliveries_decay: 0.95,
+        ..gossipsub::TopicScoreParams::default()
+    }
+}

@@ -1,0 +1,210 @@
+//! Which peers are linked: connections and streams made into sessions.
+//!
+//! A session is one pair of streams. It starts with a peer's first connection, on which our stream is
+//! opened; the peer may open its own on any of its connections. When one of the streams breaks the
+//! session is over, and all connections of the peer are closed, so that both sides start anew. When the
+//! peer opens another stream on another connection, it has started anew without our noticing (a crash, a
+//! change of network): the newest pair counts.
+
+use std::sync::Arc;
+
+use libp2p::PeerId as Libp2pId;
+use libp2p::core::ConnectedPoint;
+use libp2p::swarm::{ConnectionId, Stream};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{oneshot, watch};
+
+use super::address::{ours, theirs};
+use super::driver::{Connection, Driver, link};
+use super::link::StreamEvent;
+use super::outbox::Course;
+use super::session::{Ended, Session};
+use crate::base::PeerId;
+use crate::limits::CONNECTIONS_MAX;
+use crate::node::DropReason;
+
+/// Sessions, and former ones that have not told the node yet; more means that the node does not keep up.
+const TASKS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
+
+/// A peer that is linked, or about to be.
+#[derive(Debug)]
+pub(super) struct Linked {
+    peer: PeerId,
+    number: u64,
+    /// Where our stream is.
+    connection: ConnectionId,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Our stream is being opened; theirs may be here already.
+    Opening { accepted: Option<(ConnectionId, Stream)> },
+    /// The session's task runs.
+    Open {
+        course: Arc<watch::Sender<Course>>,
+        /// Where to hand in their stream, until it has come.
+        accept: Option<oneshot::Sender<Stream>>,
+        /// Where their stream is.
+        accepted: Option<ConnectionId>,
+        /// Closed when the task has told the node that the session is over.
+        done: oneshot::Receiver<()>,
+    },
+}
+
+impl Driver {
+    pub(super) fn established(&mut self, peer: Libp2pId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let remote = endpoint.get_remote_address().clone();
+        self.connections.insert(connection, Connection { peer, remote, link: link(endpoint) });
+        if self.links.contains_key(&peer) {
+            self.dials.remove(&connection);
+        } else {
+            self.begin(peer, connection, None);
+        }
+    }
+
+    /// Starts a session by opening our stream.
+    fn begin(&mut self, peer: Libp2pId, connection: ConnectionId, accepted: Option<(ConnectionId, Stream)>) {
+        let id = ours(&peer).filter(|_| !self.closing && self.tasks.len() < TASKS_MAX);
+        let Some(id) = id else {
+            self.swarm.close_connection(connection);
+            return;
+        };
+        self.sessions += 1;
+        let state = State::Opening { accepted };
+        self.links.insert(peer, Linked { peer: id, number: self.sessions, connection, state });
+        self.swarm.behaviour_mut().link.open(peer, connection);
+    }
+
+    pub(super) fn closed(&mut self, peer: Libp2pId, connection: ConnectionId) {
+        self.connections.remove(&connection);
+        let failed = self.dials.remove(&connection);
+        match self.links.get_mut(&peer) {
+            // The session is served by another one.
+            Some(linked) if linked.connection != connection => return,
+            Some(linked) => match &mut linked.state {
+                // Our stream went with it.
+                State::Open { .. } => return self.end(peer),
+                State::Opening { accepted } => {
+                    let accepted = accepted.take().filter(|(on, _)| *on != connection);
+                    self.links.remove(&peer);
+                    let other = self.connections.iter().find(|(_, other)| other.peer == peer);
+                    if let Some(other) = other.map(|(id, _)| *id) {
+                        return self.begin(peer, other, accepted);
+                    }
+                }
+            },
+            None => {}
+        }
+        if let Some(address) = failed {
+            self.dial_failed(address, "the peer there closed the connection".into());
+        }
+    }
+
+    pub(super) fn stream_event(&mut self, peer: Libp2pId, connection: ConnectionId, event: StreamEvent) {
+        match event {
+            StreamEvent::Opened(stream) => self.opened(peer, connection, stream),
+            StreamEvent::Accepted(stream) => self.accepted(peer, connection, stream),
+            StreamEvent::Failed(why) => {
+                tracing::debug!(%peer, why, "no stream to the peer");
+                if let Some(address) = self.dials.remove(&connection) {
+                    self.dial_failed(address, why);
+                }
+                if self.links.get(&peer).is_some_and(|linked| linked.connection == connection) {
+                    self.end(peer);
+                }
+            }
+        }
+    }
+
+    /// Our stream is open: the session's task takes over.
+    fn opened(&mut self, peer: Libp2pId, connection: ConnectionId, stream: Stream) {
+        self.dials.remove(&connection);
+        let (Some(known), Some(linked)) = (self.connections.get(&connection), self.links.get_mut(&peer)) else {
+            return;
+        };
+        let State::Opening { accepted } = &mut linked.state else { return };
+        if linked.connection != connection {
+            return;
+        }
+        let accepted = accepted.take();
+        let course = Arc::new(watch::Sender::new(Course::On));
+        let queue = self.shared.outboxes.open(linked.peer, linked.number, Arc::clone(&course));
+        let ((accept, inbound), (done, is_done)) = (oneshot::channel(), oneshot::channel());
+        let session = Session {
+            peer: linked.peer,
+            number: linked.number,
+            link: known.link.clone(),
+            context: self.context.clone(),
+            inputs: self.inputs.clone(),
+            workers: self.workers.clone(),
+            course: course.subscribe(),
+            before: self.leaving.remove(&peer),
+            done,
+        };
+        self.tasks.spawn(session.run(stream, inbound, queue, self.notes.0.clone()));
+        linked.state = State::Open { course, accept: Some(accept), accepted: None, done: is_done };
+        if let Some((on, stream)) = accepted {
+            self.accepted(peer, on, stream);
+        }
+    }
+
+    /// The peer opened a stream to us. Dropping it refuses it.
+    fn accepted(&mut self, peer: Libp2pId, connection: ConnectionId, stream: Stream) {
+        let Some(linked) = self.links.get_mut(&peer) else { return };
+        match &mut linked.state {
+            State::Opening { accepted } => *accepted = Some((connection, stream)),
+            State::Open { accept, accepted, .. } => {
+                if let Some(accept) = accept.take() {
+                    *accepted = Some(connection);
+                    // When the task is over, its note is on the way.
+                    _ = accept.send(stream);
+                } else if *accepted != Some(connection) {
+                    self.start_anew(peer, connection, stream);
+                }
+            }
+        }
+    }
+
+    fn start_anew(&mut self, peer: Libp2pId, connection: ConnectionId, stream: Stream) {
+        tracing::debug!(%peer, "the peer started anew");
+        self.leave(peer, true);
+        let of_peer = self.connections.iter().filter(|(id, known)| known.peer == peer && **id != connection);
+        for stale in of_peer.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.swarm.close_connection(stale);
+        }
+        self.begin(peer, connection, Some((connection, stream)));
+    }
+
+    /// A session's task is over.
+    pub(super) fn ended(&mut self, ended: &Ended) {
+        let Some(peer) = theirs(&ended.peer) else { return };
+        if self.links.get(&peer).is_some_and(|linked| linked.number == ended.number) {
+            self.end(peer);
+        }
+        if ended.dropped == Some(DropReason::Misbehaved) {
+            self.block(peer);
+        }
+    }
+
+    /// Ends the link to a peer with all of its connections.
+    fn end(&mut self, peer: Libp2pId) {
+        // Its task hands over what has arrived, and ends because the streams do.
+        self.leave(peer, false);
+        // Whether it was still connected makes no difference.
+        _ = self.swarm.disconnect_peer_id(peer);
+    }
+
+    /// Forgets a session; its task says goodbye to the node by itself, at once when it is told to.
+    fn leave(&mut self, peer: Libp2pId, at_once: bool) {
+        let Some(linked) = self.links.remove(&peer) else { return };
+        self.shared.outboxes.close(&linked.peer, linked.number);
+        if let State::Open { course, done, .. } = linked.state {
+            if at_once {
+                course.send_modify(|course| *course = course.stopped());
+            }
+            self.leaving.retain(|_, done| matches!(done.try_recv(), Err(TryRecvError::Empty)));
+            self.leaving.insert(peer, done);
+        }
+    }
+}

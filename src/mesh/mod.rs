@@ -1,0 +1,203 @@
+//! The network: a libp2p driver between the node's effects and other peers.
+//!
+//! [`start`] spawns the tasks; [`Handle::carry_out`] takes the node's effects and never waits; what
+//! happens comes back as inputs over one bounded channel, for which the tasks wait when the node is slow.
+//! Nothing is decided here about membership or data: a peer is whoever proved its key to the transport.
+//!
+//! - `driver` the task that owns the swarm, and dials
+//! - `links` connections and streams made into sessions
+//! - `session` one peer's task: reading, checking, writing
+//! - `outbox` what waits to be sent; `frame` its form on the wire
+//! - `gossip` live changes over gossipsub
+//! - `discovery` mDNS, DHT, identify; `address` what is worth dialing
+//! - `behaviour` protocols, transports and their settings; `link` the protocol of the sessions' streams
+//!
+//! Left out: relays, hole punching and port mapping.
+
+mod address;
+mod behaviour;
+mod discovery;
+mod driver;
+mod frame;
+mod gossip;
+mod link;
+mod links;
+mod listen;
+mod notice;
+mod outbox;
+mod session;
+#[cfg(test)]
+mod tests;
+mod traffic;
+mod worker;
+
+pub use traffic::Traffic;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use self::driver::{Command, Driver, Shared};
+use self::gossip::{Gossip, Unsealed};
+use self::listen::Listening;
+use self::notice::Notices;
+use self::outbox::Outboxes;
+use self::traffic::Meter;
+use self::worker::Workers;
+use crate::identity::Keypair;
+use crate::limits::{DRIVER_QUEUE_MAX, GOSSIP_QUEUE_MAX, PUBLISH_QUEUE_MAX};
+use crate::node::{Effect, Input, MeshContext};
+use crate::{Error, Result};
+
+/// Outcomes of tasks that wait for the driver, which always takes them.
+const NOTES: usize = 64;
+
+/// How this peer is on the network.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its identity; the libp2p peer id is made from the same key.
+    pub keypair: Keypair,
+    /// Multiaddrs to listen on, such as `/ip4/0.0.0.0/udp/4001/quic-v1` and `/ip4/0.0.0.0/tcp/4001`;
+    /// port 0 means any free one.
+    pub listen: Vec<String>,
+    /// Multiaddrs at which this peer is reached from outside, announced as they are.
+    pub external_addresses: Vec<String>,
+    /// Whether to look for peers on the LAN.
+    pub mdns: bool,
+    /// Whether to look for peers of the mesh in the DHT.
+    pub kademlia: bool,
+}
+
+/// Listens, and starts to drive the network. Inputs for the node go to `inputs`.
+///
+/// Returns when every configured address is listened on. Must be called on a tokio runtime.
+///
+/// # Errors
+/// [`Error::Invalid`] for an address that is malformed or of a kind that is not supported, and
+/// [`Error::Io`] when the system refuses to listen on one: the port is in use, for instance.
+pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) -> Result<Handle> {
+    // QUIC and TLS use the process's default; when there is one already, it is as good.
+    _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let keypair = libp2p::identity::Keypair::ed25519_from_bytes(*config.keypair.seed())
+        .map_err(|error| Error::invalid(format!("the identity is no key for libp2p: {error}")))?;
+    let peer = keypair.public().to_peer_id();
+    let listen = config.listen.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>>>()?;
+    let external = config.external_addresses.iter().map(|text| address::parse_own(text, &peer));
+    let external = external.collect::<Result<Vec<_>>>()?;
+
+    let meter = Meter::default();
+    let mut swarm = behaviour::swarm(keypair, &config, &meter)?;
+    external.into_iter().for_each(|address| swarm.add_external_address(address));
+    let workers = Workers::new();
+    let shared = Shared {
+        outboxes: Outboxes::default(),
+        context: Arc::new(watch::Sender::new(context.clone())),
+        listening: Arc::new(watch::Sender::new(Listening::default())),
+        notices: Notices::default(),
+    };
+    let notes = mpsc::channel(NOTES);
+    let (commands, to_driver) = mpsc::channel(DRIVER_QUEUE_MAX);
+    let (publish, to_seal) = mpsc::channel(PUBLISH_QUEUE_MAX);
+    let (unopened, to_open) = mpsc::channel(GOSSIP_QUEUE_MAX);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(gossip::seal_all(to_seal, workers.clone(), notes.0.clone()));
+    tasks.spawn(gossip::open_all(to_open, workers.clone(), inputs.clone(), notes.0.clone()));
+    tasks.spawn(shared.notices.clone().hand_over(inputs.clone()));
+    let mut driver = Driver {
+        swarm,
+        context: shared.context.subscribe(),
+        shared: shared.clone(),
+        inputs,
+        commands: to_driver,
+        notes,
+        gossip: Gossip::new(context, unopened),
+        workers,
+        tasks,
+        connections: HashMap::new(),
+        links: HashMap::new(),
+        leaving: HashMap::new(),
+        dials: HashMap::new(),
+        blocked: VecDeque::new(),
+        sessions: 0,
+        search_at: Instant::now(),
+        search_pause: discovery::SEARCH_SOON,
+        closing: false,
+    };
+    driver.enter_mesh();
+    driver.listen(&listen).await?;
+    let task = tokio::spawn(driver.run());
+    Ok(Handle { shared, commands, publish, meter, task: Mutex::new(Some(task)) })
+}
+
+/// The network, as the node's thread and the peer see it. Dropping it closes the network without waiting.
+#[derive(Debug)]
+pub struct Handle {
+    shared: Shared,
+    commands: mpsc::Sender<Command>,
+    publish: mpsc::Sender<Unsealed>,
+    meter: Meter,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    /// Carries out an effect of the node. Never waits: what finds a full queue is dropped and logged, and
+    /// a peer that does not read what is sent to it is disconnected. Effects that are not about the
+    /// network, and those about peers that are not connected, do nothing.
+    pub fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::Send(peer, message) => self.shared.outboxes.send(&peer, message),
+            Effect::Drop(peer, reason) => self.shared.outboxes.finish(&peer, reason),
+            Effect::Context(context) => _ = self.shared.context.send_replace(context),
+            Effect::Publish(topic, changes) => {
+                let secret = self.shared.context.borrow().secret.clone();
+                if self.publish.try_send(Unsealed { topic, secret, changes }).is_err() {
+                    tracing::debug!("live changes come faster than they can be published; a batch is dropped");
+                    self.shared.notices.push(Input::PublishFailed);
+                }
+            }
+            Effect::Dial(address) => self.command(Command::Dial(address)),
+            Effect::Verdict(id, verdict) => self.command(Command::Verdict(id, verdict)),
+            Effect::WakeAt(_) | Effect::Emit(_) | Effect::Reply(..) => {}
+        }
+    }
+
+    fn command(&self, command: Command) {
+        if let Err(error) = self.commands.try_send(command) {
+            // The node dials again by itself, and a message without a verdict is not passed on.
+            tracing::warn!(%error, "the network driver is busy or gone; an effect is dropped");
+        }
+    }
+
+    /// The multiaddrs at which this peer listens, with the ports that were chosen, each ending in its id.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<String> {
+        self.shared.listening.borrow().addresses.clone()
+    }
+
+    /// The multiaddrs at which this peer is reached from outside, each ending in its id.
+    #[must_use]
+    pub fn external_addresses(&self) -> Vec<String> {
+        self.shared.listening.borrow().external.clone()
+    }
+
+    /// Bytes sent and received since the start, on all streams.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.meter.read()
+    }
+
+    /// Sends what is queued, closes all connections and ends the tasks; takes a second or two at most.
+    pub async fn shutdown(&self) {
+        // An error means that the driver has stopped already.
+        let _: std::result::Result<(), _> = self.commands.send(Command::Close).await;
+        let task = self.task.lock().ok().and_then(|mut task| task.take());
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the network driver failed");
+        }
+    }
+}
