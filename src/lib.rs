@@ -70,9 +70,11 @@ pub mod kv;
 pub mod limits;
 pub mod mesh;
 pub mod node;
+pub mod peer;
 pub mod store;
 pub mod sync;
 
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};
 pub use node::{Condition, Event, LocalDocuments};
+pub use peer::{Collection, Document, Mesh, Peer, PeerConfig};

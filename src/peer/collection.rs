@@ -1,0 +1,240 @@
+//! Collections and documents as a program uses them.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::Peer;
+use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Timestamp};
+use crate::document::Object;
+use crate::node::{Command, Condition, Reply, Write};
+use crate::store::Record;
+use crate::{Error, Result};
+
+/// A document as it is at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    key: DocumentKey,
+    record: Record,
+}
+
+impl Document {
+    fn new(key: DocumentKey, record: Record) -> Self {
+        Self { key, record }
+    }
+
+    /// Its collection.
+    #[must_use]
+    pub fn collection(&self) -> &CollectionName {
+        &self.key.collection
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.key.id.as_str()
+    }
+
+    /// What it holds, as JSON text of an object with sorted keys.
+    #[must_use]
+    pub fn json(&self) -> &Bytes {
+        &self.record.view
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn data(&self) -> Value {
+        serde_json::from_slice(&self.record.view).unwrap_or_default()
+    }
+
+    /// The changes that no other change depends on, sorted: its version.
+    #[must_use]
+    pub fn heads(&self) -> &[ChangeHash] {
+        &self.record.heads
+    }
+
+    /// When it was created, by its author's clock.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.record.created.physical()
+    }
+
+    /// When it was last changed, by that author's clock.
+    #[must_use]
+    pub fn updated_at(&self) -> Timestamp {
+        self.record.updated.physical()
+    }
+}
+
+/// A page of a collection.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The documents, in the order of ids.
+    pub documents: Vec<Document>,
+    /// Ids of documents that are damaged on this peer's disk and left out.
+    pub damaged: Vec<DocumentId>,
+    /// The id after which the next page starts; `None` when this is the last one.
+    pub next: Option<DocumentId>,
+}
+
+/// A handle to a collection.
+#[derive(Debug, Clone)]
+pub struct Collection {
+    peer: Peer,
+    name: CollectionName,
+}
+
+impl Collection {
+    pub(super) fn new(peer: Peer, name: CollectionName) -> Self {
+        Self { peer, name }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &CollectionName {
+        &self.name
+    }
+
+    /// Writes a new document. Its id is the string under `_id`, which is taken out of the data, or a fresh
+    /// UUIDv7. The answer comes when it is durable.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `body` is not an object or its id breaks the rule, [`Error::Conflict`] when the
+    /// id is taken, [`Error::Denied`] without the right to write, [`Error::Unavailable`] when overloaded.
+    pub async fn insert(&self, body: Value) -> Result<Document> {
+        let mut body = object(body)?;
+        let id = match take_id(&mut body)? {
+            Some(id) => id,
+            None => fresh_id()?,
+        };
+        Ok(self.write(id, body, Condition::Absent).await?.1)
+    }
+
+    /// Creates a document or replaces what it holds, by the smallest edit: fields that stay equal are not
+    /// touched, so that edits which others make to them at the same time survive.
+    ///
+    /// # Errors
+    /// As [`Collection::insert`], but for the conflict.
+    pub async fn put(&self, id: &str, body: Value) -> Result<Document> {
+        Ok(self.put_if(id, body, Condition::Any).await?.1)
+    }
+
+    /// As [`Collection::put`], if the document is as expected. Says what it did.
+    ///
+    /// # Errors
+    /// As [`Collection::put`], and [`Error::Conflict`] when the condition does not hold.
+    pub async fn put_if(&self, id: &str, body: Value, condition: Condition) -> Result<(Write, Document)> {
+        let id: DocumentId = id.parse()?;
+        let mut body = object(body)?;
+        if let Some(named) = take_id(&mut body)?
+            && named != id
+        {
+            return Err(Error::invalid(format!("the document says _id {named}, the call says {id}; leave one out")));
+        }
+        self.write(id, body, condition).await
+    }
+
+    async fn write(&self, id: DocumentId, body: Object, condition: Condition) -> Result<(Write, Document)> {
+        let document = self.key(id);
+        let start = Instant::now();
+        let reply = self.peer.command(Command::Put { document: document.clone(), body, condition }).await;
+        self.peer.shared.writes.record(start, reply.is_ok());
+        let (write, record) = written(reply?)?;
+        Ok((write, Document::new(document, record)))
+    }
+
+    /// The document under an id; `None` when there is none, or it is deleted. Reads this peer's replica and
+    /// nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the id breaks the rule, [`Error::Corrupt`] when it is damaged on the disk.
+    pub fn get(&self, id: &str) -> Result<Option<Document>> {
+        let key = self.key(id.parse()?);
+        let start = Instant::now();
+        let record = self.peer.shared.reader.record(&key);
+        self.peer.shared.reads.record(start, record.is_ok());
+        if matches!(record, Err(Error::Corrupt(_))) {
+            self.peer.shared.runner.notify(Command::Damaged(key.clone()));
+        }
+        Ok(record?.filter(|record| !record.deleted).map(|record| Document::new(key, record)))
+    }
+
+    /// Deletes a document. An edit that somebody else makes at the same time keeps it alive.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none, and as [`Collection::put`].
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        self.delete_if(id, Condition::Any).await
+    }
+
+    /// As [`Collection::delete`], if the document is as expected.
+    ///
+    /// # Errors
+    /// As [`Collection::delete`], and [`Error::Conflict`] when the condition does not hold.
+    pub async fn delete_if(&self, id: &str, condition: Condition) -> Result<()> {
+        let document = self.key(id.parse()?);
+        let start = Instant::now();
+        let reply = self.peer.command(Command::Delete { document, condition }).await;
+        self.peer.shared.writes.record(start, reply.is_ok());
+        written(reply?).map(|_| ())
+    }
+
+    /// A page of at most `limit` documents after the id `after`, in the order of ids.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn page(&self, after: Option<&DocumentId>, limit: usize) -> Result<Listing> {
+        let page = self.peer.shared.reader.page(&self.name, after, limit)?;
+        for id in &page.damaged {
+            self.peer.shared.runner.notify(Command::Damaged(self.key(id.clone())));
+        }
+        let document = |(id, record)| Document::new(self.key(id), record);
+        Ok(Listing {
+            documents: page.documents.into_iter().map(document).collect(),
+            damaged: page.damaged,
+            next: page.next,
+        })
+    }
+
+    /// Number of documents.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn count(&self) -> Result<u64> {
+        Ok(self.peer.shared.reader.collection(&self.name)?.map_or(0, |counts| counts.documents))
+    }
+
+    fn key(&self, id: DocumentId) -> DocumentKey {
+        DocumentKey::new(self.name.clone(), id)
+    }
+}
+
+/// A fresh id: a UUIDv7 (RFC 9562), which sorts by time.
+fn fresh_id() -> Result<DocumentId> {
+    Ok(uuid::Uuid::now_v7().to_string().parse()?)
+}
+
+fn object(body: Value) -> Result<Object> {
+    if let Value::Object(fields) = body {
+        return Ok(fields);
+    }
+    let shown: String = body.to_string().chars().take(40).collect();
+    Err(Error::invalid(format!("a document is a JSON object, not {shown}")))
+}
+
+fn take_id(body: &mut Object) -> Result<Option<DocumentId>> {
+    match body.remove("_id") {
+        None => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id.parse()?)),
+        Some(other) => {
+            let shown: String = other.to_string().chars().take(40).collect();
+            Err(Error::invalid(format!("_id is {shown}; ids are strings")))
+        }
+    }
+}
+
+fn written(reply: Reply) -> Result<(Write, Record)> {
+    let Reply::Written(write, record) = reply else { unreachable!("a write is answered with what was written") };
+    Ok((write, record))
+}

@@ -1,0 +1,156 @@
+//! The mesh as a program uses it: inviting, joining, and who is in sync.
+
+use std::time::Duration;
+
+use super::{Peer, run};
+use crate::Result;
+use crate::access::{Role, Terms, Ticket};
+use crate::base::{DocumentKey, MeshId, PeerId};
+use crate::limits::{ADDRESS_BYTES_MAX, TICKET_ADDRESSES_MAX};
+use crate::node::{Command, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport};
+
+/// The invariant behind the `unreachable!`s below.
+const ANSWERED: &str = "each command is answered by its own kind of reply";
+
+/// What a ticket gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Invite {
+    /// The role of those who join.
+    pub role: Role,
+    /// For how long the ticket can be used.
+    pub expires_in: Duration,
+    /// How many can join with it.
+    pub uses: u32,
+}
+
+impl Default for Invite {
+    /// One writer, within a week.
+    fn default() -> Self {
+        Self { role: Role::Writer, expires_in: Duration::from_secs(7 * 24 * 60 * 60), uses: 1 }
+    }
+}
+
+/// A mesh that was joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// The member that let us in.
+    pub by: PeerId,
+    /// Documents that were carried over from before.
+    pub carried: u64,
+}
+
+/// A handle to the mesh of a peer.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    peer: Peer,
+}
+
+impl Mesh {
+    pub(super) fn new(peer: Peer) -> Self {
+        Self { peer }
+    }
+
+    /// Makes a ticket that carries this peer's addresses.
+    ///
+    /// # Errors
+    /// [`Error::Denied`](crate::Error::Denied) when this peer is not an admin, `Invalid` for terms that break a rule.
+    pub async fn invite(&self, invite: Invite) -> Result<Ticket> {
+        let expires_ms = u64::try_from(invite.expires_in.as_millis()).unwrap_or(u64::MAX);
+        let terms = Terms { role: invite.role, expires: run::now().plus_ms(expires_ms), uses: invite.uses };
+        let Reply::Ticket(ticket) = self.peer.command(Command::Invite { terms, addresses: self.dialable() }).await?
+        else {
+            unreachable!("{ANSWERED}")
+        };
+        Ok(*ticket)
+    }
+
+    /// Joins the mesh of a ticket and stays in it.
+    ///
+    /// # Errors
+    /// `Invalid` for a text that is no ticket, `Denied` when it has expired, `Conflict` when this peer shares
+    /// a mesh with others, `Unavailable` with everything that was tried when no member let us in.
+    pub async fn join(&self, ticket: &str, local: LocalDocuments) -> Result<Joined> {
+        let ticket = Box::new(Ticket::parse(ticket)?);
+        let Reply::Joined { mesh, by, carried } = self.peer.command(Command::Join { ticket, local }).await? else {
+            unreachable!("{ANSWERED}")
+        };
+        Ok(Joined { mesh, by, carried })
+    }
+
+    /// The members, in the order of their ids.
+    ///
+    /// # Errors
+    /// `Unavailable` when the peer is overloaded or shut down.
+    pub async fn members(&self) -> Result<Vec<MemberReport>> {
+        let Reply::Members(members) = self.peer.command(Command::Members).await? else { unreachable!("{ANSWERED}") };
+        Ok(members)
+    }
+
+    /// This peer and its neighbours.
+    ///
+    /// # Errors
+    /// `Unavailable` when the peer is overloaded or shut down.
+    pub async fn status(&self) -> Result<PeerReport> {
+        let Reply::Status(status) = self.peer.command(Command::Status).await? else { unreachable!("{ANSWERED}") };
+        Ok(*status)
+    }
+
+    /// Who is in sync, as of when, behind by how much, and what is in the way.
+    ///
+    /// # Errors
+    /// `Unavailable` when the peer is overloaded or shut down.
+    pub async fn sync(&self) -> Result<SyncReport> {
+        let Reply::Sync(sync) = self.peer.command(Command::Sync).await? else { unreachable!("{ANSWERED}") };
+        Ok(*sync)
+    }
+
+    /// How one document stands.
+    ///
+    /// # Errors
+    /// `NotFound` when nothing is known of it, `Unavailable` when the peer is overloaded or shut down.
+    pub async fn why(&self, document: DocumentKey) -> Result<WhyReport> {
+        let Reply::Why(why) = self.peer.command(Command::Why(document)).await? else { unreachable!("{ANSWERED}") };
+        Ok(*why)
+    }
+
+    /// Multiaddrs on which this peer listens, with their real ports.
+    #[must_use]
+    pub fn listen_addresses(&self) -> Vec<String> {
+        self.peer.shared.network.listen_addresses()
+    }
+
+    /// Multiaddrs at which others outside may reach this peer.
+    #[must_use]
+    pub fn external_addresses(&self) -> Vec<String> {
+        self.peer.shared.network.external_addresses()
+    }
+
+    /// Tells the peer where another one may be found.
+    pub fn learn(&self, peer: PeerId, addresses: Vec<String>) {
+        self.peer.shared.runner.discovered(peer, addresses);
+    }
+
+    /// The addresses that a ticket carries: those that reach furthest first.
+    fn dialable(&self) -> Vec<String> {
+        let mut addresses = self.external_addresses();
+        let mut listening = self.listen_addresses();
+        listening.sort_by_key(|address| nearness(address));
+        addresses.extend(listening);
+        addresses.dedup();
+        addresses.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
+        addresses.truncate(TICKET_ADDRESSES_MAX);
+        addresses
+    }
+}
+
+/// 0 for what may be reached from anywhere, 2 for loopback.
+fn nearness(address: &str) -> u8 {
+    match address.split('/').nth(2).and_then(|host| host.parse::<std::net::IpAddr>().ok()) {
+        Some(ip) if ip.is_loopback() => 2,
+        Some(std::net::IpAddr::V4(ip)) if ip.is_private() || ip.is_link_local() => 1,
+        Some(std::net::IpAddr::V6(ip)) if ip.is_unique_local() || ip.is_unicast_link_local() => 1,
+        Some(_) | None => 0,
+    }
+}

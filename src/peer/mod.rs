@@ -1,0 +1,352 @@
+//! A peer as a program holds it: start one, get handles to its collections and its mesh, shut it down.
+//!
+//! ```no_run
+//! # async fn example() -> aerolithsdb::Result<()> {
+//! use aerolithsdb::{Peer, PeerConfig};
+//!
+//! let peer = Peer::start(PeerConfig::at("./data")).await?;
+//! let notes = peer.collection("notes")?;
+//! let note = notes.insert(serde_json::json!({"text": "hello"})).await?;
+//! assert_eq!(notes.get(note.id())?.expect("it was just written").data()["text"], "hello");
+//! peer.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Whoever has something for the node runs it, under a lock that makes it the only writer of the store
+//! (`run`); calls that meet share one flush. Reads go to the store beside it. Queues are bounded: when they
+//! stay full, calls fail with [`Error::Unavailable`] instead of piling up.
+
+mod collection;
+mod mesh;
+mod meter;
+mod run;
+
+pub use collection::{Collection, Document, Listing};
+pub use mesh::{Invite, Joined, Mesh};
+pub use meter::{Latency, Meter};
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+
+use self::run::Runner;
+use crate::base::{CollectionName, PeerId};
+use crate::identity::Keypair;
+use crate::kv::{self, Durability, Kv, MemoryKv, StorageConfig};
+use crate::node::{self, Command, Event, Node, PeerReport, Reply};
+use crate::store::{self, Reader};
+use crate::{Error, Result};
+
+/// Events that a slow watcher may lag behind before it loses some.
+const EVENTS_MAX: usize = 4_096;
+
+/// How a peer is set up.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// Where the data is kept; `None` keeps everything in memory, identity included.
+    pub data_dir: Option<PathBuf>,
+    /// Bytes of the table's cache.
+    pub cache_bytes: usize,
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// A name for people.
+    pub node_id: String,
+    /// The name of the mesh that a new peer founds.
+    pub mesh_name: String,
+    /// How it meets others.
+    pub network: NetworkConfig,
+}
+
+/// How a peer meets others.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Multiaddrs to listen on; port 0 takes a free one.
+    pub listen: Vec<String>,
+    /// Multiaddrs at which others can reach this peer, as they are.
+    pub external_addresses: Vec<String>,
+    /// Multiaddrs to dial.
+    pub seeds: Vec<String>,
+    /// Whether peers on the same LAN find each other.
+    pub mdns: bool,
+    /// Whether peers find each other through a distributed hash table.
+    pub kademlia: bool,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec!["/ip4/0.0.0.0/udp/0/quic-v1".into(), "/ip4/0.0.0.0/tcp/0".into()],
+            external_addresses: Vec::new(),
+            seeds: Vec::new(),
+            mdns: true,
+            kademlia: true,
+        }
+    }
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            cache_bytes: 32 << 20,
+            durability: Durability::Durable,
+            node_id: "peer".into(),
+            mesh_name: "mesh".into(),
+            network: NetworkConfig::default(),
+        }
+    }
+}
+
+impl PeerConfig {
+    /// A peer that keeps its data in a folder, with everything else at its default.
+    #[must_use]
+    pub fn at(data_dir: impl AsRef<Path>) -> Self {
+        Self { data_dir: Some(data_dir.as_ref().to_owned()), ..Self::default() }
+    }
+
+    /// A peer in memory that meets others on loopback only and searches for nobody: for tests and examples.
+    #[must_use]
+    pub fn local() -> Self {
+        let network = NetworkConfig {
+            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
+            mdns: false,
+            kademlia: false,
+            ..NetworkConfig::default()
+        };
+        Self { network, ..Self::default() }
+    }
+}
+
+/// What a peer has and does, for those who watch over it.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    /// Every collection with its counts.
+    pub collections: Vec<(CollectionName, store::Collection)>,
+    /// Bytes on the disk, about.
+    pub disk_bytes: u64,
+    /// This peer, its neighbours and its counters.
+    pub peer: PeerReport,
+    /// Bytes received from and sent to other peers.
+    pub traffic: crate::mesh::Traffic,
+    /// Reads of documents.
+    pub reads: Latency,
+    /// Writes of documents.
+    pub writes: Latency,
+}
+
+/// A running peer. Clones are handles to the same one; it runs until [`Peer::shutdown`], or until the
+/// process ends.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    shared: Arc<Shared>,
+}
+
+/// What all handles share.
+#[derive(Debug)]
+struct Shared {
+    id: PeerId,
+    node_id: String,
+    started: Instant,
+    runner: Arc<Runner>,
+    reader: Reader,
+    events: broadcast::Sender<Event>,
+    network: Arc<crate::mesh::Handle>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    reads: Meter,
+    writes: Meter,
+}
+
+impl Peer {
+    /// Starts a peer. It returns once the peer can be written to and read from and listens to others.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the data directory is in use, foreign or unwritable, or an address cannot be
+    /// listened on; [`Error::Corrupt`] when what is stored cannot be opened.
+    pub async fn start(config: PeerConfig) -> Result<Self> {
+        let storage = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open_storage(&storage));
+        let Storage { kv, keypair, fresh, damaged } =
+            opened.await.map_err(|error| Error::Io(format!("opening the storage: {error}")))??;
+        let node_config = node::Config {
+            keypair: keypair.clone(),
+            seed: fresh_seed()?,
+            mesh_name: config.mesh_name,
+            flush_may_be_lost: damaged || config.data_dir.is_some() && config.durability == Durability::Buffered,
+            fresh,
+            seeds: config.network.seeds,
+        };
+        let node = Node::open(node_config, kv, run::now())?;
+        let (inputs, arriving) = run::inputs();
+        let network = crate::mesh::Config {
+            keypair,
+            listen: config.network.listen,
+            external_addresses: config.network.external_addresses,
+            mdns: config.network.mdns,
+            kademlia: config.network.kademlia,
+        };
+        let network = Arc::new(crate::mesh::start(network, node.context(), inputs).await?);
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (id, reader) = (node.peer_id(), node.reader());
+        let (runner, thread) = Runner::start(node, network.clone(), events.clone(), arriving)?;
+        let shared = Shared {
+            id,
+            node_id: config.node_id,
+            started: Instant::now(),
+            runner,
+            reader,
+            events,
+            network,
+            thread: Mutex::new(Some(thread)),
+            reads: Meter::default(),
+            writes: Meter::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Finishes what was asked for before, makes it durable and leaves the network. Calls made later fail.
+    /// The store is closed when the last handle is gone.
+    pub async fn shutdown(&self) {
+        let runner = self.shared.runner.clone();
+        let stopped = tokio::task::spawn_blocking(move || runner.stop()).await;
+        let thread = self.shared.thread.lock().ok().and_then(|mut thread| thread.take());
+        let Some(thread) = thread else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if stopped.is_err() || !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the node's thread did not end well");
+        }
+        self.shared.network.shutdown().await;
+    }
+
+    /// This peer's id.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.shared.id
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub fn node_id(&self) -> &str {
+        &self.shared.node_id
+    }
+
+    /// How long it has been running.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// A handle to a collection, which comes into being with its first document.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name breaks its rule.
+    pub fn collection(&self, name: &str) -> Result<Collection> {
+        Ok(Collection::new(self.clone(), name.parse()?))
+    }
+
+    /// Every collection with its counts, in the order of names.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn collections(&self) -> Result<Vec<(CollectionName, store::Collection)>> {
+        self.shared.reader.collections()
+    }
+
+    /// A handle to the mesh.
+    #[must_use]
+    pub fn mesh(&self) -> Mesh {
+        Mesh::new(self.clone())
+    }
+
+    /// What happens from now on. A watcher that lags too far behind is told how many events it lost.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// What the peer has and does.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the peer is overloaded or shut down.
+    pub async fn stats(&self) -> Result<Stats> {
+        Ok(Stats {
+            collections: self.collections()?,
+            disk_bytes: self.shared.reader.size_bytes(),
+            peer: self.mesh().status().await?,
+            traffic: self.traffic(),
+            reads: self.shared.reads.read(),
+            writes: self.shared.writes.read(),
+        })
+    }
+
+    /// Bytes received from and sent to other peers since the start.
+    #[must_use]
+    pub fn traffic(&self) -> crate::mesh::Traffic {
+        self.shared.network.traffic()
+    }
+
+    /// Whether writes are accepted now.
+    ///
+    /// # Errors
+    /// Why not: the disk is full or has refused a write, or the peer is shutting down.
+    pub fn check_writable(&self) -> Result<()> {
+        self.shared.runner.check_running()?;
+        self.shared.reader.check_writable()
+    }
+
+    async fn command(&self, command: Command) -> Result<Reply> {
+        self.shared.runner.send(command).await
+    }
+}
+
+/// What a peer stands on.
+struct Storage {
+    kv: Arc<dyn Kv>,
+    keypair: Keypair,
+    /// Whether it was made just now.
+    fresh: bool,
+    /// Whether some of the journal is lost.
+    damaged: bool,
+}
+
+fn open_storage(config: &PeerConfig) -> Result<Storage> {
+    let Some(directory) = &config.data_dir else {
+        let keypair = Keypair::from_seed(fresh_seed()?);
+        return Ok(Storage { kv: Arc::new(MemoryKv::new()), keypair, fresh: true, damaged: false });
+    };
+    let key_file = directory.join("identity.key");
+    let storage = StorageConfig { cache_bytes: config.cache_bytes, durability: config.durability };
+    let fresh = !directory.join("FORMAT").exists();
+    let (kv, damages) = kv::open(directory, &storage)?;
+    for damage in &damages {
+        tracing::warn!("{damage}");
+    }
+    // A directory that was made but never got as far as its key is as good as new.
+    let fresh = fresh || !key_file.exists() && is_empty(&kv)?;
+    if !fresh && !key_file.exists() {
+        return Err(Error::Io(format!(
+            "{} is missing: restore it, or start with an empty data directory and join the mesh again",
+            key_file.display()
+        )));
+    }
+    let keypair = Keypair::load_or_create(&key_file, fresh_seed()?)?;
+    Ok(Storage { kv: Arc::new(kv), keypair, fresh, damaged: !damages.is_empty() })
+}
+
+fn is_empty(kv: &dyn Kv) -> Result<bool> {
+    let mut empty = true;
+    kv.scan(&[], &[0xff], &mut |_, _| {
+        empty = false;
+        ControlFlow::Break(())
+    })?;
+    Ok(empty)
+}
+
+fn fresh_seed() -> Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Error::Io(format!("the system gives no randomness: {error}")))?;
+    Ok(seed)
+}
