@@ -63,8 +63,11 @@
 
 pub mod access;
 pub mod base;
+pub mod cli;
+pub mod config;
 pub mod document;
 mod error;
+pub mod gateway;
 pub mod identity;
 pub mod kv;
 pub mod limits;

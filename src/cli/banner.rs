@@ -1,0 +1,91 @@
+//! What a peer prints at its start: once, on standard output.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::serve::url;
+use crate::gateway::PORT;
+use crate::node::PeerReport;
+use crate::{Error, Peer, Result};
+
+/// Prints what the peer is, where it listens, and how to invite another one.
+///
+/// # Errors
+/// When the peer stopped meanwhile.
+pub(super) async fn print(peer: &Peer, gateway: Option<SocketAddr>, data_dir: &Path) -> Result<()> {
+    let mesh = peer.mesh();
+    let report = mesh.status().await?;
+    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let text = text(&report, peer.node_id(), gateway, &mesh.listen_addresses(), &data_dir);
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        // Nobody has to read it.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Error::Io(format!("standard output cannot be written: {error}"))),
+    }
+}
+
+fn text(report: &PeerReport, node_id: &str, gateway: Option<SocketAddr>, listen: &[String], data_dir: &Path) -> String {
+    let mesh = report.mesh.to_string();
+    let members = if report.members == 1 { "1 member".into() } else { format!("{} members", report.members) };
+    let mut text = format!("aerolithsdb {}\n\n", env!("CARGO_PKG_VERSION"));
+    let mut row = |name: &str, value: &str| {
+        writeln!(text, "  {name:<8} {value}").expect("a string takes what is written to it");
+    };
+    row("peer", &format!("{} ({node_id})", report.peer));
+    row("mesh", &format!("{} {}, {members}", report.mesh_name, &mesh[..12]));
+    row("rest", &gateway.map_or_else(|| "off".into(), url));
+    for (index, address) in listen.iter().enumerate() {
+        row(if index == 0 { "listens" } else { "" }, address.split("/p2p/").next().unwrap_or(address));
+    }
+    row("data", &data_dir.display().to_string());
+    if let Some(address) = gateway {
+        let flag = if address == SocketAddr::from(([127, 0, 0, 1], PORT)) {
+            String::new()
+        } else {
+            format!("--url {} ", url(address))
+        };
+        row("invite", &format!("aerolithsdb-cli {flag}mesh invite"));
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{MeshId, PeerId};
+    use crate::node::Counters;
+
+    #[test]
+    fn it_says_what_one_needs_to_know() {
+        let report = PeerReport {
+            peer: PeerId([1; 32]),
+            mesh: MeshId([0xab; 32]),
+            mesh_name: "home".into(),
+            role: None,
+            members: 2,
+            neighbours: Vec::new(),
+            counters: Counters::default(),
+            letters: 0,
+            position: 0,
+        };
+        let listen = ["/ip4/10.0.0.1/tcp/4001/p2p/12D3K".to_owned(), "/ip4/127.0.0.1/tcp/4001".to_owned()];
+        let gateway = Some("127.0.0.1:9000".parse().unwrap());
+        let shown = text(&report, "laptop", gateway, &listen, Path::new("/data"));
+        for line in [
+            "  mesh     home abababababab, 2 members\n",
+            "  rest     http://127.0.0.1:9000\n",
+            "  listens  /ip4/10.0.0.1/tcp/4001\n           /ip4/127.0.0.1/tcp/4001\n",
+            "  data     /data\n",
+            "  invite   aerolithsdb-cli --url http://127.0.0.1:9000 mesh invite\n",
+        ] {
+            assert!(shown.contains(line), "{line:?} is not in\n{shown}");
+        }
+        let default = text(&report, "laptop", Some("127.0.0.1:8080".parse().unwrap()), &[], Path::new("/data"));
+        assert!(default.contains("aerolithsdb-cli mesh invite"));
+        assert!(!text(&report, "laptop", None, &[], Path::new("/data")).contains("invite"));
+    }
+}

@@ -1,0 +1,33 @@
+//! The log of the peer.
+
+use std::fs::OpenOptions;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+use crate::config::{LogOutput, Logging};
+use crate::{Error, Result};
+
+/// Starts logging.
+///
+/// # Errors
+/// [`Error::Invalid`] for directives that make no sense, [`Error::Io`] for a file that cannot be opened.
+pub(super) fn init(logging: &Logging) -> Result<()> {
+    let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
+        Error::invalid(format!("observability.logging.level (--log): {error}; use error, warn, info, debug or trace"))
+    })?;
+    let (writer, colors) = match &logging.output {
+        LogOutput::Stderr => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+        LogOutput::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),
+        LogOutput::File(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let failed = |error| Error::Io(format!("the log {} cannot be opened: {error}", path.display()));
+            (BoxMakeWriter::new(Mutex::new(file.map_err(failed)?)), false)
+        }
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colors);
+    let started = if logging.json { subscriber.json().try_init() } else { subscriber.with_target(false).try_init() };
+    started.map_err(|error| Error::Io(format!("the log cannot be started: {error}")))
+}

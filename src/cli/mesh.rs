@@ -1,0 +1,115 @@
+//! `mesh`: inviting, joining, and who is in it.
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::failure::{Failure, Kind, Outcome};
+use super::http::Peer;
+use super::output::{Output, line};
+use crate::config::units;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a ticket with which others can join
+    Invite {
+        /// What those who join may do
+        #[arg(long, value_enum, default_value_t = Role::Writer)]
+        role: Role,
+        /// For how long it can be used, such as 1h or 7d
+        #[arg(long, default_value = "7d", value_parser = seconds, value_name = "DURATION")]
+        expires_in: u64,
+        /// How many can join with it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+    },
+    /// Join the mesh of a ticket; what is stored stays
+    Join(Join),
+    /// List the members
+    #[command(visible_alias = "members")]
+    Peers,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Join {
+    /// The ticket, as `mesh invite` prints it on another peer
+    #[arg(value_name = "MESH_OR_TICKET")]
+    ticket: String,
+    /// What happens to the documents that this peer has
+    #[arg(long, value_enum, default_value_t = LocalDocuments::Carry)]
+    local_documents: LocalDocuments,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Role {
+    /// Reads
+    Reader,
+    /// Reads and writes
+    Writer,
+    /// Reads, writes and invites
+    Admin,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LocalDocuments {
+    /// They are written into the mesh that is joined
+    Carry,
+    /// They stay behind, on the disk, invisible
+    Leave,
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let ms = units::duration_ms(text).ok_or("use a duration such as 30m, 1h or 7d")?;
+    Ok(ms / 1_000)
+}
+
+pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
+    match command {
+        Command::Invite { role, expires_in, uses } => invite(role, expires_in, uses, peer, output),
+        Command::Join(join) => run_join(&join, peer, output),
+        Command::Peers => {
+            let answer = peer.get("/api/v1/mesh/peers")?;
+            let fields = [
+                ("PEER", "/peer_id"),
+                ("ROLE", "/role"),
+                ("CONNECTED", "/connected"),
+                ("SINCE", "/since"),
+                ("ADMITTED BY", "/admitted_by"),
+            ];
+            output.list(answer["peers"].as_array().map_or(&[], Vec::as_slice), &fields)
+        }
+    }
+}
+
+/// In a pipe the ticket alone, so that it can be handed on; for a person also how it is used.
+fn invite(role: Role, expires_in_s: u64, uses: u32, peer: &Peer, output: Output) -> Outcome {
+    let body = json!({"role": word(role), "expires_in_s": expires_in_s, "uses": uses});
+    let invited = peer.post("/api/v1/mesh/invites", &body)?;
+    let ticket = invited["ticket"].as_str().unwrap_or_default();
+    if !output.is_for_person() {
+        return line(ticket);
+    }
+    line(&format!("{ticket}\n"))?;
+    let who = if uses == 1 { format!("one {}", word(role)) } else { format!("{uses} peers as {}", word(role)) };
+    line(&format!("It lets in {who} until {}. Keep it secret. On the other peer:", cell(&invited["expires_at"])))?;
+    line("\n    aerolithsdb-cli mesh join TICKET")
+}
+
+fn cell(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Joins; `node join` is the same.
+pub(super) fn run_join(join: &Join, peer: &Peer, output: Output) -> Outcome {
+    if !join.ticket.starts_with("aero1") {
+        let message = "to join a mesh takes a ticket (it starts with aero1): ask an admin of the mesh for one, who makes \
+                       it with: aerolithsdb-cli mesh invite";
+        return Err(Failure::new(Kind::Usage, message));
+    }
+    let body = json!({"ticket": join.ticket, "local_documents": word(join.local_documents)});
+    let fields = [("MESH", "/mesh"), ("LET IN BY", "/peer"), ("DOCUMENTS CARRIED OVER", "/carried_documents")];
+    output.thing(&peer.post("/api/v1/mesh/join", &body)?, &fields)
+}

@@ -1,0 +1,33 @@
+//! The two programs: the peer and its client. Both are thin around what the layers below do.
+//!
+//! - `serve` the peer: from flags to a running peer, and back down on a signal
+//! - `document`, `collection`, `mesh`, `node`, `sync`, `status`, `config` the client's commands, one file each
+//! - `http` how the client calls a peer; `output` how it shows an answer; `failure` how it ends
+//!
+//! The client knows nothing of the peer's inside: it speaks HTTP, and shows what it is told.
+
+mod banner;
+mod client;
+mod collection;
+mod config;
+mod document;
+mod failure;
+mod http;
+mod log;
+mod mesh;
+mod node;
+mod output;
+mod seed;
+mod serve;
+mod status;
+mod sync;
+
+pub use client::run as run_client;
+pub use serve::run as run_peer;
+
+/// Makes the one cryptography provider that TLS in QUIC and TCP uses the default of the process. To be called
+/// first in every program.
+pub fn install_crypto_provider() {
+    // An error means that one is installed already, which serves as well.
+    let _: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

@@ -1,0 +1,241 @@
+//! The peer as a program: from flags to a running peer, and back down on a signal.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::task::JoinHandle;
+
+use super::config::Sources;
+use super::{banner, log, seed};
+use crate::config::{Config, Settings};
+use crate::gateway::{self, Gateway};
+use crate::{Error, Peer, Result};
+
+/// How long threads that wait for the disk or the network may hold up the end of the process.
+const LINGER: Duration = Duration::from_secs(1);
+/// The exit code after a second signal: 128 and the number of SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// A peer of an aerolithsDB mesh: documents on this machine, in sync with every other peer of the mesh.
+///
+/// Without arguments the data is in ./data, programs find the peer at http://127.0.0.1:8080, and peers on the same
+/// LAN find each other. Stronger than the configuration file are environment variables
+/// (AEROLITHSDB_SECTION_KEY), and stronger than those are flags.
+#[derive(Debug, Parser)]
+#[command(name = "aerolithsdb", version)]
+struct Args {
+    #[command(flatten)]
+    sources: Sources,
+    /// Where the data and the identity of the peer are kept
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<String>,
+    /// The port of the REST gateway; 0 takes a free one
+    #[arg(long, value_name = "PORT")]
+    rest_port: Option<String>,
+    /// The address on which the REST gateway listens
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<String>,
+    /// Where to listen for other peers: a port, address:port, or a multiaddr; 0 takes a free port
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// A peer to meet first: a multiaddr, or host:port of its REST gateway
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    seed: Vec<String>,
+    /// Neither search for peers on the LAN nor be found there
+    #[arg(long)]
+    no_mdns: bool,
+    /// What to log: error, warn, info, debug, trace, or directives such as aerolithsdb=debug,libp2p=info
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+impl Args {
+    /// What the flags set.
+    fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::default();
+        let mut set = |path, text: Option<&str>| text.map_or(Ok(()), |text| settings.set_text(path, text));
+        let list = |items: &[String]| (!items.is_empty()).then(|| items.join(","));
+        set("storage.data_dir", self.data_dir.as_deref())?;
+        set("api.rest_api.port", self.rest_port.as_deref())?;
+        set("api.rest_api.bind", self.bind.as_deref())?;
+        set("network.listen", list(&self.listen).as_deref())?;
+        set("node.seed_nodes", list(&self.seed).as_deref())?;
+        set("network.mdns", self.no_mdns.then_some("false"))?;
+        set("observability.logging.level", self.log.as_deref())?;
+        Ok(settings)
+    }
+
+    fn config(&self) -> Result<Config> {
+        let mut settings = Settings::default();
+        for (_, layer) in self.sources.layers()? {
+            settings.overlay(layer);
+        }
+        settings.overlay(self.settings()?);
+        Config::new(&settings)
+    }
+}
+
+/// Runs a peer with the arguments of the process, until a signal ends it.
+#[must_use]
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: &Args) -> Result<()> {
+    let config = args.config()?;
+    log::init(&config.logging)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::Io(format!("the system gives no threads: {error}")))?;
+    let ended = runtime.block_on(live(config));
+    runtime.shutdown_timeout(LINGER);
+    ended
+}
+
+/// A peer's life, from its start to a signal.
+async fn live(config: Config) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let peer = Peer::start(config.peer).await.map_err(advise)?;
+    let gateway = match serve(&peer, config.rest).await {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            peer.shutdown().await;
+            return Err(error);
+        }
+    };
+    banner::print(&peer, gateway.as_ref().map(Gateway::address), &config.data_dir).await?;
+    let seeds = ask_seeds(&peer, config.rest_seeds);
+    signals.next().await;
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(INTERRUPTED);
+    });
+    tracing::debug!("shutting down; a second signal ends the process at once");
+    seeds.iter().for_each(JoinHandle::abort);
+    if let Some(gateway) = gateway {
+        gateway.shutdown().await;
+    }
+    peer.shutdown().await;
+    Ok(())
+}
+
+async fn serve(peer: &Peer, config: Option<gateway::Config>) -> Result<Option<Gateway>> {
+    match config {
+        Some(config) => gateway::serve(peer.clone(), config).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+fn ask_seeds(peer: &Peer, seeds: Vec<String>) -> Vec<JoinHandle<()>> {
+    seeds.into_iter().map(|seed| tokio::spawn(seed::ask(peer.clone(), seed))).collect()
+}
+
+/// Adds what to do about a port in use, which the layers below cannot know.
+fn advise(error: Error) -> Error {
+    let text = error.to_string();
+    if !text.to_ascii_lowercase().contains("address already in use") {
+        return error;
+    }
+    Error::Io(format!(
+        "{text}; another program, perhaps another peer, listens there: choose another port with --listen PORT, \
+         0 takes a free one"
+    ))
+}
+
+/// The signals that end a peer.
+#[derive(Debug)]
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error| Error::Io(format!("signals cannot be caught: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The URL under which programs on this machine reach a gateway.
+pub(super) fn url(address: SocketAddr) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+        _ => format!("http://{address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_set_keys() {
+        Args::command().debug_assert();
+        let line =
+            "aerolithsdb --data-dir d --rest-port 0 --bind ::1 --listen 0 --listen 127.0.0.1:5 --seed a:1 --no-mdns";
+        let args = Args::try_parse_from(line.split(' ')).unwrap();
+        let config = Config::new(&args.settings().unwrap()).unwrap();
+        let rest = config.rest.unwrap();
+        assert_eq!(
+            (config.data_dir.to_str(), rest.port, url(SocketAddr::new(rest.bind, 1)).as_str()),
+            (Some("d"), 0, "http://[::1]:1")
+        );
+        assert_eq!(
+            config.peer.network.listen,
+            [
+                "/ip4/0.0.0.0/udp/0/quic-v1",
+                "/ip4/0.0.0.0/tcp/0",
+                "/ip4/127.0.0.1/udp/5/quic-v1",
+                "/ip4/127.0.0.1/tcp/5",
+            ]
+        );
+        assert_eq!((config.rest_seeds, config.peer.network.mdns), (vec!["http://a:1".to_owned()], false));
+    }
+
+    #[test]
+    fn a_port_in_use_says_which_flag_changes_it() {
+        let io = std::io::Error::from_raw_os_error(98).to_string();
+        assert!(advise(Error::Io(format!("listening: {io}"))).to_string().contains("--listen"));
+        assert_eq!(advise(Error::Io("no".into())), Error::Io("no".into()));
+    }
+}

@@ -1,0 +1,334 @@
+//! The configuration: defaults < profile < file < environment < flags.
+//!
+//! Each layer is a set of [`Settings`], checked against one table of keys ([`key`]) as it is read: a key that
+//! nobody knows is an error that names the nearest one, wherever it comes from. Layers are laid over each other, and
+//! what results becomes a [`Config`], the values that the program needs.
+//!
+//! A key whose part of the system is not built yet is accepted; [`Config::warnings`] says which of them were set.
+//! Not here: reading flags (`cli`) and what the values do.
+
+pub mod file;
+pub mod key;
+pub mod profile;
+pub mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use self::key::{KEYS, Key, Setting};
+use crate::gateway;
+use crate::kv::Durability;
+use crate::peer::{NetworkConfig, PeerConfig};
+use crate::{Error, Result};
+
+/// The port on which peers meet.
+const MESH_PORT: u16 = 4001;
+/// Variables that begin like ours and belong to the client, or to flags.
+const OTHER_VARIABLES: [&str; 3] = ["AEROLITHSDB_URL", "AEROLITHSDB_CONFIG", "AEROLITHSDB_PROFILE"];
+
+/// What one layer sets.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    values: BTreeMap<&'static str, Setting>,
+    /// Environment variables that look like ours and name no key.
+    unknown_variables: Vec<String>,
+}
+
+impl Settings {
+    /// Sets a key.
+    pub fn set(&mut self, key: &Key, setting: Setting) {
+        self.values.insert(key.path, setting);
+    }
+
+    /// Sets a key from the text of a flag.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that the key does not take.
+    ///
+    /// # Panics
+    /// When there is no such key.
+    pub fn set_text(&mut self, path: &str, text: &str) -> Result<()> {
+        let key = Key::at(path).expect("flags set keys of the table");
+        self.set(key, key.check_text(text).map_err(Error::invalid)?);
+        Ok(())
+    }
+
+    /// Lays stronger settings over these.
+    pub fn overlay(&mut self, stronger: Self) {
+        self.values.extend(stronger.values);
+        self.unknown_variables.extend(stronger.unknown_variables);
+    }
+
+    /// What a key is set to.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&Setting> {
+        self.values.get(key.path)
+    }
+
+    /// The paths that are set.
+    pub fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.values.keys().copied()
+    }
+
+    /// The settings that environment variables make.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that its key does not take.
+    pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+        let keys: BTreeMap<String, &Key> = KEYS.iter().map(|key| (key.variable(), key)).collect();
+        let mut settings = Self::default();
+        for (name, text) in variables {
+            if let Some(key) = keys.get(&name) {
+                let setting = key.check_text(&text).map_err(|error| Error::invalid(format!("{name}: {error}")))?;
+                settings.set(key, setting);
+            } else if name.starts_with("AEROLITHSDB_") && !OTHER_VARIABLES.contains(&name.as_str()) {
+                // No error: Kubernetes makes variables like this for a service of our name.
+                settings.unknown_variables.push(name);
+            }
+        }
+        settings.unknown_variables.sort();
+        Ok(settings)
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        match self.value(path)? {
+            Setting::Text(text) => Some(text),
+            Setting::Flag(_) | Setting::Integer(_) | Setting::Ratio(_) | Setting::List(_) => mismatch(path),
+        }
+    }
+
+    fn flag(&self, path: &str) -> Option<bool> {
+        match self.value(path)? {
+            Setting::Flag(flag) => Some(*flag),
+            Setting::Text(_) | Setting::Integer(_) | Setting::Ratio(_) | Setting::List(_) => mismatch(path),
+        }
+    }
+
+    fn integer(&self, path: &str) -> Option<u64> {
+        match self.value(path)? {
+            Setting::Integer(number) => Some(*number),
+            Setting::Text(_) | Setting::Flag(_) | Setting::Ratio(_) | Setting::List(_) => mismatch(path),
+        }
+    }
+
+    fn list(&self, path: &str) -> Option<Vec<String>> {
+        match self.value(path)? {
+            Setting::List(items) => Some(items.clone()),
+            Setting::Text(_) | Setting::Flag(_) | Setting::Integer(_) | Setting::Ratio(_) => mismatch(path),
+        }
+    }
+
+    fn value(&self, path: &str) -> Option<&Setting> {
+        debug_assert!(Key::at(path).is_some(), "{path} is not in the table of keys");
+        self.values.get(path)
+    }
+}
+
+fn mismatch<T>(path: &str) -> T {
+    unreachable!("{path} was checked to be of the kind that its key takes")
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// How the peer logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logging {
+    /// Directives of `tracing_subscriber`'s filter.
+    pub filter: String,
+    /// Whether each line is a JSON object.
+    pub json: bool,
+    /// Where it goes.
+    pub output: LogOutput,
+}
+
+/// Everything that the program needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The peer.
+    pub peer: PeerConfig,
+    /// Where its data is.
+    pub data_dir: PathBuf,
+    /// Seeds that are REST addresses of peers, to be asked for their multiaddrs: `http://host:port`.
+    pub rest_seeds: Vec<String>,
+    /// The gateway; `None` when it is switched off.
+    pub rest: Option<gateway::Config>,
+    /// The log.
+    pub logging: Logging,
+    /// What is to be told once at the start.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The configuration that settings make.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for values that make no sense.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let data_dir = PathBuf::from(settings.text("storage.data_dir").unwrap_or("./data"));
+        let (seeds, rest_seeds) = seeds(settings)?;
+        let defaults = PeerConfig::default();
+        let cache_bytes = settings.integer("storage.cache_size_bytes").map(usize::try_from).transpose();
+        let cache_bytes = cache_bytes.map_err(|_| Error::invalid("storage.cache_size_bytes is beyond this machine"))?;
+        let peer = PeerConfig {
+            data_dir: Some(data_dir.clone()),
+            cache_bytes: cache_bytes.unwrap_or(defaults.cache_bytes),
+            durability: durability(settings),
+            node_id: settings.text("node.node_id").map_or(defaults.node_id, str::to_owned),
+            mesh_name: settings.text("node.mesh_name").map_or(defaults.mesh_name, str::to_owned),
+            network: network(settings, seeds)?,
+        };
+        Ok(Self {
+            peer,
+            data_dir,
+            rest_seeds,
+            rest: rest(settings)?,
+            logging: logging(settings),
+            warnings: warnings(settings),
+        })
+    }
+}
+
+fn durability(settings: &Settings) -> Durability {
+    match settings.text("storage.durability") {
+        Some("buffered") => Durability::Buffered,
+        Some(_) | None => Durability::Durable,
+    }
+}
+
+/// Seeds to dial, and seeds to ask.
+fn seeds(settings: &Settings) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut dial, mut ask) = (Vec::new(), Vec::new());
+    for seed in settings.list("node.seed_nodes").unwrap_or_default() {
+        if seed.starts_with('/') {
+            dial.push(checked_multiaddr("node.seed_nodes", seed)?);
+        } else {
+            ask.push(rest_url(&seed)?);
+        }
+    }
+    Ok((dial, ask))
+}
+
+fn rest_url(seed: &str) -> Result<String> {
+    let wrong = || {
+        Error::invalid(format!(
+            "node.seed_nodes: {seed:?} is neither a multiaddr such as /ip4/192.0.2.1/udp/4001/quic-v1 nor host:port"
+        ))
+    };
+    let authority = seed.strip_prefix("http://").unwrap_or(seed).trim_end_matches('/');
+    let parsed: axum::http::uri::Authority = authority.parse().map_err(|_| wrong())?;
+    if parsed.port_u16().is_none() || parsed.host().is_empty() || authority.contains('@') {
+        return Err(wrong());
+    }
+    Ok(format!("http://{authority}"))
+}
+
+fn checked_multiaddr(path: &str, text: String) -> Result<String> {
+    match text.parse::<libp2p::Multiaddr>() {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Error::invalid(format!("{path}: {text:?} is not a multiaddr ({error})"))),
+    }
+}
+
+fn network(settings: &Settings, seeds: Vec<String>) -> Result<NetworkConfig> {
+    let discovery = settings.flag("network.discovery_enabled").unwrap_or(true);
+    let addresses = |path: &str| -> Result<Option<Vec<String>>> {
+        let checked = |text| checked_multiaddr(path, text);
+        settings.list(path).map(|texts| texts.into_iter().map(checked).collect()).transpose()
+    };
+    let bind = address(settings, "node.bind_address", "0.0.0.0")?;
+    let listen = match settings.list("network.listen") {
+        Some(listen) => listen.into_iter().map(|text| listeners(text, bind)).collect::<Result<Vec<_>>>()?.concat(),
+        None => listeners_at(bind, MESH_PORT),
+    };
+    Ok(NetworkConfig {
+        listen,
+        external_addresses: addresses("network.external_addresses")?.unwrap_or_default(),
+        seeds,
+        mdns: discovery && settings.flag("network.mdns").unwrap_or(true),
+        kademlia: discovery && settings.flag("network.kademlia").unwrap_or(true),
+    })
+}
+
+/// The listeners that a text names: a multiaddr is one, a port or `address:port` means QUIC and TCP.
+fn listeners(text: String, bind: IpAddr) -> Result<Vec<String>> {
+    if let Ok(port) = text.parse() {
+        return Ok(listeners_at(bind, port));
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) => Ok(listeners_at(address.ip(), address.port())),
+        Err(_) => Ok(vec![checked_multiaddr("network.listen", text)?]),
+    }
+}
+
+fn listeners_at(ip: IpAddr, port: u16) -> Vec<String> {
+    let protocol = if ip.is_ipv4() { "ip4" } else { "ip6" };
+    vec![format!("/{protocol}/{ip}/udp/{port}/quic-v1"), format!("/{protocol}/{ip}/tcp/{port}")]
+}
+
+fn address(settings: &Settings, path: &str, default: &str) -> Result<IpAddr> {
+    let text = settings.text(path).unwrap_or(default);
+    let text = if text == "localhost" { "127.0.0.1" } else { text };
+    text.parse().map_err(|_| Error::invalid(format!("{path} takes an IP address such as 127.0.0.1, not {text:?}")))
+}
+
+fn rest(settings: &Settings) -> Result<Option<gateway::Config>> {
+    if settings.flag("api.rest_api.enabled") == Some(false) {
+        return Ok(None);
+    }
+    let port = settings.integer("api.rest_api.port").or_else(|| settings.integer("node.port"));
+    let mut allowed_hosts = settings.list("api.rest_api.allowed_hosts").unwrap_or_default();
+    let allow_insecure = settings.flag("api.rest_api.allow_insecure").unwrap_or(false);
+    if allow_insecure {
+        // In a network of containers a peer is called by its name.
+        allowed_hosts.extend(settings.text("node.node_id").map(str::to_owned));
+    }
+    Ok(Some(gateway::Config {
+        bind: address(settings, "api.rest_api.bind", "127.0.0.1")?,
+        port: port.map_or(gateway::PORT, |port| u16::try_from(port).expect("ports were checked to be at most 65535")),
+        allow_insecure,
+        allowed_hosts,
+        cors_enabled: settings.flag("api.rest_api.cors_enabled").unwrap_or(false),
+        cors_origins: settings.list("api.rest_api.cors_origins").unwrap_or_default(),
+    }))
+}
+
+fn logging(settings: &Settings) -> Logging {
+    let level = settings.text("observability.logging.level").unwrap_or("info");
+    // A single level is meant for this program; its libraries speak up when something is wrong.
+    let is_level = matches!(level.to_ascii_lowercase().as_str(), "error" | "warn" | "info" | "debug" | "trace" | "off");
+    let output = match settings.text("observability.logging.output") {
+        None | Some("stderr") => LogOutput::Stderr,
+        Some("stdout") => LogOutput::Stdout,
+        Some(path) => LogOutput::File(path.into()),
+    };
+    Logging {
+        filter: if is_level { format!("error,aerolithsdb={level}") } else { level.to_owned() },
+        json: settings.text("observability.logging.format") == Some("json"),
+        output,
+    }
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let later: Vec<_> = settings.paths().filter(|path| Key::at(path).is_some_and(|key| !key.built)).collect();
+    if !later.is_empty() {
+        warnings.push(format!("set, but not built into this version and without effect: {}", later.join(", ")));
+    }
+    if !settings.unknown_variables.is_empty() {
+        warnings.push(format!("environment variables that name no key: {}", settings.unknown_variables.join(", ")));
+    }
+    warnings
+}

@@ -1,0 +1,67 @@
+//! Reading a request's body: its type, its size, its time, and then the strict parser.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::problem::{Answer, Problem};
+use crate::document::{Object, json};
+use crate::limits::DOCUMENT_BYTES_MAX;
+
+/// Seconds within which a body must be here: a document over the slowest link, not a client that holds a slot.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads a document.
+///
+/// # Errors
+/// 415 for another type, 413 when it is too large, 408 when it is too slow, 400 and 422 as the parser finds.
+pub(super) async fn document(headers: &HeaderMap, body: Body) -> Answer<Object> {
+    let bytes = read(headers, body).await?;
+    Ok(json::parse_document(&bytes)?)
+}
+
+/// Reads the arguments of a call; an empty body is an empty object.
+///
+/// # Errors
+/// As [`document`], and 422 for fields that the call does not know.
+pub(super) async fn arguments<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Answer<T> {
+    let bytes = read(headers, body).await?;
+    let object = if bytes.is_empty() { Object::new() } else { json::parse_document(&bytes)? };
+    let wrong = |error: serde_json::Error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+    serde_json::from_value(Value::Object(object)).map_err(wrong)
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
+    check_type(headers)?;
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, DOCUMENT_BYTES_MAX).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than the limit of {DOCUMENT_BYTES_MAX} bytes"),
+        )),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off before its end")),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body was not here after {} seconds", BODY_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+/// JSON under its names, or no type at all. Anything else is refused: a page elsewhere can send forms and plain
+/// text without asking, but not these.
+fn check_type(headers: &HeaderMap) -> Answer<()> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.contains('/') && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let detail = format!("the body must be JSON, with Content-Type: application/json (this is {essence:?})");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}

@@ -1,0 +1,94 @@
+//! How the peer is: `/health`, `/stats`, `/nodes/status` and `/sync`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::json as shape_of;
+
+use super::super::problem::{Answer, Problem};
+use super::super::sync_shape::{Sync, Why};
+use super::super::{App, shape};
+use super::{Path, json};
+use crate::Error;
+use crate::base::DocumentKey;
+
+/// That the process is alive and answers.
+pub(super) async fn health() -> Answer {
+    Ok(json(StatusCode::OK, &shape_of!({"status": "ok"})))
+}
+
+/// That the peer takes reads and writes; 503 with reasons when it does not.
+pub(super) async fn ready(State(app): State<App>) -> Answer {
+    let (reason, detail) = if app.is_stopping() {
+        ("shutting_down", "the peer is shutting down".into())
+    } else if let Err(error) = app.peer.check_writable() {
+        ("storage_refuses_writes", format!("reads go on, writes are refused: {error}"))
+    } else {
+        return Ok(json(StatusCode::OK, &shape_of!({"status": "ready"})));
+    };
+    Err(Problem { reasons: vec![reason], ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) })
+}
+
+/// Counters.
+pub(super) async fn stats(State(app): State<App>) -> Answer {
+    let stats = app.peer.stats().await?;
+    let counters = &stats.peer.counters;
+    let shape = shape::Stats {
+        documents: stats.collections.iter().map(|(_, counts)| counts.documents).sum(),
+        collections: stats.collections.len(),
+        changes: shape::Changes {
+            stored: stats.peer.position,
+            written: counters.written,
+            received: counters.applied,
+            known_already: counters.known,
+            dropped: counters.dropped.values().sum(),
+        },
+        disk_bytes: stats.disk_bytes,
+        operations: shape::Operations { reads: stats.reads.into(), writes: stats.writes.into() },
+        peers: shape::Peers { members: stats.peer.members, connected: stats.peer.neighbours.len() },
+        traffic: shape::Traffic { sent_bytes: stats.traffic.sent_bytes, received_bytes: stats.traffic.received_bytes },
+        dead_letters: stats.peer.letters,
+        uptime_s: app.peer.uptime().as_secs(),
+    };
+    Ok(json(StatusCode::OK, &shape))
+}
+
+/// This peer and its neighbours.
+pub(super) async fn node(State(app): State<App>) -> Answer {
+    let mesh = app.peer.mesh();
+    let report = mesh.status().await?;
+    let external = mesh.external_addresses();
+    let shape = shape::NodeStatus {
+        peer_id: report.peer.to_string(),
+        node_id: app.peer.node_id().into(),
+        mesh: report.mesh.to_string(),
+        mesh_name: report.mesh_name,
+        role: shape::role(report.role),
+        members: report.members,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: app.peer.uptime().as_secs(),
+        listen: mesh.listen_addresses(),
+        reachability: if external.is_empty() { "unknown" } else { "public" },
+        external,
+        peers: report.neighbours.into_iter().map(shape::Neighbour::from).collect(),
+    };
+    Ok(json(StatusCode::OK, &shape))
+}
+
+/// Who is in sync.
+pub(super) async fn sync(State(app): State<App>) -> Answer {
+    let mesh = app.peer.mesh();
+    // The position last: what is written in between shows as changed since, never as in sync.
+    let report = mesh.sync().await?;
+    let position = mesh.status().await?.position;
+    Ok(json(StatusCode::OK, &Sync::new(report, position)))
+}
+
+/// How one document stands.
+pub(super) async fn why(State(app): State<App>, Path((collection, id)): Path<(String, String)>) -> Answer {
+    let collection = collection.parse().map_err(Error::from)?;
+    let key = DocumentKey::new(collection, id.parse().map_err(Error::from)?);
+    let mesh = app.peer.mesh();
+    let report = mesh.why(key).await?;
+    let position = mesh.status().await?.position;
+    Ok(json(StatusCode::OK, &Why::new(&report, position)))
+}

@@ -1,0 +1,338 @@
+//! What goes over the wire: shapes of the gateway's own, so that the core's types stay free to change.
+//!
+//! A document is written by hand: its data is JSON text already, and is copied as it is, never parsed.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+
+use super::rfc3339::Rfc3339;
+use crate::access::Role;
+use crate::base::{CollectionName, DocumentId, MeshId, PeerId, Timestamp};
+use crate::node::{MemberReport, NeighbourReport};
+use crate::peer::{Document, Latency, Listing};
+use crate::store;
+
+/// Bytes that a document takes beside its id and data, about.
+const FRAME_BYTES: usize = 320;
+
+/// A document: `{id, collection, data, created_at, updated_at, heads}`.
+pub(super) fn document(document: &Document) -> Bytes {
+    let mut out = Vec::with_capacity(document.json().len() + FRAME_BYTES);
+    write_document(&mut out, document);
+    out.into()
+}
+
+fn write_document(out: &mut Vec<u8>, document: &Document) {
+    out.extend_from_slice(b"{\"id\":");
+    write_text(out, document.id());
+    out.extend_from_slice(b",\"collection\":");
+    write_text(out, document.collection().as_str());
+    out.extend_from_slice(b",\"data\":");
+    out.extend_from_slice(document.json());
+    let (created, updated) = (Rfc3339(document.created_at()), Rfc3339(document.updated_at()));
+    out.extend_from_slice(format!(",\"created_at\":\"{created}\",\"updated_at\":\"{updated}\",\"heads\":[").as_bytes());
+    for (index, head) in document.heads().iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
+        out.extend_from_slice(HEXLOWER.encode(head.as_bytes()).as_bytes());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"]}");
+}
+
+/// A page: `{documents, next_cursor, damaged}`; the last one only when there are some.
+pub(super) fn listing(listing: &Listing) -> Bytes {
+    let data: usize = listing.documents.iter().map(|document| document.json().len() + FRAME_BYTES).sum();
+    let mut out = Vec::with_capacity(data + FRAME_BYTES);
+    out.extend_from_slice(b"{\"documents\":[");
+    for (index, document) in listing.documents.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_document(&mut out, document);
+    }
+    out.extend_from_slice(b"],\"next_cursor\":");
+    write(&mut out, &listing.next.as_ref().map(cursor));
+    if !listing.damaged.is_empty() {
+        out.extend_from_slice(b",\"damaged\":");
+        write(&mut out, &listing.damaged.iter().map(DocumentId::as_str).collect::<Vec<_>>());
+    }
+    out.push(b'}');
+    out.into()
+}
+
+/// Where the next page starts, in a form that nobody is tempted to build by hand.
+fn cursor(id: &DocumentId) -> String {
+    data_encoding::BASE64URL_NOPAD.encode(id.as_str().as_bytes())
+}
+
+/// Reads a cursor.
+///
+/// # Errors
+/// For a text that is none.
+pub(super) fn parse_cursor(text: &str) -> crate::Result<DocumentId> {
+    let invalid = || {
+        crate::Error::Invalid(crate::Invalid {
+            message: "the cursor is none that this gateway gave; leave it out to start from the first page".into(),
+            field: Some("cursor".into()),
+            position: None,
+            kind: crate::InvalidKind::Syntax,
+        })
+    };
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| invalid())?;
+    std::str::from_utf8(&bytes).ok().and_then(|id| id.parse().ok()).ok_or_else(invalid)
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    write(out, &text);
+}
+
+fn write(out: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(out, value).expect("texts are JSON, and memory takes what is written");
+}
+
+/// A list of collections.
+#[derive(Debug, Serialize)]
+pub(super) struct Collections {
+    pub(super) collections: Vec<Collection>,
+}
+
+/// A collection with its counts.
+#[derive(Debug, Serialize)]
+pub(super) struct Collection {
+    name: String,
+    documents: u64,
+    bytes: u64,
+}
+
+impl Collection {
+    pub(super) fn new((name, counts): &(CollectionName, store::Collection)) -> Self {
+        Self { name: name.as_str().into(), documents: counts.documents, bytes: counts.bytes }
+    }
+}
+
+/// What an invitation gives.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct InviteBody {
+    pub(super) role: String,
+    pub(super) expires_in_s: u64,
+    pub(super) uses: u32,
+}
+
+impl Default for InviteBody {
+    fn default() -> Self {
+        let invite = crate::peer::Invite::default();
+        Self { role: invite.role.to_string(), expires_in_s: invite.expires_in.as_secs(), uses: invite.uses }
+    }
+}
+
+/// A ticket and what it gives.
+#[derive(Debug, Serialize)]
+pub(super) struct Invited {
+    pub(super) ticket: String,
+    pub(super) role: String,
+    pub(super) uses: u32,
+    pub(super) expires_at: Rfc3339,
+}
+
+/// A ticket to be used.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JoinBody {
+    pub(super) ticket: String,
+    #[serde(default)]
+    pub(super) local_documents: LocalDocuments,
+}
+
+/// What happens to local documents on joining.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LocalDocuments {
+    /// They are written into the joined mesh.
+    #[default]
+    Carry,
+    /// They stay behind.
+    Leave,
+}
+
+impl From<LocalDocuments> for crate::LocalDocuments {
+    fn from(local: LocalDocuments) -> Self {
+        match local {
+            LocalDocuments::Carry => Self::Carry,
+            LocalDocuments::Leave => Self::Leave,
+        }
+    }
+}
+
+/// A mesh that was joined.
+#[derive(Debug, Serialize)]
+pub(super) struct Joined {
+    pub(super) mesh: String,
+    pub(super) peer: String,
+    pub(super) carried_documents: u64,
+}
+
+impl Joined {
+    pub(super) fn new(mesh: &MeshId, by: &PeerId, carried: u64) -> Self {
+        Self { mesh: mesh.to_string(), peer: by.to_string(), carried_documents: carried }
+    }
+}
+
+/// A member of the mesh.
+#[derive(Debug, Serialize)]
+pub(super) struct Member {
+    peer_id: String,
+    role: String,
+    since: Rfc3339,
+    admitted_by: Option<String>,
+    connected: bool,
+}
+
+impl From<MemberReport> for Member {
+    fn from(member: MemberReport) -> Self {
+        Self {
+            peer_id: member.peer.to_string(),
+            role: member.role.to_string(),
+            since: Rfc3339(member.since.physical()),
+            admitted_by: member.admitted_by.map(|peer| peer.to_string()),
+            connected: member.connected,
+        }
+    }
+}
+
+/// The members of the mesh.
+#[derive(Debug, Serialize)]
+pub(super) struct Members {
+    pub(super) peers: Vec<Member>,
+}
+
+/// This peer.
+#[derive(Debug, Serialize)]
+pub(super) struct NodeStatus {
+    pub(super) peer_id: String,
+    pub(super) node_id: String,
+    pub(super) mesh: String,
+    pub(super) mesh_name: String,
+    pub(super) role: Option<String>,
+    pub(super) members: usize,
+    pub(super) version: &'static str,
+    pub(super) uptime_s: u64,
+    pub(super) listen: Vec<String>,
+    pub(super) external: Vec<String>,
+    /// `public` when an address is known at which others outside reach this peer, else `unknown`.
+    pub(super) reachability: &'static str,
+    pub(super) peers: Vec<Neighbour>,
+}
+
+/// The role as text; `None` for a peer that lost it.
+pub(super) fn role(role: Option<Role>) -> Option<String> {
+    role.map(|role| role.to_string())
+}
+
+/// A connected member.
+#[derive(Debug, Serialize)]
+pub(super) struct Neighbour {
+    peer_id: String,
+    address: String,
+    direct: bool,
+    since: Rfc3339,
+    in_sync: bool,
+    to_send: usize,
+}
+
+impl From<NeighbourReport> for Neighbour {
+    fn from(neighbour: NeighbourReport) -> Self {
+        Self {
+            peer_id: neighbour.peer.to_string(),
+            address: neighbour.address,
+            direct: neighbour.direct,
+            since: Rfc3339(neighbour.since),
+            in_sync: neighbour.in_sync,
+            to_send: neighbour.to_send,
+        }
+    }
+}
+
+/// Counters of the peer.
+#[derive(Debug, Serialize)]
+pub(super) struct Stats {
+    pub(super) documents: u64,
+    pub(super) collections: usize,
+    pub(super) changes: Changes,
+    pub(super) disk_bytes: u64,
+    pub(super) operations: Operations,
+    pub(super) peers: Peers,
+    pub(super) traffic: Traffic,
+    pub(super) dead_letters: u64,
+    pub(super) uptime_s: u64,
+}
+
+/// Changes, stored in all and handled since the start.
+#[derive(Debug, Serialize)]
+pub(super) struct Changes {
+    pub(super) stored: u64,
+    pub(super) written: u64,
+    pub(super) received: u64,
+    pub(super) known_already: u64,
+    pub(super) dropped: u64,
+}
+
+/// Counts and latencies of calls.
+#[derive(Debug, Serialize)]
+pub(super) struct Operations {
+    pub(super) reads: Operation,
+    pub(super) writes: Operation,
+}
+
+/// Count and latencies of one kind of call.
+#[derive(Debug, Serialize)]
+pub(super) struct Operation {
+    count: u64,
+    failures: u64,
+    mean_us: u64,
+    p50_us: u64,
+    p99_us: u64,
+}
+
+impl From<Latency> for Operation {
+    fn from(latency: Latency) -> Self {
+        let Latency { count, failures, mean_us, p50_us, p99_us } = latency;
+        Self { count, failures, mean_us, p50_us, p99_us }
+    }
+}
+
+/// Numbers of peers.
+#[derive(Debug, Serialize)]
+pub(super) struct Peers {
+    pub(super) members: usize,
+    pub(super) connected: usize,
+}
+
+/// Bytes to and from other peers since the start.
+#[derive(Debug, Serialize)]
+pub(super) struct Traffic {
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+}
+
+/// The time of something that may not have happened.
+pub(super) fn time(at: Option<Timestamp>) -> Option<Rfc3339> {
+    at.map(Rfc3339)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_lead_back_to_ids() {
+        for id in ["a", "Zürich", "a b"] {
+            let id: DocumentId = id.parse().unwrap();
+            assert_eq!(parse_cursor(&cursor(&id)), Ok(id));
+        }
+        for bad in ["", "!", "YS8", "_w"] {
+            assert!(parse_cursor(bad).is_err(), "{bad}");
+        }
+    }
+}

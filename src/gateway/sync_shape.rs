@@ -1,0 +1,191 @@
+//! The wire shapes of sync status: who is in sync, as of when, and what is in the way, readable by a person.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::rfc3339::Rfc3339;
+use super::shape;
+use crate::base::{DocumentKey, PeerId};
+use crate::node::{CollectionReport, SyncReport, WhyReport};
+use crate::sync::Standing;
+
+/// How everything stands.
+#[derive(Debug, Serialize)]
+pub(super) struct Sync {
+    collections: Vec<Collection>,
+    /// Changes that could not be applied yet, by reason.
+    dead_letters: BTreeMap<&'static str, u64>,
+    /// The same for each collection.
+    dead_letters_of: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    dead_letters_evicted: u64,
+    damaged: Vec<Name>,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+/// How one collection stands.
+#[derive(Debug, Serialize)]
+struct Collection {
+    name: String,
+    /// Documents here, deleted ones included: this is what peers compare.
+    count: u64,
+    peers: Vec<Peer>,
+}
+
+/// How one peer stands.
+#[derive(Debug, Serialize)]
+struct Peer {
+    peer_id: String,
+    connected: bool,
+    /// `in_sync`; `unconfirmed` when the last comparison found both equal and something changed here since;
+    /// `differs`; or `unknown`.
+    state: &'static str,
+    /// When that was.
+    as_of: Option<Rfc3339>,
+    /// When both were last found equal.
+    equal_at: Option<Rfc3339>,
+    /// Whether anything changed on this peer since, in any collection.
+    changed_here_since: bool,
+    /// Documents of which the peer has something that is not here yet.
+    to_receive: u64,
+    their_count: u64,
+}
+
+impl Peer {
+    fn new((peer, connected, standing): &(PeerId, bool, Standing), position: u64) -> Self {
+        let changed_here_since = standing.position != position;
+        let state = match (standing.compared_at, standing.equal) {
+            (None, _) => "unknown",
+            (Some(_), true) if changed_here_since => "unconfirmed",
+            (Some(_), true) => "in_sync",
+            (Some(_), false) => "differs",
+        };
+        Self {
+            peer_id: peer.to_string(),
+            connected: *connected,
+            state,
+            as_of: shape::time(standing.compared_at),
+            equal_at: shape::time(standing.equal_at),
+            changed_here_since,
+            to_receive: standing.to_receive,
+            their_count: standing.their_count,
+        }
+    }
+}
+
+/// The name of a document.
+#[derive(Debug, Serialize)]
+struct Name {
+    collection: String,
+    id: String,
+}
+
+impl From<&DocumentKey> for Name {
+    fn from(key: &DocumentKey) -> Self {
+        Self { collection: key.collection.as_str().into(), id: key.id.as_str().into() }
+    }
+}
+
+impl Sync {
+    /// The shape of a report, with the feed position of now.
+    pub(super) fn new(report: SyncReport, position: u64) -> Self {
+        let mut dead_letters = BTreeMap::new();
+        let mut dead_letters_of: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
+        for letter in report.letters {
+            *dead_letters.entry(letter.reason.as_str()).or_default() += letter.count;
+            dead_letters_of.entry(letter.collection).or_default().insert(letter.reason.as_str(), letter.count);
+        }
+        let collection = |collection: &CollectionReport| Collection {
+            name: collection.collection.as_str().into(),
+            count: collection.count,
+            peers: collection.peers.iter().map(|peer| Peer::new(peer, position)).collect(),
+        };
+        Self {
+            collections: report.collections.iter().map(collection).collect(),
+            dead_letters,
+            dead_letters_of,
+            dead_letters_evicted: report.letters_evicted,
+            damaged: report.damaged.iter().map(Name::from).collect(),
+            dropped: report.dropped,
+        }
+    }
+}
+
+/// How one document stands.
+#[derive(Debug, Serialize)]
+pub(super) struct Why {
+    #[serde(flatten)]
+    name: Name,
+    /// `None` when it is not here.
+    heads: Option<Vec<String>>,
+    deleted: bool,
+    changes: u64,
+    damaged: bool,
+    /// Changes of it that wait, by reason.
+    waiting: BTreeMap<&'static str, u64>,
+    /// How the document's collection stands with each peer.
+    peers: Vec<Peer>,
+}
+
+impl Why {
+    /// The shape of a report, with the feed position of now.
+    pub(super) fn new(report: &WhyReport, position: u64) -> Self {
+        let heads = report.heads.as_ref().map(|heads| heads.iter().map(ToString::to_string).collect());
+        Self {
+            name: (&report.document).into(),
+            heads,
+            deleted: report.deleted,
+            changes: report.changes,
+            damaged: report.damaged,
+            waiting: report.waiting.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
+            peers: report.peers.iter().map(|peer| Peer::new(peer, position)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Timestamp;
+    use crate::node::LetterReport;
+    use crate::store::Reason;
+
+    #[test]
+    fn a_standing_says_no_more_than_what_was_compared() {
+        let standing = Standing {
+            compared_at: Some(Timestamp(1_000)),
+            equal: true,
+            equal_at: Some(Timestamp(1_000)),
+            position: 7,
+            ..Standing::default()
+        };
+        let state = |standing, position| {
+            let peer = Peer::new(&(PeerId([1; 32]), true, standing), position);
+            (peer.state, peer.changed_here_since)
+        };
+        assert_eq!(state(standing, 7), ("in_sync", false));
+        assert_eq!(state(standing, 8), ("unconfirmed", true));
+        assert_eq!(state(Standing { equal: false, ..standing }, 7), ("differs", false));
+        assert_eq!(state(Standing { position: 7, ..Standing::default() }, 7), ("unknown", false));
+    }
+
+    #[test]
+    fn dead_letters_add_up_over_collections() {
+        let letter = |collection: &str, count| LetterReport {
+            collection: collection.into(),
+            reason: Reason::Dependencies,
+            count,
+        };
+        let report = SyncReport {
+            collections: Vec::new(),
+            letters: vec![letter("a", 1), letter("b", 2)],
+            letters_evicted: 0,
+            damaged: vec!["a".parse().map(|c| DocumentKey::new(c, "x".parse().unwrap())).unwrap()],
+            dropped: BTreeMap::new(),
+        };
+        let shape = serde_json::to_value(Sync::new(report, 0)).unwrap();
+        assert_eq!(shape["dead_letters"]["waiting_for_dependencies"], 3);
+        assert_eq!(shape["dead_letters_of"]["b"]["waiting_for_dependencies"], 2);
+        assert_eq!(shape["damaged"][0], serde_json::json!({"collection": "a", "id": "x"}));
+    }
+}

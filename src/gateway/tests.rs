@@ -1,0 +1,336 @@
+//! The gateway as a client sees it: requests against a real peer in memory.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::guard::guard;
+use super::{App, Config, rest};
+use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, GATEWAY_REQUESTS_MAX};
+use crate::{Peer, PeerConfig};
+
+struct Client {
+    peer: Peer,
+    router: Router,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    bytes: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&self.bytes)))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}
+
+impl Client {
+    async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Self {
+        let peer = Peer::start(PeerConfig::local()).await.unwrap();
+        let router = rest::router(App::new(peer.clone(), config, 0));
+        Self { peer, router }
+    }
+
+    async fn send(&self, call: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let (method, path) = call.split_once(' ').unwrap();
+        let path = if path.starts_with("/health") { path.to_owned() } else { format!("/api/v1{path}") };
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:8080");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        Answer { status: parts.status, headers: parts.headers, bytes }
+    }
+
+    async fn put(&self, id: &str, body: &str) -> Answer {
+        self.send(&format!("PUT /collections/users/documents/{id}"), &[], body.to_owned()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(&format!("GET {path}"), &[], "").await
+    }
+}
+
+fn assert_problem(answer: &Answer, status: u16, instance: &str) -> Value {
+    let body = answer.json();
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (status, "application/problem+json"), "{body}");
+    assert_eq!((&body["status"], &body["instance"]), (&json!(status), &json!(instance)), "{body}");
+    assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{body}");
+    body
+}
+
+#[tokio::test]
+async fn a_document_is_created_read_replaced_and_deleted() {
+    let client = Client::new().await;
+    let answer = client.send("POST /collections/users/documents", &[], r#"{"_id":"Zürich 1","n":1.0}"#).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.header("location"), "/api/v1/collections/users/documents/Z%C3%BCrich%201");
+    let body = answer.json();
+    assert_eq!(
+        (&body["id"], &body["collection"], &body["data"]),
+        (&json!("Zürich 1"), &json!("users"), &json!({"n": 1.0}))
+    );
+    assert_eq!(body["heads"].as_array().unwrap().len(), 1);
+    assert!(body["created_at"].as_str().unwrap().ends_with('Z'));
+
+    let read = client.get("/collections/users/documents/Z%C3%BCrich%201").await;
+    assert_eq!((read.status.as_u16(), read.header("etag"), read.json()), (200, answer.header("etag"), body));
+
+    let replaced = client.put("Z%C3%BCrich%201", r#"{"n":2}"#).await;
+    assert_eq!((replaced.status.as_u16(), &replaced.json()["data"]), (200, &json!({"n": 2})));
+    assert_ne!(replaced.header("etag"), answer.header("etag"));
+
+    let path = "/collections/users/documents/Z%C3%BCrich%201";
+    assert_eq!(client.send(&format!("DELETE {path}"), &[], "").await.status, 204);
+    assert_problem(&client.get(path).await, 404, &format!("/api/v1{path}"));
+    assert_problem(&client.send(&format!("DELETE {path}"), &[], "").await, 404, &format!("/api/v1{path}"));
+    assert_eq!(client.put("Z%C3%BCrich%201", "{}").await.status, 201);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn preconditions_hold_or_the_answer_is_412() {
+    let client = Client::new().await;
+    let path = "/collections/users/documents/a";
+    let put = format!("PUT {path}");
+    assert_eq!(client.send(&put, &[("if-match", "*")], "{}").await.status, 412);
+    let first = client.send(&put, &[("if-none-match", "*")], r#"{"n":1}"#).await;
+    assert_eq!(first.status, 201);
+    assert_problem(&client.send(&put, &[("if-none-match", "*")], "{}").await, 412, &format!("/api/v1{path}"));
+
+    let tag = first.header("etag");
+    let known = client.send(&format!("GET {path}"), &[("if-none-match", tag)], "").await;
+    assert_eq!((known.status.as_u16(), known.header("etag"), known.bytes.len()), (304, tag, 0));
+    assert_eq!(client.send(&put, &[("if-match", tag)], r#"{"n":2}"#).await.status, 200);
+    assert_problem(&client.send(&put, &[("if-match", tag)], r#"{"n":3}"#).await, 412, &format!("/api/v1{path}"));
+    assert_eq!(client.send(&format!("DELETE {path}"), &[("if-match", tag)], "").await.status, 412);
+    assert_eq!(client.send(&format!("GET {path}"), &[("if-none-match", tag)], "").await.json()["data"]["n"], 2);
+    let taken = client.send("POST /collections/users/documents", &[], r#"{"_id":"a"}"#).await;
+    assert_problem(&taken, 409, "/api/v1/collections/users/documents");
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_listing_is_paged_in_the_order_of_ids() {
+    let client = Client::new().await;
+    for id in ["c", "a", "e", "b", "d"] {
+        client.put(id, &json!({ "is": id }).to_string()).await;
+    }
+    let mut cursor = String::new();
+    let mut ids = Vec::new();
+    loop {
+        let page = client.get(&format!("/collections/users/documents?limit=2{cursor}")).await.json();
+        ids.extend(page["documents"].as_array().unwrap().iter().map(|document| document["id"].clone()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(json!(ids), json!(["a", "b", "c", "d", "e"]));
+    for bad in ["limit=0", "limit=1001", "limit=x", "cursor=!", "offset=1"] {
+        let answer = client.get(&format!("/collections/users/documents?{bad}")).await;
+        assert_problem(&answer, 400, "/api/v1/collections/users/documents");
+    }
+    assert_eq!(client.get("/collections/none/documents").await.json()["documents"], json!([]));
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn collections_show_their_counts() {
+    let client = Client::new().await;
+    client.put("a", r#"{"n":1}"#).await;
+    let all = client.get("/collections").await.json();
+    assert_eq!(all, json!({"collections": [{"name": "users", "documents": 1, "bytes": 7}]}));
+    assert_eq!(client.get("/collections/users").await.json(), all["collections"][0]);
+    assert_problem(&client.get("/collections/none").await, 404, "/api/v1/collections/none");
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_no_document_is_refused_with_its_place() {
+    let client = Client::new().await;
+    let at = "/api/v1/collections/users/documents/x";
+    let bad = assert_problem(&client.put("x", "{\n  \"a\": 1,\n  \"b\" 2}").await, 400, at);
+    assert_eq!(bad["position"], json!({"line": 3, "column": 7}));
+    let twice = assert_problem(&client.put("x", r#"{"a":1,"a":2}"#).await, 400, at);
+    assert_eq!(twice["position"], json!({"line": 1, "column": 8}));
+    let deep = format!("{{\"a\":{}1{}}}", "[".repeat(DOCUMENT_DEPTH_MAX), "]".repeat(DOCUMENT_DEPTH_MAX));
+    assert_problem(&client.put("x", &deep).await, 400, at);
+    assert_problem(&client.put("x", r#"{"n":18446744073709551616}"#).await, 422, at);
+    assert_problem(&client.put("x", "[1]").await, 422, at);
+    assert_problem(&client.put("x", "").await, 400, at);
+    let call = "PUT /collections/users/documents/x";
+    assert_problem(&client.send(call, &[], b"{\"a\":\"\xff\"}".to_vec()).await, 400, at);
+    assert_problem(&client.send(call, &[], vec![b' '; DOCUMENT_BYTES_MAX + 1]).await, 413, at);
+    assert_problem(&client.put("x", r#"{"_id":"y"}"#).await, 422, at);
+    assert_problem(&client.get("/collections/users/documents/x").await, 404, at);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn names_and_ids_follow_their_rules() {
+    let client = Client::new().await;
+    let refused = [
+        ("GET", "/collections/a%20b/documents", 422),
+        ("GET", "/collections/.a", 422),
+        ("PUT", "/collections/users/documents/a%2Fb", 422),
+        ("GET", "/collections/users/documents/a%0Ab", 422),
+        ("GET", "/collections/users/documents/%FF", 400),
+        ("PUT", "/collections/_system/documents/a", 403),
+        ("GET", "/sync/why/users/a%00", 422),
+    ];
+    for (method, path, status) in refused {
+        assert_problem(&client.send(&format!("{method} {path}"), &[], "{}").await, status, &format!("/api/v1{path}"));
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_body_must_be_json_by_its_type() {
+    let client = Client::new().await;
+    let call = "PUT /collections/users/documents/x";
+    for good in ["application/json", "application/json; charset=utf-8", "application/vnd.api+json"] {
+        assert!(client.send(call, &[("content-type", good)], "{}").await.status.is_success(), "{good}");
+    }
+    for bad in ["text/plain", "application/x-www-form-urlencoded", ""] {
+        assert_eq!(client.send(call, &[("content-type", bad)], "{}").await.status, 415, "{bad}");
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn unknown_calls_are_problems_too() {
+    let client = Client::new().await;
+    assert_problem(&client.get("/nothing").await, 404, "/api/v1/nothing");
+    let answer = client.send("PATCH /collections", &[], "").await;
+    assert_problem(&answer, 405, "/api/v1/collections");
+    assert_eq!(answer.header("allow"), "GET,HEAD");
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn strangers_are_turned_away() {
+    let client = Client::new().await;
+    let send = async |headers: &[(&str, &str)]| client.send("GET /collections", headers, "").await.status.as_u16();
+    assert_eq!(send(&[("host", "evil.example")]).await, 421);
+    assert_eq!(send(&[("host", "127.0.0.1:9")]).await, 200);
+    assert_eq!(send(&[("origin", "http://localhost:8080")]).await, 200);
+    assert_eq!(send(&[("origin", "http://localhost:3000")]).await, 403);
+    assert_eq!(send(&[("origin", "null")]).await, 403);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn cors_lets_pages_of_this_machine_call() {
+    let client = Client::with(Config { cors_enabled: true, ..Config::default() }).await;
+    let origin = ("origin", "http://localhost:3000");
+    let asked = [origin, ("access-control-request-method", "PUT"), ("access-control-request-headers", "if-match")];
+    let answer = client.send("OPTIONS /collections/users/documents/a", &asked, "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), origin.1);
+    assert!(answer.header("access-control-allow-methods").contains("PUT"));
+    assert_eq!(client.send("GET /collections", &[("origin", "http://evil.example")], "").await.status, 403);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn requests_have_ids() {
+    let client = Client::new().await;
+    let own = client.send("GET /nothing", &[("x-request-id", "mine-1")], "").await;
+    assert_eq!(own.header("x-request-id"), "mine-1");
+    let (a, b) = (client.get("/health").await, client.get("/health").await);
+    assert_ne!(a.header("x-request-id"), b.header("x-request-id"));
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn health_tells_of_shutting_down() {
+    let client = Client::new().await;
+    assert_eq!(client.get("/health/ready").await.json(), json!({"status": "ready"}));
+    client.peer.shutdown().await;
+    assert_eq!(client.get("/health").await.status, 200);
+    let answer = client.get("/health/ready").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    assert_eq!(answer.json()["reasons"].as_array().unwrap().len(), 1);
+    assert_problem(&client.put("a", "{}").await, 503, "/api/v1/collections/users/documents/a");
+}
+
+#[tokio::test]
+async fn the_peer_and_its_mesh_are_shown() {
+    let client = Client::new().await;
+    client.put("a", "{}").await;
+    let status = client.get("/nodes/status").await.json();
+    assert_eq!(status["peer_id"], json!(client.peer.id().to_string()));
+    assert_eq!((&status["peers"], &status["role"]), (&json!([]), &json!("admin")));
+    let stats = client.get("/stats").await.json();
+    assert_eq!((&stats["documents"], &stats["operations"]["writes"]["count"]), (&json!(1), &json!(1)));
+    assert_eq!(client.get("/sync").await.json()["collections"], json!([{"name": "users", "count": 1, "peers": []}]));
+    assert_eq!(client.get("/sync/why/users/a").await.json()["changes"], 1);
+    assert_problem(&client.get("/sync/why/users/b").await, 404, "/api/v1/sync/why/users/b");
+    let members = client.get("/mesh/peers").await.json();
+    assert_eq!(members["peers"][0]["peer_id"], status["peer_id"]);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn tickets_are_made_and_their_faults_named() {
+    let client = Client::new().await;
+    let invited = client.send("POST /mesh/invites", &[], r#"{"role":"reader","uses":2}"#).await;
+    assert_eq!(invited.status, 201);
+    let body = invited.json();
+    assert!(body["ticket"].as_str().unwrap().starts_with("aero1"), "{body}");
+    assert_eq!((&body["role"], &body["uses"]), (&json!("reader"), &json!(2)));
+    assert_eq!(client.send("POST /mesh/invites", &[], "").await.json()["role"], "writer");
+    let wrong = client.send("POST /mesh/invites", &[], r#"{"role":"king"}"#).await;
+    assert_eq!(assert_problem(&wrong, 422, "/api/v1/mesh/invites")["field"], "role");
+    let unknown = client.send("POST /mesh/invites", &[], r#"{"rol":"reader"}"#).await;
+    assert!(assert_problem(&unknown, 422, "/api/v1/mesh/invites")["detail"].as_str().unwrap().contains("role"));
+    let joined = client.send("POST /mesh/join", &[], r#"{"ticket":"aero1x"}"#).await;
+    assert!(joined.status.is_client_error(), "{:?}", joined.json());
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn too_many_requests_are_told_to_come_back_but_health_is_answered() {
+    let peer = Peer::start(PeerConfig::local()).await.unwrap();
+    let app = App::new(peer.clone(), Config::default(), 0);
+    let client = Client { peer, router: rest::router(app.clone()) };
+    let all = app.shared.permits.acquire_many(u32::try_from(GATEWAY_REQUESTS_MAX).unwrap()).await.unwrap();
+    let answer = client.get("/collections").await;
+    assert_problem(&answer, 503, "/api/v1/collections");
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(client.get("/health").await.status, 200);
+    drop(all);
+    assert_eq!(client.get("/collections").await.status, 200);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_request() {
+    async fn boom() {
+        panic!("on purpose");
+    }
+    let peer = Peer::start(PeerConfig::local()).await.unwrap();
+    let app = App::new(peer.clone(), Config::default(), 0);
+    let guarded = Router::new().route("/api/v1/boom", get(boom)).layer(from_fn_with_state(app.clone(), guard));
+    let client = Client { peer, router: guarded };
+    assert_problem(&client.get("/boom").await, 500, "/api/v1/boom");
+    assert_eq!(app.shared.permits.available_permits(), GATEWAY_REQUESTS_MAX);
+    client.peer.shutdown().await;
+}
