@@ -1,0 +1,10 @@
+//! Real peers as real processes on loopback: what users run.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod faults;
+mod harness;
+mod joining;
+mod profiles;
+mod programs;
+mod survival;

@@ -1,0 +1,75 @@
+//! The two programs as the README uses them.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Peer, client, wait};
+
+fn run(peer: &Peer, arguments: &[&str]) -> Output {
+    client().args(["--url", &peer.url]).args(arguments).output().unwrap()
+}
+
+fn ok(peer: &Peer, arguments: &[&str]) -> String {
+    let output = run(peer, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn data(peer: &Peer, id: &str) -> Value {
+    let printed: Value = serde_json::from_str(&ok(peer, &["document", "get", "notes", id])).unwrap();
+    printed.get("data").cloned().unwrap_or(printed)
+}
+
+#[test]
+fn the_quick_start_of_the_readme_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut a, mut b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));
+    let ticket = ok(&a, &["mesh", "invite"]);
+    ok(&b, &["mesh", "join", ticket.trim()]);
+    ok(&a, &["document", "put", "notes", "today", r#"{"wind": 4, "crew": ["Ada"]}"#]);
+    wait("it is on the other", || run(&b, &["document", "get", "notes", "today"]).status.success());
+    assert_eq!(data(&b, "today"), json!({"wind": 4, "crew": ["Ada"]}));
+    assert!(b.stop().success());
+    ok(&a, &["document", "put", "notes", "today", r#"{"wind": 7, "crew": ["Ada"]}"#]);
+    assert!(a.stop().success());
+    let b = b.restart();
+    ok(&b, &["document", "put", "notes", "today", r#"{"wind": 4, "crew": ["Ada", "Bo"]}"#]);
+    let a = a.restart();
+    let both = json!({"wind": 7, "crew": ["Ada", "Bo"]});
+    wait("both show both edits", || [&a, &b].iter().all(|peer| data(peer, "today") == both));
+    assert!(ok(&a, &["sync", "status"]).contains("notes"));
+}
+
+#[test]
+fn exit_codes_say_what_happened() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut peer = Peer::start(folder.path());
+    assert_eq!(run(&peer, &["document", "get", "notes", "nothing"]).status.code(), Some(3));
+    assert_eq!(run(&peer, &["document", "put", "notes"]).status.code(), Some(2));
+    assert_eq!(run(&peer, &["document", "put", "notes", "x", "{broken"]).status.code(), Some(1));
+    assert_eq!(run(&peer, &["status", "health"]).status.code(), Some(0));
+    peer.kill();
+    let output = run(&peer, &["status", "health"]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("aerolithsdb"), "{output:?}");
+}
+
+#[test]
+fn the_countries_arrive_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));
+    a.let_in(&b);
+    let lines = include_str!("../../examples/data/countries.ndjson").lines();
+    let countries: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    for country in &countries {
+        assert_eq!(a.post("/api/v1/collections/countries/documents", country).status, 201);
+    }
+    let arrived = crate::harness::wait_equal("countries", 252, &[&a, &b]);
+    for (mut country, (id, data)) in countries.into_iter().zip(arrived) {
+        assert_eq!(country["_id"].take(), json!(id));
+        country.as_object_mut().unwrap().remove("_id");
+        assert_eq!(country, data);
+    }
+}
