@@ -356,11 +356,12 @@ impl Node {
         })?;
         let may_write = me.role().allows(crate::access::Ability::Write);
         let left = self.store.space();
-        self.store.begin_space()?;
-        for record in members.records() {
-            self.store.put_member(&record)?;
+        let carry = joining.local == LocalDocuments::Carry && may_write;
+        let cursor = carry.then_some(CarryCursor { space: left, after: None });
+        if let Err(error) = self.store_membership(&members, &welcome.secret, cursor.as_ref()) {
+            self.store.turn_to_space(left)?;
+            return Err(error);
         }
-        self.store.put_fact("secret", &welcome.secret)?;
         self.members = members;
         self.secret = Secret::new(welcome.secret);
         self.ledger = Ledger::default();
@@ -371,9 +372,7 @@ impl Node {
         }
         self.addresses.forget_foreign();
         self.effects.push(Effect::Context(self.context()));
-        if joining.local == LocalDocuments::Carry && may_write {
-            let cursor = CarryCursor { space: left, after: None };
-            self.store.put_fact("carry", &Some(cursor.clone()))?;
+        if let Some(cursor) = cursor {
             let from = self.store.reader_of(left);
             self.carry = Some(Carry { from, cursor, carried: 0, next_at: now, reply: Some((joining.reply, by)) });
         } else {
@@ -381,6 +380,18 @@ impl Node {
         }
         self.greet(now, by);
         Ok(())
+    }
+
+    /// Stores what makes this peer a member of the joined mesh, in a space of its own. The last record decides:
+    /// a join that is cut off before it never was.
+    fn store_membership(&mut self, members: &Members, secret: &[u8; 32], carry: Option<&CarryCursor>) -> Result<()> {
+        self.store.begin_space()?;
+        for record in members.records() {
+            self.store.put_member(&record)?;
+        }
+        self.store.put_fact("secret", secret)?;
+        self.store.put_fact("carry", &carry.cloned())?;
+        self.store.keep_space()
     }
 
     fn joined(&mut self, reply: CommandId, by: PeerId, carried: u64) {

@@ -342,8 +342,8 @@ impl Store {
         self.apply(batch)
     }
 
-    /// Makes an empty space the current one, for joining another mesh. What the left mesh holds stays on
-    /// the disk.
+    /// Turns to an empty space, for joining another mesh. What the left mesh holds stays on the disk, and a
+    /// start finds it again until [`Store::keep_space`].
     ///
     /// # Errors
     /// [`Error::Invalid`] when there is no free space, [`Error::Io`] when the disk refuses.
@@ -351,11 +351,36 @@ impl Store {
         let Some(next) = self.space().checked_add(1) else {
             return Err(Error::invalid("this data directory has joined 254 meshes; use a new one"));
         };
-        self.flush()?;
+        // Of a join that was cut off.
+        let leftovers =
+            [(vec![next], vec![next + 1]), (key::meta(&format!("{next}/")), key::meta(&format!("{next}0")))];
         let mut batch = Batch::new();
-        batch.put(key::meta("format"), seal(&Format { incarnation: self.incarnation, space: next }));
+        for (from, to) in leftovers {
+            self.kv.scan(&from, &to, &mut |key, _| {
+                batch.delete(key.to_vec());
+                ControlFlow::Continue(())
+            })?;
+        }
         self.apply(batch)?;
-        self.space.store(next, Ordering::Release);
+        self.turn_to_space(next)
+    }
+
+    /// Makes the space to which [`Store::begin_space`] turned the one that a start finds.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn keep_space(&mut self) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(key::meta("format"), seal(&Format { incarnation: self.incarnation, space: self.space() }));
+        self.apply(batch)
+    }
+
+    /// Turns to another space for now, such as back to the one that was to be left.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn turn_to_space(&mut self, space: u8) -> Result<()> {
+        self.space.store(space, Ordering::Release);
         self.load_space()
     }
 

@@ -776,3 +776,22 @@ fn a_document_that_was_found_damaged_is_still_known_as_such_after_a_restart() {
     assert_eq!(world.sync_report(1).damaged, []);
     sums_are_right(&world, 1);
 }
+
+#[test]
+fn a_join_that_was_cut_off_never_was_and_can_be_made_again() {
+    let mut world = World::new(2);
+    world.put(1, "notes/mine", json!({"n": 1})).unwrap();
+    let mesh = world.peers[1].node.mesh();
+    let store = &mut world.peers[1].node.store;
+    store.begin_space().unwrap();
+    store.put_fact("secret", &[9u8; 32]).unwrap();
+    store.flush().unwrap();
+    world.restart(1);
+    assert_eq!(world.peers[1].node.mesh(), mesh);
+    assert_eq!(world.get(1, "notes/mine"), Some(json!({"n": 1})));
+    world.join(1, 0, Role::Writer);
+    assert_eq!(world.peers[1].node.context(), world.peers[0].node.context());
+    assert_eq!(world.get(0, "notes/mine"), Some(json!({"n": 1})));
+    world.restart(1);
+    assert_eq!(world.peers[1].node.context(), world.peers[0].node.context());
+}
