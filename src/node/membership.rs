@@ -45,6 +45,8 @@ pub(super) struct Joining {
     open: BTreeSet<String>,
     /// What was tried and how it ended.
     tried: Vec<String>,
+    /// Whether every try so far ended with a member that said no.
+    only_refusals: bool,
 }
 
 /// Documents on their way from the space of a left mesh.
@@ -297,7 +299,8 @@ impl Node {
         let open: BTreeSet<String> = ticket.addresses().iter().cloned().collect();
         let deadline = now.plus_ms(JOIN_MS);
         let addresses: Vec<String> = open.iter().cloned().collect();
-        self.joining = Some(Joining { ticket, local, reply: id, deadline, open, tried: Vec::new() });
+        self.joining =
+            Some(Joining { ticket, local, reply: id, deadline, open, tried: Vec::new(), only_refusals: true });
         let connected: Vec<PeerId> = self.neighbours.keys().copied().collect();
         for address in addresses {
             match connected.iter().find(|peer| is_of(&address, peer)) {
@@ -471,6 +474,7 @@ impl Node {
             && joining.open.remove(address)
         {
             joining.tried.push(format!("{address}: {why}"));
+            joining.only_refusals = false;
             self.give_up_joining(now);
         }
     }
@@ -479,10 +483,12 @@ impl Node {
     pub(super) fn give_up_joining(&mut self, now: Timestamp) {
         let over = |joining: &mut Joining| joining.open.is_empty() || joining.deadline <= now;
         let Some(joining) = self.joining.take_if(over) else { return };
+        let denied = joining.only_refusals && joining.open.is_empty();
         let mut tried = joining.tried;
         tried.extend(joining.open.into_iter().map(|address| format!("{address}: no answer")));
         let text = format!("no member let us in; tried {}", tried.join("; "));
-        self.effects.push(Effect::Reply(joining.reply, Err(Error::Unavailable(text))));
+        let error = if denied { Error::Denied(text) } else { Error::Unavailable(text) };
+        self.effects.push(Effect::Reply(joining.reply, Err(error)));
     }
 
     /// Ends the link to a peer.

@@ -78,7 +78,7 @@ pub struct MemberReport {
     pub since: Hlc,
     /// Who let it in; `None` for the founder.
     pub admitted_by: Option<PeerId>,
-    /// Whether it is connected to this peer now.
+    /// Whether it is connected to this peer now, or is this peer.
     pub connected: bool,
 }
 
@@ -178,7 +178,8 @@ impl Node {
             role: member.role(),
             since: member.since(),
             admitted_by: member.record().joined().map(|joined| joined.admission.body.admitted_by),
-            connected: self.neighbours.get(&member.peer()).is_some_and(Neighbour::is_admitted),
+            connected: member.peer() == self.peer_id()
+                || self.neighbours.get(&member.peer()).is_some_and(Neighbour::is_admitted),
         };
         self.members.iter().map(report).collect()
     }

@@ -72,7 +72,7 @@ impl Mesh {
     /// `Invalid` for a text that is no ticket, `Denied` when it has expired, `Conflict` when this peer shares
     /// a mesh with others, `Unavailable` with everything that was tried when no member let us in.
     pub async fn join(&self, ticket: &str, local: LocalDocuments) -> Result<Joined> {
-        let ticket = Box::new(Ticket::parse(ticket)?);
+        let ticket = Box::new(Ticket::parse(ticket.trim())?);
         let Reply::Joined { mesh, by, carried } = self.peer.command(Command::Join { ticket, local }).await? else {
             unreachable!("{ANSWERED}")
         };

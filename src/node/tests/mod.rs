@@ -487,7 +487,7 @@ fn tickets_that_do_not_let_in_say_why() {
     let once = world.ticket(0, Role::Writer, 1, 60_000).unwrap();
     world.redeem(1, once.clone(), LocalDocuments::Leave).unwrap();
     let used = world.redeem(2, once, LocalDocuments::Leave).unwrap_err();
-    assert!(matches!(&used, Error::Unavailable(why) if why.contains("used up")), "{used}");
+    assert!(matches!(&used, Error::Denied(why) if why.contains("used up")), "{used}");
     let short = world.ticket(0, Role::Writer, 1, 1_000).unwrap();
     world.run(2_000);
     let expired = world.redeem(2, short, LocalDocuments::Leave).unwrap_err();
