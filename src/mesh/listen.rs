@@ -13,7 +13,7 @@ use super::address::root;
 use crate::{Error, Result};
 
 /// How long QUIC may keep its socket after everything is closed.
-const FREE: Duration = Duration::from_secs(2);
+const FREE: Duration = Duration::from_secs(10);
 /// How often it is looked whether it does.
 const FREE_CHECK: Duration = Duration::from_millis(10);
 
