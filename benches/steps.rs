@@ -10,6 +10,7 @@ use aerolithsdb::document::{Change, Document, Envelope, Object};
 use aerolithsdb::identity::Keypair;
 use aerolithsdb::kv::{self, Batch, Durability, Kv, MemoryKv, StorageConfig};
 use aerolithsdb::node::{self, Command, Condition, Input, Node};
+use aerolithsdb::store::Loss;
 use aerolithsdb::sync::frame;
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ fn node(kv: Arc<dyn Kv>) -> Node {
         keypair: Keypair::from_seed([1; 32]),
         seed: [1; 32],
         mesh_name: "bench".into(),
-        flush_may_be_lost: false,
+        loss: Loss::Nothing,
         fresh: true,
         seeds: Vec::new(),
     };

@@ -35,6 +35,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -128,16 +129,18 @@ impl FaultyDisk {
         state.faults = Faults::default();
     }
 
+    /// Journal records that are there.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.state().records().len()
+    }
+
     /// Flips one bit of a journal record: of the `index`-th of all that are there, oldest first, as `index` modulo
     /// their number. Says which segment it was in; `None` when there is no record.
     pub fn rot_record(&self, index: usize) -> Option<u64> {
         let mut state = self.state();
+        let ranges = state.records();
         let State { files, rng, .. } = &mut *state;
-        let ranges = files.iter().flat_map(|(number, file)| {
-            let ranges = record_ranges(*number, &file.bytes);
-            ranges.into_iter().map(move |range| (*number, range))
-        });
-        let ranges: Vec<_> = ranges.collect();
         let (segment, range) = ranges.get(index.checked_rem(ranges.len())?)?.clone();
         let bytes = &mut files.get_mut(&segment)?.bytes[range];
         bytes[rng.below(bytes.len())] ^= 1 << rng.below(8);
@@ -228,6 +231,14 @@ struct Table {
 }
 
 impl State {
+    /// Where the journal's records are, oldest first.
+    fn records(&self) -> Vec<(u64, Range<usize>)> {
+        let of = |(number, file): (&u64, &SimulatedFile)| {
+            record_ranges(*number, &file.bytes).into_iter().map(move |range| (*number, range)).collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of).collect()
+    }
+
     fn fate(&mut self, kind: Kind) -> Fate {
         self.operations += 1;
         self.writes += u64::from(kind == Kind::Write);

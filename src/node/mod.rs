@@ -47,7 +47,7 @@ use crate::base::{Clock, Incarnation, MeshId, PeerId, Timestamp};
 use crate::identity::Keypair;
 use crate::kv::Kv;
 use crate::limits::CLOCK_DRIFT_MAX_MS;
-use crate::store::{Reader, Store};
+use crate::store::{Loss, Reader, Store};
 use crate::sync::gossip::Secret;
 use crate::sync::{Ledger, Message};
 use crate::{Error, Result};
@@ -61,9 +61,8 @@ pub struct Config {
     pub seed: [u8; 32],
     /// The name of the mesh that it founds when its store is new.
     pub mesh_name: String,
-    /// Whether writes that were announced may be missing: flushes were not waited for, or the journal is
-    /// damaged. The store then starts with a new actor, so that no sequence number is used twice.
-    pub flush_may_be_lost: bool,
+    /// What of the writes before may be missing: flushes were not waited for, or the journal is damaged.
+    pub loss: Loss,
     /// Whether the storage was made just now, so that a mesh may be founded in it.
     pub fresh: bool,
     /// Multiaddrs to dial at the start and whenever nobody is connected there.
@@ -114,7 +113,7 @@ impl Node {
         let mut rng = StdRng::from_seed(config.seed);
         let mut incarnation = [0; 8];
         rng.fill_bytes(&mut incarnation);
-        let mut store = Store::open(kv, Incarnation(incarnation), config.flush_may_be_lost)?;
+        let mut store = Store::open(kv, Incarnation(incarnation), config.loss)?;
         let mut clock = Clock::new(store.latest()?, CLOCK_DRIFT_MAX_MS);
         if store.members()?.is_empty() {
             if !config.fresh {

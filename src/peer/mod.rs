@@ -38,7 +38,7 @@ use crate::base::{CollectionName, PeerId};
 use crate::identity::Keypair;
 use crate::kv::{self, Durability, Kv, MemoryKv, StorageConfig};
 use crate::node::{self, Command, Event, Node, PeerReport, Reply};
-use crate::store::{self, Reader};
+use crate::store::{self, Loss, Reader};
 use crate::{Error, Result};
 
 /// Events that a slow watcher may lag behind before it loses some.
@@ -169,13 +169,13 @@ impl Peer {
     pub async fn start(config: PeerConfig) -> Result<Self> {
         let storage = config.clone();
         let opened = tokio::task::spawn_blocking(move || open_storage(&storage));
-        let Storage { kv, keypair, fresh, damaged } =
+        let Storage { kv, keypair, fresh, loss } =
             opened.await.map_err(|error| Error::Io(format!("opening the storage: {error}")))??;
         let node_config = node::Config {
             keypair: keypair.clone(),
             seed: fresh_seed()?,
             mesh_name: config.mesh_name,
-            flush_may_be_lost: damaged || config.data_dir.is_some() && config.durability == Durability::Buffered,
+            loss,
             fresh,
             seeds: config.network.seeds,
         };
@@ -308,14 +308,14 @@ struct Storage {
     keypair: Keypair,
     /// Whether it was made just now.
     fresh: bool,
-    /// Whether some of the journal is lost.
-    damaged: bool,
+    /// What of the writes before may be missing.
+    loss: Loss,
 }
 
 fn open_storage(config: &PeerConfig) -> Result<Storage> {
     let Some(directory) = &config.data_dir else {
         let keypair = Keypair::from_seed(fresh_seed()?);
-        return Ok(Storage { kv: Arc::new(MemoryKv::new()), keypair, fresh: true, damaged: false });
+        return Ok(Storage { kv: Arc::new(MemoryKv::new()), keypair, fresh: true, loss: Loss::Nothing });
     };
     let key_file = directory.join("identity.key");
     let storage = StorageConfig { cache_bytes: config.cache_bytes, durability: config.durability };
@@ -333,7 +333,17 @@ fn open_storage(config: &PeerConfig) -> Result<Storage> {
         )));
     }
     let keypair = Keypair::load_or_create(&key_file, fresh_seed()?)?;
-    Ok(Storage { kv: Arc::new(kv), keypair, fresh, damaged: !damages.is_empty() })
+    Ok(Storage { kv: Arc::new(kv), keypair, fresh, loss: loss(config.durability, &damages) })
+}
+
+/// A torn tail was never announced when flushes are waited for, but rot at the very end looks the same.
+fn loss(durability: Durability, damages: &[kv::Damage]) -> Loss {
+    let of = |damage: &kv::Damage| match damage {
+        kv::Damage::TornTail { .. } => Loss::Tail,
+        kv::Damage::LostRecords { .. } | kv::Damage::LostSegment { .. } => Loss::Records,
+    };
+    let unwaited = if durability == Durability::Buffered { Loss::Tail } else { Loss::Nothing };
+    damages.iter().map(of).fold(unwaited, Loss::max)
 }
 
 fn is_empty(kv: &dyn Kv) -> Result<bool> {

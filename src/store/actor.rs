@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use super::Store;
 use super::key::{self, Space, Tag};
 use super::record::{Actor, seal, unseal};
 use crate::base::{ActorId, DecodeError, Incarnation, PeerId};
@@ -54,27 +55,24 @@ impl Actors {
         self.by_id.get(actor).copied()
     }
 
-    /// The actor's number; a new one is written with `batch`.
-    pub(super) fn number_or_insert(
-        &mut self,
-        space: Space,
-        author: PeerId,
-        incarnation: Incarnation,
-        batch: &mut Batch,
-    ) -> u32 {
-        let actor = Actor::new(author, incarnation);
-        if let Some(number) = self.number(&actor.actor) {
-            return number;
-        }
-        let number = self.insert(actor.clone());
-        batch.put(key::actor(space, number), seal(&actor));
-        number
-    }
-
     fn insert(&mut self, actor: Actor) -> u32 {
         let number = u32::try_from(self.by_number.len()).expect("fewer than 2^32 stores have ever written here");
         self.by_id.insert(actor.actor, number);
         self.by_number.push(actor);
         number
+    }
+}
+
+impl Store {
+    /// The number of an actor; a new one is stored before anything rests on it.
+    pub(super) fn number_actor(&mut self, author: PeerId, incarnation: Incarnation) -> Result<u32> {
+        let actor = Actor::new(author, incarnation);
+        if let Some(number) = self.actors.number(&actor.actor) {
+            return Ok(number);
+        }
+        let mut batch = Batch::new();
+        batch.put(key::actor(self.space(), self.actors.by_number.len() as u32), seal(&actor));
+        self.apply_twice(batch)?;
+        Ok(self.actors.insert(actor))
     }
 }

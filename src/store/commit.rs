@@ -265,7 +265,7 @@ impl Store {
         };
         for granted in changes {
             let (author, change) = (granted.envelope.author(), granted.change());
-            let actor = self.actors.number_or_insert(space, author.peer, author.incarnation, &mut batch);
+            let actor = self.number_actor(author.peer, author.incarnation)?;
             match record.vector.binary_search_by_key(&actor, |entry| entry.0) {
                 Ok(index) => record.vector[index].1 = change.seq(),
                 Err(index) => record.vector.insert(index, (actor, change.seq())),
@@ -286,11 +286,15 @@ impl Store {
         batch.put(key::document(space, key), seal(&record));
         let entry = FeedEntry { document: key.clone(), deleted: record.deleted };
         batch.put(key::numbered(space, Tag::Feed, self.next_position), seal(&entry));
-        self.write_summary(key, before, &record, &mut batch)?;
         if self.damaged.contains(key) {
             batch.delete(key::damaged(space, key));
         }
-        self.apply(batch)?;
+        let written = self.write_summary(key, before, &record, &mut batch).and_then(|()| self.apply(batch));
+        if let Err(error) = written {
+            // The counts in memory are ahead of the disk now.
+            self.stale.insert(key.collection.clone());
+            return Err(error);
+        }
         self.next_position += 1;
         self.damaged.remove(key);
         Ok(record)

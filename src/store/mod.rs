@@ -36,7 +36,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use bytes::Bytes;
 use lru::LruCache;
 
 use self::actor::Actors;
@@ -59,6 +58,17 @@ struct Holding {
     summary: Summary,
 }
 
+/// What of the writes before may be missing when a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// Nothing.
+    Nothing,
+    /// The last ones, some of which may have been announced to other peers.
+    Tail,
+    /// Any, with later ones in place that count on them.
+    Records,
+}
+
 /// The writer.
 pub struct Store {
     kv: Arc<dyn Kv>,
@@ -70,6 +80,8 @@ pub struct Store {
     /// Documents whose record or log was found damaged: what arrives for them builds them anew. Each has a
     /// mark on the disk, written with the summary that leaves it out.
     damaged: BTreeSet<DocumentKey>,
+    /// Collections to be counted again before the next flush.
+    stale: BTreeSet<CollectionName>,
     letters: Letters,
     open: LruCache<DocumentKey, Document>,
     /// The position of the next feed entry, which also numbers new documents.
@@ -88,24 +100,19 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the store in `kv`. A new one takes `fresh` as its incarnation; so does one whose last flush
-    /// may not have reached the disk (`renew`), because it may have announced changes that it then lost.
+    /// Opens the store in `kv`. A new one takes `fresh` as its incarnation; so does one that may have lost
+    /// changes which it had announced, so that their sequence numbers are not used twice. When any record may
+    /// be lost, the summaries, which would go on telling other peers that it is here, are counted again.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for another format, [`Error::Io`] when the disk cannot be read or written.
-    pub fn open(kv: Arc<dyn Kv>, fresh: Incarnation, renew: bool) -> Result<Self> {
+    pub fn open(kv: Arc<dyn Kv>, fresh: Incarnation, loss: Loss) -> Result<Self> {
         let stored: Option<Format> = read(&*kv, &key::meta("format"))?;
         let format = match stored {
-            Some(format) if !renew => format,
+            Some(format) if loss == Loss::Nothing => format,
             Some(format) => Format { incarnation: fresh, ..format },
             None => Format { incarnation: fresh, space: 1 },
         };
-        if stored != Some(format) {
-            let mut batch = Batch::new();
-            batch.put(key::meta("format"), seal(&format));
-            kv.apply(batch)?;
-            kv.flush()?;
-        }
         let space = Arc::new(AtomicU8::new(format.space));
         let mut store = Self {
             reader: Reader::new(kv.clone(), space.clone()),
@@ -115,12 +122,20 @@ impl Store {
             actors: Actors::default(),
             holdings: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            stale: BTreeSet::new(),
             letters: Letters::default(),
             open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
             next_position: 0,
             unflushed: false,
         };
+        if stored != Some(format) {
+            store.put_format()?;
+        }
         store.load_space()?;
+        if loss == Loss::Records {
+            store.stale.extend(store.holdings.keys().cloned());
+        }
+        store.flush()?;
         Ok(store)
     }
 
@@ -152,6 +167,7 @@ impl Store {
     /// # Errors
     /// When the disk refuses; writes are then refused until the store is opened again.
     pub fn flush(&mut self) -> Result<()> {
+        self.recount_stale();
         if self.unflushed {
             self.kv.flush()?;
             self.unflushed = false;
@@ -192,27 +208,41 @@ impl Store {
         self.holdings.get(collection).map(|holding| holding.summary.cuts(from, to, parts_max)).unwrap_or_default()
     }
 
-    /// The items in a range, at most `limit`: each document's id and record, deleted ones included and
-    /// damaged ones left out. The second part is where it stopped, when it did.
+    /// The items in a range, at most `limit`: each document's id and its record without the view, deleted ones
+    /// included and damaged ones left out. The second part is where it stopped, when it did.
     ///
     /// # Errors
     /// [`Error::Io`] when the disk cannot be read.
     pub fn items(&self, collection: &CollectionName, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Items> {
-        let (start, end) = key::documents(self.space(), collection, from, to);
         let (mut items, mut stopped) = (Vec::new(), None);
-        self.kv.scan(&start, &end, &mut |key, value| {
-            let Some(id) = key::document_id(key) else { return ControlFlow::Continue(()) };
+        self.visit(collection, from, to, &mut |id, record, _| {
             if items.len() == limit {
                 stopped = Some(id.as_str().as_bytes().to_vec());
                 return ControlFlow::Break(());
             }
-            match Record::open(&Bytes::copy_from_slice(value)) {
-                Ok(record) if !self.is_damaged(collection, &id) => items.push((id, record)),
-                Ok(_) | Err(_) => {}
-            }
+            items.push((id, record));
             ControlFlow::Continue(())
         })?;
         Ok((items, stopped))
+    }
+
+    /// Visits the items in a range one by one, with the bytes of each view, until `visit` breaks.
+    fn visit(
+        &self,
+        collection: &CollectionName,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(DocumentId, Record, usize) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (start, end) = key::documents(self.space(), collection, from, to);
+        self.kv.scan(&start, &end, &mut |key, value| {
+            let Some(id) = key::document_id(key) else { return ControlFlow::Continue(()) };
+            match Record::open_bare(value) {
+                Ok((record, view_bytes)) if !self.is_damaged(collection, &id) => visit(id, record, view_bytes),
+                Ok(_) | Err(_) => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(())
     }
 
     /// The record of a document, deleted or not. Finding it damaged is remembered for its repair.
@@ -272,7 +302,7 @@ impl Store {
     pub fn put_member(&mut self, record: &MemberRecord) -> Result<()> {
         let mut batch = Batch::new();
         batch.put(key::named(self.space(), Tag::Member, record.grant_id().as_bytes()), seal(record));
-        self.apply(batch)
+        self.apply_twice(batch)
     }
 
     /// A store-wide fact of the current mesh, such as its secret.
@@ -290,7 +320,7 @@ impl Store {
     pub fn put_fact<T: Encode>(&mut self, name: &str, value: &T) -> Result<()> {
         let mut batch = Batch::new();
         batch.put(self.fact_key(name), seal(value));
-        self.apply(batch)
+        self.apply_twice(batch)
     }
 
     /// Addresses at which peers were reached before.
@@ -349,9 +379,13 @@ impl Store {
     /// # Errors
     /// When the disk refuses.
     pub fn keep_space(&mut self) -> Result<()> {
+        self.put_format()
+    }
+
+    fn put_format(&mut self) -> Result<()> {
         let mut batch = Batch::new();
         batch.put(key::meta("format"), seal(&Format { incarnation: self.incarnation, space: self.space() }));
-        self.apply(batch)
+        self.apply_twice(batch)
     }
 
     /// Turns to another space for now, such as back to the one that was to be left.
@@ -398,16 +432,19 @@ impl Store {
         self.damaged = self.load_damaged()?;
         self.actors = Actors::load(&*self.kv, self.space())?;
         self.holdings.clear();
+        self.stale.clear();
         for (name, counts) in self.reader.collections()? {
             let readable = self.reader.collection(&name).is_ok();
-            match self.load_summary(&name, counts.total)?.filter(|_| readable) {
-                Some(summary) => _ = self.holdings.insert(name, Holding { counts, summary }),
-                None => {
-                    tracing::warn!(collection = %name, "the range summary is damaged on the disk; counting it again");
-                    self.recount_holding(&name, Batch::new())?;
-                }
+            let summary = self.load_summary(&name, counts.total)?.filter(|_| readable);
+            if summary.is_none() {
+                tracing::warn!(collection = %name, "the range summary is damaged on the disk; counting it again");
+                self.stale.insert(name.clone());
             }
+            self.holdings.insert(name, Holding { counts, summary: summary.unwrap_or_default() });
         }
+        // Whether the last count was made without them is not known: the power may have gone between the two.
+        let damaged = self.damaged.iter().map(|document| document.collection.clone());
+        self.stale.extend(damaged.filter(|name| self.holdings.contains_key(name)).collect::<Vec<_>>());
         self.next_position = next_number(&*self.kv, self.space(), Tag::Feed)?;
         self.letters = Letters::load(&*self.kv, self.space())?;
         Ok(())
@@ -431,9 +468,12 @@ impl Store {
 
     /// Sums up the items in a range one by one.
     fn recount(&self, collection: &CollectionName, from: &[u8], to: Option<&[u8]>) -> Result<Total> {
-        let (items, _) = self.items(collection, from, to, usize::MAX)?;
-        let sum = |(id, record): &(DocumentId, Record)| Total::of_item(Sum::of_item(id.as_str(), &record.heads));
-        Ok(items.iter().fold(Total::default(), |total, item| total.plus(sum(item))))
+        let mut total = Total::default();
+        self.visit(collection, from, to, &mut |id, record, _| {
+            total = total.plus(Total::of_item(Sum::of_item(id.as_str(), &record.heads)));
+            ControlFlow::Continue(())
+        })?;
+        Ok(total)
     }
 
     fn is_damaged(&self, collection: &CollectionName, id: &DocumentId) -> bool {
@@ -463,6 +503,13 @@ impl Store {
         self.kv.apply(batch)?;
         self.unflushed = true;
         Ok(())
+    }
+
+    /// Applies what nothing can be derived from or fetched again without, such as who is a member, as two
+    /// records of the journal: one that rots is not missed.
+    fn apply_twice(&mut self, batch: Batch) -> Result<()> {
+        self.apply(batch.clone())?;
+        self.apply(batch)
     }
 
     fn load_all<T: Decode>(&self, tag: Tag, keep: impl Fn(&T) -> bool) -> Result<Vec<T>> {

@@ -145,6 +145,20 @@ impl Record {
     /// # Errors
     /// When it is damaged or of another version.
     pub(super) fn open(sealed: &Bytes) -> Result<Self, DecodeError> {
+        let (record, view) = Self::read(sealed)?;
+        Ok(Self { view: sealed.slice_ref(view), ..record })
+    }
+
+    /// Reads a sealed record but for its view, of which it says how many bytes it has.
+    ///
+    /// # Errors
+    /// As [`Record::open`].
+    pub(super) fn open_bare(sealed: &[u8]) -> Result<(Self, usize), DecodeError> {
+        let (record, view) = Self::read(sealed)?;
+        Ok((record, view.len()))
+    }
+
+    fn read(sealed: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
         let mut reader = Reader::new(unsealed(sealed)?);
         let reader = &mut reader;
         let record = Self {
@@ -156,10 +170,11 @@ impl Record {
             heads: reader.list("heads", usize::MAX, Reader::value)?,
             vector: reader.list("vector", usize::MAX, |r| Ok((r.int()?, r.varint()?)))?,
             loose_changes: reader.varint()?,
-            view: sealed.slice_ref(reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?),
+            view: Bytes::new(),
         };
+        let view = reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?;
         match reader.remaining() {
-            0 => Ok(record),
+            0 => Ok((record, view)),
             left => Err(DecodeError::Trailing(left)),
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! A damaged document is taken out of its collection's summary, so that to other peers it is one that is
 //! missing here: reconciliation brings it back, and nothing else is needed for its repair. The mark is kept
-//! on the disk until a write heals the document.
+//! on the disk until a write heals the document. The count waits for the next flush, so that many damaged
+//! documents cost one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, ControlFlow};
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
@@ -13,9 +15,9 @@ use super::key::{self, Tag};
 use super::record::seal;
 use super::summary::{Sum, Total};
 use super::{Holding, Store};
+use crate::Result;
 use crate::base::{CollectionName, DocumentKey};
 use crate::kv::Batch;
-use crate::{Error, Result};
 
 impl Store {
     /// Takes note that a document is damaged, and takes it out of the collection's summary: to other peers
@@ -27,10 +29,11 @@ impl Store {
         }
         tracing::warn!(%document, "damaged on the disk; it will be fetched again from peers that have it");
         self.open.pop(document);
+        self.stale.insert(document.collection.clone());
         let mut batch = Batch::new();
         batch.put(key::damaged(self.space(), document), Bytes::new());
-        if let Err(error) = self.recount_holding(&document.collection, batch) {
-            tracing::error!(collection = %document.collection, %error, "the range summary could not be counted again");
+        if let Err(error) = self.apply(batch) {
+            tracing::error!(%document, %error, "the mark of a damaged document could not be written");
         }
     }
 
@@ -50,43 +53,47 @@ impl Store {
         Ok(damaged)
     }
 
-    /// Counts a collection and its summary again from its readable documents, and writes both with `batch`.
-    pub(super) fn recount_holding(&mut self, name: &CollectionName, batch: Batch) -> Result<()> {
-        let mut holding = Holding::default();
-        let mut counted: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
-        let mut after = Vec::new();
-        loop {
-            let (items, stopped) = self.items(name, &after, None, 1_000)?;
-            for (id, record) in items {
-                let sum = Sum::of_item(id.as_str(), &record.heads);
-                holding.counts.documents += u64::from(!record.deleted);
-                holding.counts.bytes += record.view.len() as u64;
-                holding.summary.update(id.as_str().as_bytes(), None, sum, |from, to| {
-                    let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
-                    let range = counted.range::<[u8], _>((Bound::Included(from), upper));
-                    let total = range.fold(Total::default(), |total, (_, sum)| total.plus(Total::of_item(*sum)));
-                    Ok::<_, Error>(total)
-                })?;
-                counted.insert(id.as_str().into(), sum);
-            }
-            match stopped {
-                Some(next) => after = next,
-                None => break,
+    /// Counts the collections again whose counts are not to be trusted, once for all that was found in them.
+    pub(super) fn recount_stale(&mut self) {
+        for name in std::mem::take(&mut self.stale) {
+            if let Err(error) = self.recount_holding(&name) {
+                tracing::error!(collection = %name, %error, "the range summary could not be counted again");
+                self.stale.insert(name);
             }
         }
-        holding.counts.total = holding.summary.total();
-        self.replace_holding(name, holding, batch)
     }
 
-    fn replace_holding(&mut self, name: &CollectionName, holding: Holding, mut batch: Batch) -> Result<()> {
-        let (from, to) = key::summaries(self.space(), name);
-        self.kv.scan(&from, &to, &mut |key, _| {
-            batch.delete(key.to_vec());
+    /// Counts a collection and its summary again from its readable documents, and writes both.
+    fn recount_holding(&mut self, name: &CollectionName) -> Result<()> {
+        let mut holding = Holding::default();
+        self.visit(name, b"", None, &mut |id, record, view_bytes| {
+            let sum = Sum::of_item(id.as_str(), &record.heads);
+            holding.counts.documents += u64::from(!record.deleted);
+            holding.counts.bytes += view_bytes as u64;
+            // Ids ascend, so nothing that was counted lies behind one that is new.
+            let behind = |_: &[u8], _: Option<&[u8]>| Ok::<_, Infallible>(Total::default());
+            let Ok(_) = holding.summary.update(id.as_str().as_bytes(), None, sum, behind);
             ControlFlow::Continue(())
         })?;
-        for (level, boundary, node) in holding.summary.nodes() {
-            batch.put(key::summary(self.space(), name, level, boundary), seal(&node));
-        }
+        holding.counts.total = holding.summary.total();
+        self.replace_holding(name, holding)
+    }
+
+    /// Writes what differs from what is stored.
+    fn replace_holding(&mut self, name: &CollectionName, holding: Holding) -> Result<()> {
+        let mut batch = Batch::new();
+        let sealed = |(level, boundary, node)| (key::summary(self.space(), name, level, boundary), seal(&node));
+        let mut nodes: BTreeMap<Vec<u8>, Bytes> = holding.summary.nodes().map(sealed).collect();
+        let (from, to) = key::summaries(self.space(), name);
+        self.kv.scan(&from, &to, &mut |key, value| {
+            match nodes.get(key) {
+                Some(node) if node == value => _ = nodes.remove(key),
+                Some(_) => {}
+                None => batch.delete(key.to_vec()),
+            }
+            ControlFlow::Continue(())
+        })?;
+        nodes.into_iter().for_each(|(key, node)| batch.put(key, node));
         batch.put(key::named(self.space(), Tag::Collection, name.as_str().as_bytes()), seal(&holding.counts));
         self.holdings.insert(name.clone(), holding);
         self.apply(batch)

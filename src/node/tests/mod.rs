@@ -13,7 +13,7 @@ use crate::access::{Role, Terms, Ticket};
 use crate::base::{DocumentKey, Encode};
 use crate::document::Object;
 use crate::kv::MemoryKv;
-use crate::store::Reason;
+use crate::store::{Loss, Reason};
 
 /// Milliseconds that a message takes.
 const LATENCY_MS: u64 = 5;
@@ -363,7 +363,7 @@ fn open(number: u8, kv: Arc<MemoryKv>, now: Timestamp) -> Node {
         keypair: Keypair::from_seed([number + 1; 32]),
         seed: [number + 1; 32],
         mesh_name: format!("mesh {number}"),
-        flush_may_be_lost: false,
+        loss: Loss::Nothing,
         fresh: true,
         seeds: Vec::new(),
     };

@@ -12,31 +12,39 @@ use super::{key, object};
 use crate::base::Timestamp;
 use crate::identity::Keypair;
 use crate::kv::faulty::{Faults, FaultyDisk};
-use crate::kv::{Checkpoints, Durability, JournalConfig, Journaled};
+use crate::kv::{Checkpoints, Damage, Durability, JournalConfig, Journaled, Kv};
 use crate::node::{Command, Condition, Config, Effect, Input, Node, Reply};
+use crate::store::Loss;
 use crate::{Error, Result};
 
 /// Power losses that are tried.
 const STATES: u64 = 200;
 
-fn open(disk: &FaultyDisk, seed: u8) -> Result<Node> {
+/// The disk's store, and whether records of the journal were found lost.
+fn storage(disk: &FaultyDisk, seed: u8, segment_bytes: usize) -> Result<(Arc<dyn Kv>, Loss)> {
     let journal = JournalConfig {
         durability: Durability::Durable,
         checkpoints: Checkpoints::Inline,
-        // Small, so that tables are moved often.
-        segment_bytes: 16 << 10,
+        segment_bytes,
         salt: u32::from(seed),
     };
-    let (kv, _) = Journaled::open(disk.table(), disk.medium(), journal)?;
+    let (kv, damages) = Journaled::open(disk.table(), disk.medium(), journal)?;
+    let rotten = damages.iter().any(|damage| !matches!(damage, Damage::TornTail { .. }));
+    Ok((Arc::new(kv), if rotten { Loss::Records } else { Loss::Nothing }))
+}
+
+fn open(disk: &FaultyDisk, seed: u8) -> Result<Node> {
+    // Small segments, so that tables are moved often.
+    let (kv, loss) = storage(disk, seed, 16 << 10)?;
     let config = Config {
         keypair: Keypair::from_seed([1; 32]),
         seed: [seed; 32],
         mesh_name: "power".into(),
-        flush_may_be_lost: false,
-        fresh: true,
+        loss,
+        fresh: seed == 0,
         seeds: Vec::new(),
     };
-    Node::open(config, Arc::new(kv), Timestamp(1_700_000_000_000))
+    Node::open(config, kv, Timestamp(1_700_000_000_000))
 }
 
 fn replies(node: &mut Node, inputs: Vec<Input>) -> Vec<Result<Reply>> {
@@ -100,6 +108,49 @@ fn two_hundred_power_losses_lose_nothing_acknowledged() {
         let mut node = open(&disk, 3).unwrap();
         check(&mut node, &mut expected, seed);
     }
+}
+
+#[test]
+fn a_record_of_the_journal_that_rots_is_not_said_to_be_here() {
+    let mut lost = 0;
+    for seed in 0..STATES {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let disk = FaultyDisk::new(seed);
+        write(&mut open(&disk, 0).unwrap(), &mut rng, &mut BTreeMap::new());
+        disk.rot_any_record().expect("the journal is not empty");
+        let (_, loss) = storage(&disk, 1, 16 << 10).unwrap();
+        lost += u64::from(loss == Loss::Records);
+        let node = open(&disk, 1).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let name = "docs".parse().unwrap();
+        assert_eq!(node.store.total(&name), node.store.recount_for_test(&name), "seed {seed}");
+        let summed = node.store.range(&name, b"", Some(b"\xff")).unwrap();
+        assert_eq!(node.store.total(&name), summed, "seed {seed}");
+    }
+    assert!(lost > STATES / 2, "{lost}");
+}
+
+#[test]
+fn whichever_record_rots_a_peer_stays_in_the_mesh_that_it_joined() {
+    let record = |at: usize| {
+        let disk = FaultyDisk::new(at as u64);
+        let joined = {
+            let mut node = open(&disk, 0).unwrap();
+            let members = node.store.members().unwrap();
+            node.store.begin_space().unwrap();
+            members.iter().for_each(|member| node.store.put_member(member).unwrap());
+            node.store.put_fact("secret", &[7u8; 32]).unwrap();
+            node.store.keep_space().unwrap();
+            let put = Command::Put { document: key("docs/a"), body: object(json!({})), condition: Condition::Any };
+            replies(&mut node, vec![Input::Command(1, put)]);
+            node.store.space()
+        };
+        let records = disk.records();
+        disk.rot_record(at);
+        let node = open(&disk, 1).unwrap_or_else(|error| panic!("record {at}: {error}"));
+        assert_eq!((node.store.space(), node.context().secret.to_bytes()), (joined, [7; 32]), "record {at}");
+        at + 1 < records
+    };
+    assert!((0..).take_while(|at| record(*at)).count() >= 10);
 }
 
 fn check(node: &mut Node, expected: &mut BTreeMap<String, (Option<u64>, Vec<Option<u64>>)>, seed: u64) {
