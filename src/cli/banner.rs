@@ -69,6 +69,7 @@ mod tests {
             members: 2,
             neighbours: Vec::new(),
             counters: Counters::default(),
+            open_documents: crate::kv::CacheUse::default(),
             letters: 0,
             position: 0,
         };

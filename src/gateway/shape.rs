@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::rfc3339::Rfc3339;
 use crate::access::Role;
 use crate::base::{CollectionName, DocumentId, MeshId, PeerId, Timestamp};
+use crate::kv::CacheUse;
 use crate::node::{MemberReport, NeighbourReport};
 use crate::peer::{Document, Latency, Listing};
 use crate::store;
@@ -261,6 +262,7 @@ pub(super) struct Stats {
     pub(super) collections: usize,
     pub(super) changes: Changes,
     pub(super) disk_bytes: u64,
+    pub(super) caches: Caches,
     pub(super) operations: Operations,
     pub(super) peers: Peers,
     pub(super) traffic: Traffic,
@@ -276,6 +278,31 @@ pub(super) struct Changes {
     pub(super) received: u64,
     pub(super) known_already: u64,
     pub(super) dropped: u64,
+}
+
+/// How the caches do.
+#[derive(Debug, Serialize)]
+pub(super) struct Caches {
+    /// Leaves of the table on the disk.
+    pub(super) table: Cache,
+    /// Documents that are open for editing and merging.
+    pub(super) open_documents: Cache,
+}
+
+/// How one cache does.
+#[derive(Debug, Serialize)]
+pub(super) struct Cache {
+    hits: u64,
+    misses: u64,
+    /// From 0 to 1; `null` before the first look.
+    hit_rate: Option<f64>,
+}
+
+impl From<CacheUse> for Cache {
+    fn from(CacheUse { hits, misses }: CacheUse) -> Self {
+        let looks = hits + misses;
+        Self { hits, misses, hit_rate: (looks > 0).then(|| hits as f64 / looks as f64) }
+    }
 }
 
 /// Counts and latencies of calls.

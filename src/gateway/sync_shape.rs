@@ -6,9 +6,8 @@ use serde::Serialize;
 
 use super::rfc3339::Rfc3339;
 use super::shape;
-use crate::base::{DocumentKey, PeerId};
-use crate::node::{CollectionReport, SyncReport, WhyReport};
-use crate::sync::Standing;
+use crate::base::DocumentKey;
+use crate::node::{CollectionReport, StandingReport, SyncReport, WhyReport};
 
 /// How everything stands.
 #[derive(Debug, Serialize)]
@@ -44,7 +43,7 @@ struct Peer {
     as_of: Option<Rfc3339>,
     /// When both were last found equal.
     equal_at: Option<Rfc3339>,
-    /// Whether anything changed on this peer since, in any collection.
+    /// Whether the collection changed on this peer since.
     changed_here_since: bool,
     /// Documents of which the peer has something that is not here yet.
     to_receive: u64,
@@ -52,8 +51,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn new((peer, connected, standing): &(PeerId, bool, Standing), position: u64) -> Self {
-        let changed_here_since = standing.position != position;
+    fn new(report: &StandingReport) -> Self {
+        let StandingReport { peer, connected, standing, changed_here_since } = *report;
         let state = match (standing.compared_at, standing.equal) {
             (None, _) => "unknown",
             (Some(_), true) if changed_here_since => "unconfirmed",
@@ -62,7 +61,7 @@ impl Peer {
         };
         Self {
             peer_id: peer.to_string(),
-            connected: *connected,
+            connected,
             state,
             as_of: shape::time(standing.compared_at),
             equal_at: shape::time(standing.equal_at),
@@ -87,8 +86,8 @@ impl From<&DocumentKey> for Name {
 }
 
 impl Sync {
-    /// The shape of a report, with the feed position of now.
-    pub(super) fn new(report: SyncReport, position: u64) -> Self {
+    /// The shape of a report.
+    pub(super) fn new(report: SyncReport) -> Self {
         let mut dead_letters = BTreeMap::new();
         let mut dead_letters_of: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
         for letter in report.letters {
@@ -98,7 +97,7 @@ impl Sync {
         let collection = |collection: &CollectionReport| Collection {
             name: collection.collection.as_str().into(),
             count: collection.count,
-            peers: collection.peers.iter().map(|peer| Peer::new(peer, position)).collect(),
+            peers: collection.peers.iter().map(Peer::new).collect(),
         };
         Self {
             collections: report.collections.iter().map(collection).collect(),
@@ -128,8 +127,8 @@ pub(super) struct Why {
 }
 
 impl Why {
-    /// The shape of a report, with the feed position of now.
-    pub(super) fn new(report: &WhyReport, position: u64) -> Self {
+    /// The shape of a report.
+    pub(super) fn new(report: &WhyReport) -> Self {
         let heads = report.heads.as_ref().map(|heads| heads.iter().map(ToString::to_string).collect());
         Self {
             name: (&report.document).into(),
@@ -138,7 +137,7 @@ impl Why {
             changes: report.changes,
             damaged: report.damaged,
             waiting: report.waiting.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
-            peers: report.peers.iter().map(|peer| Peer::new(peer, position)).collect(),
+            peers: report.peers.iter().map(Peer::new).collect(),
         }
     }
 }
@@ -146,27 +145,21 @@ impl Why {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Timestamp;
+    use crate::base::{PeerId, Timestamp};
     use crate::node::LetterReport;
     use crate::store::Reason;
+    use crate::sync::Standing;
 
     #[test]
     fn a_standing_says_no_more_than_what_was_compared() {
-        let standing = Standing {
-            compared_at: Some(Timestamp(1_000)),
-            equal: true,
-            equal_at: Some(Timestamp(1_000)),
-            position: 7,
-            ..Standing::default()
+        let standing = Standing { compared_at: Some(Timestamp(1_000)), equal: true, ..Standing::default() };
+        let state = |standing, changed_here_since| {
+            Peer::new(&StandingReport { peer: PeerId([1; 32]), connected: true, standing, changed_here_since }).state
         };
-        let state = |standing, position| {
-            let peer = Peer::new(&(PeerId([1; 32]), true, standing), position);
-            (peer.state, peer.changed_here_since)
-        };
-        assert_eq!(state(standing, 7), ("in_sync", false));
-        assert_eq!(state(standing, 8), ("unconfirmed", true));
-        assert_eq!(state(Standing { equal: false, ..standing }, 7), ("differs", false));
-        assert_eq!(state(Standing { position: 7, ..Standing::default() }, 7), ("unknown", false));
+        assert_eq!(state(standing, false), "in_sync");
+        assert_eq!(state(standing, true), "unconfirmed");
+        assert_eq!(state(Standing { equal: false, ..standing }, false), "differs");
+        assert_eq!(state(Standing::default(), false), "unknown");
     }
 
     #[test]
@@ -183,7 +176,7 @@ mod tests {
             damaged: vec!["a".parse().map(|c| DocumentKey::new(c, "x".parse().unwrap())).unwrap()],
             dropped: BTreeMap::new(),
         };
-        let shape = serde_json::to_value(Sync::new(report, 0)).unwrap();
+        let shape = serde_json::to_value(Sync::new(report)).unwrap();
         assert_eq!(shape["dead_letters"]["waiting_for_dependencies"], 3);
         assert_eq!(shape["dead_letters_of"]["b"]["waiting_for_dependencies"], 2);
         assert_eq!(shape["damaged"][0], serde_json::json!({"collection": "a", "id": "x"}));

@@ -275,6 +275,27 @@ fn large_values_are_kept_replaced_and_removed() {
 }
 
 #[test]
+fn a_value_that_is_damaged_does_not_hide_those_behind_it() {
+    let dir = TempDir::new().unwrap();
+    let store = small_sled(dir.path());
+    for key in [&b"a"[..], b"c"] {
+        store.apply(put(key, b"small")).unwrap();
+    }
+    store.apply(put(b"b", &[7; 100_000])).unwrap();
+    store.lose_chunks();
+    assert!(matches!(store.get(b"b"), Err(Error::Corrupt(_))));
+    let mut seen = Vec::new();
+    let mut visit = |key: &[u8], value: &[u8]| {
+        seen.push((key.to_vec(), value.len()));
+        ControlFlow::Continue(())
+    };
+    store.scan(b"", b"z", &mut visit).unwrap();
+    assert_eq!(seen, [(b"a".to_vec(), 5), (b"b".to_vec(), 0), (b"c".to_vec(), 5)]);
+    store.apply(put(b"b", &[8; 100_000])).unwrap();
+    assert_eq!(store.get(b"b").unwrap().unwrap(), &[8; 100_000][..]);
+}
+
+#[test]
 fn chunks_of_replaced_values_are_removed() {
     let dir = TempDir::new().unwrap();
     let store = small_sled(dir.path());

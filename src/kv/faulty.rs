@@ -41,7 +41,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::journal::record_ranges;
-use super::{Batch, Error, Kv, Medium, MemoryKv, Visit};
+use super::{Batch, CacheUse, Error, Kv, Medium, MemoryKv, Visit};
 
 /// Bytes that a power loss keeps or loses as a whole.
 const SECTOR_BYTES: usize = 512;
@@ -420,6 +420,10 @@ impl Kv for FaultyTable {
 
     fn size_bytes(&self) -> u64 {
         self.0.disk.state().table.visible.size_bytes()
+    }
+
+    fn cache(&self) -> CacheUse {
+        CacheUse::default()
     }
 }
 

@@ -38,7 +38,7 @@ use bytes::Bytes;
 use super::journal::{self, Damage, SegmentHeader};
 use super::memtable::{self, Memtable, successor};
 use super::recovery::Recovery;
-use super::{Batch, Error, Kv, Medium, Visit};
+use super::{Batch, CacheUse, Error, Kv, Medium, Visit};
 use crate::limits;
 
 /// Segments for which the disk must have room: both tables may have to be written behind the journal, next
@@ -291,6 +291,10 @@ impl<K: Kv + 'static> Kv for Journaled<K> {
 
     fn size_bytes(&self) -> u64 {
         self.shared.inner.size_bytes() + self.shared.medium.size_bytes()
+    }
+
+    fn cache(&self) -> CacheUse {
+        self.shared.inner.cache()
     }
 }
 

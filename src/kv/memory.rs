@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 
-use super::{Batch, Error, Kv, Visit};
+use super::{Batch, CacheUse, Error, Kv, Visit};
 
 /// Pairs taken under one lock by a scan: the visitor runs outside it, and may use the store.
 const SCAN_PAIRS: usize = 256;
@@ -114,5 +114,9 @@ impl Kv for MemoryKv {
 
     fn size_bytes(&self) -> u64 {
         self.read().size_bytes
+    }
+
+    fn cache(&self) -> CacheUse {
+        CacheUse::default()
     }
 }

@@ -79,6 +79,23 @@ impl Batch {
     }
 }
 
+/// How often something was found in a cache since the start, and how often not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Times that it was there.
+    pub hits: u64,
+    /// Times that it had to be read.
+    pub misses: u64,
+}
+
+impl CacheUse {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { hits: self.hits + other.hits, misses: self.misses + other.misses }
+    }
+}
+
 /// What a scan calls with each pair, key first, until it breaks.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
@@ -98,7 +115,8 @@ pub trait Kv: Send + Sync {
 
     /// Visits the pairs with `from <= key < to` in ascending order of their keys, until `visit` breaks.
     /// It sees each batch as a whole or not at all only within one key; writers may interleave. `visit`
-    /// runs outside every lock of the store, and may use the store.
+    /// runs outside every lock of the store, and may use the store. A value that is damaged, which [`Kv::get`]
+    /// refuses, is visited as an empty one: it must not hide those behind it.
     ///
     /// # Errors
     /// When the medium cannot be read.
@@ -124,6 +142,9 @@ pub trait Kv: Send + Sync {
 
     /// Bytes taken on the medium, about.
     fn size_bytes(&self) -> u64;
+
+    /// How its cache does; nothing when it has none.
+    fn cache(&self) -> CacheUse;
 }
 
 impl<K: Kv + ?Sized> Kv for Arc<K> {
@@ -149,5 +170,9 @@ impl<K: Kv + ?Sized> Kv for Arc<K> {
 
     fn size_bytes(&self) -> u64 {
         (**self).size_bytes()
+    }
+
+    fn cache(&self) -> CacheUse {
+        (**self).cache()
     }
 }

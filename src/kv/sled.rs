@@ -38,7 +38,7 @@ use thread_local::ThreadLocal;
 
 use super::medium::{folder_size_bytes, sync_folder};
 use super::memtable::{Entries, successor};
-use super::{Batch, Error, Kv, Visit};
+use super::{Batch, CacheUse, Error, Kv, Visit};
 use crate::base::{DecodeError, Reader, Writer};
 
 /// Entries of a leaf. It is part of the file format.
@@ -85,6 +85,8 @@ pub struct SledKv {
     folder: PathBuf,
     config: SledConfig,
     handles: RwLock<Option<Handles>>,
+    /// The cache's use in the openings of the database before this one.
+    cache_before: Mutex<CacheUse>,
     /// Bytes of one leaf in memory, about: as it was when leaves were written last.
     leaf_bytes: AtomicU64,
     failure: OnceLock<String>,
@@ -121,7 +123,7 @@ impl SledKv {
         }
         let handles = RwLock::new(Some(Handles::open(&folder, &config)?));
         let leaf_bytes = AtomicU64::new(LEAF_BYTES_GUESS);
-        Ok(Self { folder, config, handles, leaf_bytes, failure: OnceLock::new() })
+        Ok(Self { folder, config, handles, cache_before: Mutex::default(), leaf_bytes, failure: OnceLock::new() })
     }
 
     fn with_handles<T>(&self, work: impl FnOnce(&Handles) -> Result<T, Error>) -> Result<T, Error> {
@@ -166,7 +168,10 @@ impl SledKv {
             return Ok(());
         }
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        drop(handles.take());
+        if let Some(handles) = handles.take() {
+            let mut before = self.cache_before.lock().unwrap_or_else(PoisonError::into_inner);
+            *before = before.plus(handles.cache());
+        }
         *handles = Some(Handles::open(&self.folder, &self.config)?);
         Ok(())
     }
@@ -200,6 +205,11 @@ impl Handles {
 
     fn trees(&self) -> &Trees {
         self.of_thread.get_or(|| self.seed.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn cache(&self) -> CacheUse {
+        let stats = self.trees().main.storage_stats().cache;
+        CacheUse { hits: stats.cache_hits, misses: stats.cache_misses }
     }
 
     /// Applies a batch, and counts the leaves that it brought into memory: those that it read, and new ones.
@@ -306,9 +316,11 @@ impl Kv for SledKv {
                 let flow = match entry.split_first() {
                     Some((&INLINE, value)) => visit(key, value),
                     // A value that was replaced since is read anew, and one that was removed is left out.
-                    Some(_) | None => match self.get(key)? {
-                        Some(value) => visit(key, &value),
-                        None => ControlFlow::Continue(()),
+                    Some(_) | None => match self.get(key) {
+                        Ok(Some(value)) => visit(key, &value),
+                        Ok(None) => ControlFlow::Continue(()),
+                        Err(Error::Corrupt(_)) => visit(key, &[]),
+                        Err(error) => return Err(error),
                     },
                 };
                 if flow.is_break() {
@@ -339,6 +351,11 @@ impl Kv for SledKv {
 
     fn size_bytes(&self) -> u64 {
         folder_size_bytes(&self.folder)
+    }
+
+    fn cache(&self) -> CacheUse {
+        let before = *self.cache_before.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read_handles().as_ref().map_or(before, |handles| before.plus(handles.cache()))
     }
 }
 
@@ -473,6 +490,11 @@ fn damaged(key: &[u8], error: &DecodeError) -> Error {
 
 #[cfg(test)]
 impl SledKv {
+    /// Removes every chunk, as if the disk had lost them.
+    pub(super) fn lose_chunks(&self) {
+        self.with_trees(|trees| trees.chunks.clear().map_err(reading)).expect("the store is open");
+    }
+
     /// Chunks in the second tree.
     pub(super) fn chunk_count(&self) -> usize {
         self.with_trees(|trees| Ok(trees.chunks.len())).expect("the store is open")

@@ -238,7 +238,7 @@ pub enum DropReason {
     Misbehaved,
     /// We are joining another mesh.
     LeftMesh,
-    /// Our disk takes no more; the peer may have what is missing here until it does.
+    /// Our disk took no more, and takes changes again: what was left out is sent again over a new link.
     NoRoom,
 }
 

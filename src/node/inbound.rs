@@ -1,18 +1,19 @@
 //! Changes from other peers: their author's right is checked, then they are merged, kept for later, or
 //! dropped with a counted reason. A signature was checked before they came here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Result;
 use crate::access::{Ability, Denial};
 use crate::base::{ChangeHash, DocumentKey, PeerId, Timestamp};
 use crate::document::{Envelope, Unchecked};
-use crate::limits::{GOSSIP_BYTES_MAX, ITEMS_MAX};
+use crate::limits::GOSSIP_BYTES_MAX;
 use crate::store::{Granted, Letter, Outcome, Reason};
 use crate::sync::{Checked, Message, Topic, reconcile};
 
 use super::Node;
 use super::effect::{DropReason, Effect, GossipId, Verdict};
+use super::neighbour::{NO_ROOM_MS, Neighbour};
 
 /// What became of a batch of changes.
 #[derive(Debug, Default)]
@@ -30,16 +31,15 @@ impl Node {
             return;
         };
         neighbour.received_at = Some(now);
-        if let Err(error) = self.store.reader().check_writable() {
-            tracing::warn!(%from, %error, "changes are not taken in");
-            return self.part(from, DropReason::NoRoom);
+        if neighbour.no_room_until.is_some() {
+            return;
         }
-        let reception = match self.receive(now, from, changes) {
+        let written = self.store.check_writable().and_then(|()| self.receive(now, from, changes));
+        let reception = match written {
             Ok(reception) => reception,
             Err(error) => {
-                // Unacknowledged for good, the frame would hold up everything between the two.
                 self.storage_failed("storing changes", &error);
-                return self.part(from, DropReason::NoRoom);
+                return self.no_room(now, from);
             }
         };
         if reception.invalid > 0 {
@@ -53,9 +53,30 @@ impl Node {
         }
     }
 
+    /// The disk takes no changes. What a neighbour sends is left unacknowledged, so that it stops, until there is
+    /// room again.
+    fn no_room(&mut self, now: Timestamp, from: PeerId) {
+        if let Some(neighbour) = self.neighbours.get_mut(&from) {
+            neighbour.no_room_until = Some(now.plus_ms(NO_ROOM_MS));
+        }
+    }
+
+    /// Starts anew with the neighbours that were held up by a full disk, once it takes changes again.
+    pub(super) fn look_for_room(&mut self, now: Timestamp) {
+        let due = |neighbour: &Neighbour| neighbour.no_room_until.is_some_and(|until| until <= now);
+        let held: Vec<PeerId> = self.neighbours.iter().filter(|(_, n)| due(n)).map(|(peer, _)| *peer).collect();
+        for peer in held {
+            if self.store.check_writable().is_ok() {
+                self.part(peer, DropReason::NoRoom);
+            } else {
+                self.no_room(now, peer);
+            }
+        }
+    }
+
     /// Changes over gossip.
     pub(super) fn published(&mut self, now: Timestamp, from: PeerId, id: GossipId, changes: Vec<Checked>) {
-        if self.store.reader().check_writable().is_err() {
+        if self.store.check_writable().is_err() {
             return self.effects.push(Effect::Verdict(id, Verdict::Ignore));
         }
         let verdict = match self.receive(now, from, changes) {
@@ -205,15 +226,13 @@ impl Node {
         }
     }
 
-    /// Tries the letters of authors again who were not known as writers when their changes arrived.
-    pub(super) fn retry_authors(&mut self, now: Timestamp, from: PeerId) -> Result<()> {
+    /// Tries the letters of authors again who were not known as writers when their changes arrived, and are now.
+    pub(super) fn retry_authors(&mut self, now: Timestamp, from: PeerId, new: &BTreeSet<PeerId>) -> Result<()> {
         let mut reception = Reception::default();
-        for reason in [Reason::AuthorUnknown, Reason::AuthorDenied] {
-            for document in self.store.letters().documents(reason, ITEMS_MAX) {
-                // What waits for these changes is tried with them.
-                let reasons = [Reason::AuthorUnknown, Reason::AuthorDenied, Reason::Dependencies];
-                self.retry(now, from, &document, &reasons, &mut reception)?;
-            }
+        for document in self.store.letters().documents_by(new) {
+            // What waits for these changes is tried with them.
+            let reasons = [Reason::AuthorUnknown, Reason::AuthorDenied, Reason::Dependencies];
+            self.retry(now, from, &document, &reasons, &mut reception)?;
         }
         self.want(from, reception.wanted);
         Ok(())

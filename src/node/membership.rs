@@ -250,7 +250,7 @@ impl Node {
                 self.send(peer, Message::Members(records.to_vec()));
             }
         }
-        self.retry_authors(now, from)
+        self.retry_authors(now, from, &new.iter().map(Member::peer).collect())
     }
 
     /// Makes a ticket.

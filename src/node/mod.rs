@@ -31,7 +31,9 @@ pub use effect::{
     Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
     MeshContext, Reply, Verdict, Write,
 };
-pub use report::{CollectionReport, LetterReport, MemberReport, NeighbourReport, PeerReport, SyncReport, WhyReport};
+pub use report::{
+    CollectionReport, LetterReport, MemberReport, NeighbourReport, PeerReport, StandingReport, SyncReport, WhyReport,
+};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -222,7 +224,7 @@ impl Node {
                 }
                 return;
             }
-            Command::Sync => Ok(Reply::Sync(Box::new(self.sync_report(now)))),
+            Command::Sync => Ok(Reply::Sync(Box::new(self.sync_report()))),
             Command::Why(document) => self.why(&document).map(|why| Reply::Why(Box::new(why))),
             Command::Members => Ok(Reply::Members(self.member_report())),
             Command::Status => Ok(Reply::Status(Box::new(self.peer_report()))),
@@ -258,6 +260,7 @@ impl Node {
         self.give_up_joining(now);
         self.publish_fresh(now);
         self.dial(now);
+        self.look_for_room(now);
         self.compare(now);
         self.pump();
         if let Some(at) = self.next_wake(now) {

@@ -20,6 +20,9 @@ pub(super) const SETTLE_MS: u64 = 750;
 /// Milliseconds before comparing again when a comparison led to nothing; doubled each time.
 pub(super) const RETRY_MS: u64 = 1_000;
 
+/// Milliseconds between two looks at a disk that was full.
+pub(super) const NO_ROOM_MS: u64 = 10_000;
+
 /// Questions that a peer may ask at once, and how fast they come back.
 const ASKS_MAX: u64 = 32;
 const ASK_REFILL_MS: u64 = 100;
@@ -49,6 +52,8 @@ pub(super) struct Neighbour {
     pub(super) asked: Option<(u64, Timestamp)>,
     /// When the last changes arrived from it outside gossip.
     pub(super) received_at: Option<Timestamp>,
+    /// When to see again whether the disk has room for its changes, of which some were not taken.
+    pub(super) no_room_until: Option<Timestamp>,
     /// Comparisons in a row that found differences and led to nothing.
     pub(super) fruitless: u32,
     /// Feed position here and documents there at the last comparison, to see whether it led to something.
@@ -67,6 +72,7 @@ impl Neighbour {
             compare_at: now.plus_ms(INTERVAL_MS),
             asked: None,
             received_at: None,
+            no_room_until: None,
             fruitless: 0,
             progress: (0, 0),
             asks: ASKS_MAX,
@@ -91,6 +97,10 @@ impl Neighbour {
 
     /// When something must be done about this neighbour.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
+        [self.next_question(), self.no_room_until].into_iter().flatten().min()
+    }
+
+    fn next_question(&self) -> Option<Timestamp> {
         match (self.stage, self.asked) {
             (Stage::Greeting { until }, _) => Some(until),
             (Stage::Admitted, Some((_, at))) => Some(at.plus_ms(ANSWER_MS)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::Result;
 use crate::access::Role;
 use crate::base::{ChangeHash, CollectionName, DocumentKey, Hlc, MeshId, PeerId, Timestamp};
+use crate::kv::CacheUse;
 use crate::store::Reason;
 use crate::sync::Standing;
 
@@ -33,8 +34,21 @@ pub struct CollectionReport {
     pub collection: CollectionName,
     /// Documents here, deleted ones included.
     pub count: u64,
-    /// Every peer that was ever compared since the start, with whether it is connected now.
-    pub peers: Vec<(PeerId, bool, Standing)>,
+    /// Every peer that was ever compared since the start.
+    pub peers: Vec<StandingReport>,
+}
+
+/// How a peer stands in one collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandingReport {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// What the last comparison found.
+    pub standing: Standing,
+    /// Whether the collection has changed here since.
+    pub changed_here_since: bool,
 }
 
 /// Dead letters of one kind.
@@ -63,8 +77,8 @@ pub struct WhyReport {
     pub damaged: bool,
     /// Changes of it that wait, by reason.
     pub waiting: BTreeMap<Reason, u64>,
-    /// For each peer whether the last comparison found its collection equal, and when.
-    pub peers: Vec<(PeerId, bool, Standing)>,
+    /// How each peer stands in its collection.
+    pub peers: Vec<StandingReport>,
 }
 
 /// A member of the mesh.
@@ -99,6 +113,8 @@ pub struct PeerReport {
     pub neighbours: Vec<NeighbourReport>,
     /// Counters since the start.
     pub counters: Counters,
+    /// How often a document that was needed was open already.
+    pub open_documents: CacheUse,
     /// Dead letters.
     pub letters: u64,
     /// Changes stored, as the position of the feed.
@@ -123,7 +139,7 @@ pub struct NeighbourReport {
 }
 
 impl Node {
-    pub(super) fn sync_report(&self, _now: Timestamp) -> SyncReport {
+    pub(super) fn sync_report(&self) -> SyncReport {
         let collection = |(name, total): (&CollectionName, crate::store::Total)| CollectionReport {
             collection: name.clone(),
             count: total.count,
@@ -143,10 +159,15 @@ impl Node {
         }
     }
 
-    fn standings(&self, collection: &CollectionName) -> Vec<(PeerId, bool, Standing)> {
+    fn standings(&self, collection: &CollectionName) -> Vec<StandingReport> {
+        let total = self.store.total(collection);
         let of = |(peer, standings): (&PeerId, &BTreeMap<CollectionName, Standing>)| {
             let connected = self.neighbours.get(peer).is_some_and(Neighbour::is_admitted);
-            standings.get(collection).map(|standing| (*peer, connected, *standing))
+            let report = |&standing: &Standing| {
+                let changed_here_since = standing.total != total;
+                StandingReport { peer: *peer, connected, standing, changed_here_since }
+            };
+            standings.get(collection).map(report)
         };
         self.ledger.iter().filter_map(of).collect()
     }
@@ -185,14 +206,13 @@ impl Node {
     }
 
     pub(super) fn peer_report(&self) -> PeerReport {
-        let position = self.store.next_position();
         let admitted = self.neighbours.iter().filter(|(_, neighbour)| neighbour.is_admitted());
         let report = |(peer, neighbour): (&PeerId, &Neighbour)| NeighbourReport {
             peer: *peer,
             address: neighbour.link.address.clone(),
             direct: neighbour.link.direct,
             since: neighbour.since,
-            in_sync: self.ledger.in_sync(peer, position) && self.store.damaged().is_empty(),
+            in_sync: self.ledger.in_sync(peer, self.store.totals()) && self.store.damaged().is_empty(),
             to_send: neighbour.outbox.len(),
         };
         PeerReport {
@@ -203,8 +223,9 @@ impl Node {
             members: self.members.len(),
             neighbours: admitted.map(report).collect(),
             counters: self.counters.clone(),
+            open_documents: self.store.open_use(),
             letters: self.store.letters().len() as u64,
-            position,
+            position: self.store.next_position(),
         }
     }
 }

@@ -82,8 +82,7 @@ impl Node {
         theirs: &Roots,
         differing: &[crate::base::CollectionName],
     ) {
-        let position = self.store.next_position();
-        let was_equal = self.ledger.in_sync(&peer, position);
+        let was_equal = self.ledger.in_sync(&peer, self.store.totals());
         let mut names: Vec<_> = self.store.totals().map(|(name, _)| name.clone()).collect();
         names.extend(theirs.roots.iter().map(|root| root.collection.clone()));
         names.sort();
@@ -92,7 +91,7 @@ impl Node {
             let their = theirs.roots.binary_search_by(|root| root.collection.cmp(&name));
             let count = their.map_or(0, |index| theirs.roots[index].count);
             let equal = differing.binary_search(&name).is_err();
-            self.ledger.compared(now, peer, &name, equal, count, position);
+            self.ledger.compared(now, peer, &name, equal, count, self.store.total(&name));
         }
         self.ledger.met(peer);
         if differing.is_empty() && !was_equal {

@@ -23,7 +23,7 @@ impl Node {
                 key.collection
             )));
         }
-        self.store.reader().check_writable()?;
+        self.store.check_writable()?;
         let before = self.store.record(&key)?;
         check(&key, before.as_ref(), condition)?;
         let time = self.clock.tick(now);
@@ -46,7 +46,7 @@ impl Node {
     }
 
     pub(super) fn delete(&mut self, now: Timestamp, key: DocumentKey, condition: &Condition) -> Result<Reply> {
-        self.store.reader().check_writable()?;
+        self.store.check_writable()?;
         let before = self.store.record(&key)?.filter(|record| !record.deleted);
         check(&key, before.as_ref(), condition)?;
         let Some(before) = before else {

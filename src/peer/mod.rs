@@ -36,7 +36,7 @@ use tokio::sync::broadcast;
 use self::run::Runner;
 use crate::base::{CollectionName, PeerId};
 use crate::identity::Keypair;
-use crate::kv::{self, Durability, Kv, MemoryKv, StorageConfig};
+use crate::kv::{self, CacheUse, Durability, Kv, MemoryKv, StorageConfig};
 use crate::node::{self, Command, Event, Node, PeerReport, Reply};
 use crate::store::{self, Loss, Reader};
 use crate::{Error, Result};
@@ -128,6 +128,8 @@ pub struct Stats {
     pub collections: Vec<(CollectionName, store::Collection)>,
     /// Bytes on the disk, about.
     pub disk_bytes: u64,
+    /// How the table's cache does.
+    pub table_cache: CacheUse,
     /// This peer, its neighbours and its counters.
     pub peer: PeerReport,
     /// Bytes received from and sent to other peers.
@@ -275,6 +277,7 @@ impl Peer {
         Ok(Stats {
             collections: self.collections()?,
             disk_bytes: self.shared.reader.size_bytes(),
+            table_cache: self.shared.reader.cache(),
             peer: self.mesh().status().await?,
             traffic: self.traffic(),
             reads: self.shared.reads.read(),

@@ -75,6 +75,7 @@ impl Decode for Letter {
 #[derive(Debug, Clone)]
 struct Slip {
     document: DocumentKey,
+    author: PeerId,
     reason: Reason,
     arrived: Timestamp,
     bytes: usize,
@@ -143,17 +144,19 @@ impl Letters {
         counts
     }
 
-    /// Documents with letters of a reason, at most `limit`.
+    /// Documents with letters by one of these authors.
     #[must_use]
-    pub fn documents(&self, reason: Reason, limit: usize) -> Vec<DocumentKey> {
-        let waits = |hashes: &BTreeSet<ChangeHash>| hashes.iter().any(|hash| self.slips[hash].reason == reason);
-        self.by_document.iter().filter(|(_, hashes)| waits(hashes)).map(|(key, _)| key.clone()).take(limit).collect()
+    pub fn documents_by(&self, authors: &BTreeSet<PeerId>) -> Vec<DocumentKey> {
+        let by_one =
+            |hashes: &BTreeSet<ChangeHash>| hashes.iter().any(|hash| authors.contains(&self.slips[hash].author));
+        self.by_document.iter().filter(|(_, hashes)| by_one(hashes)).map(|(key, _)| key.clone()).collect()
     }
 
     fn insert(&mut self, hash: ChangeHash, letter: &Letter) {
         let bytes = letter.change.payload.len() + 256;
-        let slip =
-            Slip { document: letter.change.document.clone(), reason: letter.reason, arrived: letter.arrived, bytes };
+        let Letter { reason, arrived, change, .. } = letter;
+        let (document, author) = (change.document.clone(), change.author.peer);
+        let slip = Slip { document, author, reason: *reason, arrived: *arrived, bytes };
         self.by_age.insert((slip.arrived, hash));
         self.by_document.entry(slip.document.clone()).or_default().insert(hash);
         self.bytes += bytes;

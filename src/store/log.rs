@@ -136,7 +136,10 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] when its snapshot and its log are damaged, [`Error::Io`] when the disk cannot be read.
     pub fn open_document(&mut self, document: &DocumentKey, record: &Record) -> Result<&mut Document> {
-        if self.open.get(document).is_none() {
+        if self.open.get(document).is_some() {
+            self.open_use.hits += 1;
+        } else {
+            self.open_use.misses += 1;
             match self.load_document(document, record) {
                 Ok(loaded) => _ = self.open.put(document.clone(), loaded),
                 Err(error) => {

@@ -44,7 +44,7 @@ use self::record::{seal, unseal};
 use crate::access::MemberRecord;
 use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, Hlc, Incarnation, PeerId};
 use crate::document::Document;
-use crate::kv::{Batch, Kv};
+use crate::kv::{Batch, CacheUse, Kv};
 use crate::limits::{COLLECTIONS_MAX, OPEN_DOCUMENTS_MAX};
 use crate::{Error, Result};
 
@@ -84,6 +84,7 @@ pub struct Store {
     stale: BTreeSet<CollectionName>,
     letters: Letters,
     open: LruCache<DocumentKey, Document>,
+    open_use: CacheUse,
     /// The position of the next feed entry, which also numbers new documents.
     next_position: u64,
     unflushed: bool,
@@ -125,6 +126,7 @@ impl Store {
             stale: BTreeSet::new(),
             letters: Letters::default(),
             open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
+            open_use: CacheUse::default(),
             next_position: 0,
             unflushed: false,
         };
@@ -154,6 +156,14 @@ impl Store {
     #[must_use]
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// Whether a write would be accepted now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_writable(&self) -> Result<()> {
+        self.reader.check_writable()
     }
 
     /// This life of the store.
@@ -279,6 +289,12 @@ impl Store {
     #[must_use]
     pub fn next_position(&self) -> u64 {
         self.next_position
+    }
+
+    /// How often a document that was needed was open already.
+    #[must_use]
+    pub fn open_use(&self) -> CacheUse {
+        self.open_use
     }
 
     /// The dead letters.

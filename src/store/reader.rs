@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::key::{self, Space, Tag};
 use super::record::{Collection, FeedEntry, Record, unseal};
 use crate::base::{CollectionName, DocumentId, DocumentKey};
-use crate::kv::Kv;
+use crate::kv::{CacheUse, Kv};
 use crate::{Error, Result};
 
 /// Rows that one page looks at, so that a long run of deleted documents cannot hold a reader.
@@ -147,6 +147,12 @@ impl Reader {
     /// Why not.
     pub fn check_writable(&self) -> Result<()> {
         Ok(self.kv.check()?)
+    }
+
+    /// How the table's cache does.
+    #[must_use]
+    pub fn cache(&self) -> CacheUse {
+        self.kv.cache()
     }
 
     /// Bytes on the disk, about.

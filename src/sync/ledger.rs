@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::{CollectionName, PeerId, Timestamp};
+use crate::store::Total;
 
 /// How a peer and this one stand in one collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,8 +15,8 @@ pub struct Standing {
     pub compared_at: Option<Timestamp>,
     /// Whether the last comparison found them equal.
     pub equal: bool,
-    /// The feed position here at the last comparison.
-    pub position: u64,
+    /// What was here at the last comparison.
+    pub total: Total,
     /// Documents in the collection over there, deleted ones included, at the last comparison.
     pub their_count: u64,
     /// Documents of which the peer was found to have something that is not here, less what has arrived.
@@ -37,13 +38,13 @@ impl Ledger {
         collection: &CollectionName,
         equal: bool,
         their_count: u64,
-        position: u64,
+        total: Total,
     ) {
         let standing = self.standings.entry(peer).or_default().entry(collection.clone()).or_default();
         standing.compared_at = Some(now);
         standing.equal = equal;
         standing.their_count = their_count;
-        standing.position = position;
+        standing.total = total;
         standing.to_receive = 0;
         if equal {
             standing.equal_at = Some(now);
@@ -80,11 +81,15 @@ impl Ledger {
         self.standings.iter()
     }
 
-    /// Whether the last comparison with a peer found every collection equal, and nothing has changed here since.
+    /// Whether the last comparison with a peer found every collection equal, and none of those that are here, with
+    /// these totals, has changed since.
     #[must_use]
-    pub fn in_sync(&self, peer: &PeerId, position: u64) -> bool {
-        self.standings
-            .get(peer)
-            .is_some_and(|standings| standings.values().all(|standing| standing.equal && standing.position == position))
+    pub fn in_sync<'a>(&self, peer: &PeerId, mut totals: impl Iterator<Item = (&'a CollectionName, Total)>) -> bool {
+        let Some(standings) = self.standings.get(peer) else { return false };
+        let unchanged = |(name, total): (&CollectionName, Total)| match standings.get(name) {
+            Some(standing) => standing.total == total,
+            None => total == Total::default(),
+        };
+        standings.values().all(|standing| standing.equal) && totals.all(unchanged)
     }
 }

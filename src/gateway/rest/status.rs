@@ -43,6 +43,7 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
             dropped: counters.dropped.values().sum(),
         },
         disk_bytes: stats.disk_bytes,
+        caches: shape::Caches { table: stats.table_cache.into(), open_documents: stats.peer.open_documents.into() },
         operations: shape::Operations { reads: stats.reads.into(), writes: stats.writes.into() },
         peers: shape::Peers { members: stats.peer.members, connected: stats.peer.neighbours.len() },
         traffic: shape::Traffic { sent_bytes: stats.traffic.sent_bytes, received_bytes: stats.traffic.received_bytes },
@@ -76,19 +77,12 @@ pub(super) async fn node(State(app): State<App>) -> Answer {
 
 /// Who is in sync.
 pub(super) async fn sync(State(app): State<App>) -> Answer {
-    let mesh = app.peer.mesh();
-    // The position last: what is written in between shows as changed since, never as in sync.
-    let report = mesh.sync().await?;
-    let position = mesh.status().await?.position;
-    Ok(json(StatusCode::OK, &Sync::new(report, position)))
+    Ok(json(StatusCode::OK, &Sync::new(app.peer.mesh().sync().await?)))
 }
 
 /// How one document stands.
 pub(super) async fn why(State(app): State<App>, Path((collection, id)): Path<(String, String)>) -> Answer {
     let collection = collection.parse().map_err(Error::from)?;
     let key = DocumentKey::new(collection, id.parse().map_err(Error::from)?);
-    let mesh = app.peer.mesh();
-    let report = mesh.why(key).await?;
-    let position = mesh.status().await?.position;
-    Ok(json(StatusCode::OK, &Why::new(&report, position)))
+    Ok(json(StatusCode::OK, &Why::new(&app.peer.mesh().why(key).await?)))
 }

@@ -1,5 +1,6 @@
 //! Nodes that talk to each other in one thread and in virtual time. Each test reads as a transcript.
 
+mod full;
 mod power;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,7 +13,7 @@ use super::*;
 use crate::access::{Role, Terms, Ticket};
 use crate::base::{DocumentKey, Encode};
 use crate::document::Object;
-use crate::kv::MemoryKv;
+use crate::kv::{Kv, MemoryKv};
 use crate::store::{Loss, Reason};
 
 /// Milliseconds that a message takes.
@@ -358,7 +359,7 @@ fn describe(message: &Message) -> String {
     }
 }
 
-fn open(number: u8, kv: Arc<MemoryKv>, now: Timestamp) -> Node {
+fn open(number: u8, kv: Arc<dyn Kv>, now: Timestamp) -> Node {
     let config = Config {
         keypair: Keypair::from_seed([number + 1; 32]),
         seed: [number + 1; 32],
@@ -397,7 +398,7 @@ fn two_peers_share_what_is_written_together_and_apart() {
     assert_eq!(world.state(0), world.state(1));
     let report = world.sync_report(0);
     let standing = &report.collections[0].peers[0];
-    assert!(standing.1 && standing.2.equal && standing.2.their_count == 3, "{report:?}");
+    assert!(standing.connected && standing.standing.equal && standing.standing.their_count == 3, "{report:?}");
 }
 
 /// The protocol as a conversation, held in `tests/scripts/conversation.txt`. When a change of the protocol is
@@ -628,7 +629,7 @@ fn a_damaged_document_comes_back_from_a_peer() {
     assert_eq!(world.get(1, "docs/7"), Some(json!({"n": 7})));
     assert_eq!(world.state(1), before);
     assert_eq!(world.sync_report(1).damaged, []);
-    assert!(world.sync_report(1).collections[0].peers[0].2.equal);
+    assert!(world.sync_report(1).collections[0].peers[0].standing.equal);
 }
 
 #[derive(Debug, Clone)]
