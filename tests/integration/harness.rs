@@ -16,9 +16,8 @@ pub(crate) struct Peer {
     child: Child,
     pub(crate) url: String,
     pub(crate) folder: PathBuf,
-    port: u16,
     agent: ureq::Agent,
-    extra: Vec<String>,
+    arguments: Vec<String>,
 }
 
 /// What a call answered.
@@ -59,20 +58,25 @@ impl Peer {
     }
 
     pub(crate) fn start_with(folder: &Path, port: u16, extra: &[String]) -> Self {
+        let listen = format!("/ip4/127.0.0.1/udp/{port}/quic-v1");
+        let network = ["--no-mdns".to_owned(), "--listen".to_owned(), listen];
+        Self::launch(folder, [&network, extra].concat())
+    }
+
+    /// Starts a peer that looks for others on the LAN, at a port that nobody knows.
+    pub(crate) fn start_on_lan(folder: &Path) -> Self {
+        Self::launch(folder, ["--listen", "/ip4/0.0.0.0/udp/0/quic-v1"].map(str::to_owned).to_vec())
+    }
+
+    fn launch(folder: &Path, arguments: Vec<String>) -> Self {
         let mut command = program();
-        command
-            .args(["--rest-port", "0", "--no-mdns"])
-            .args(["--listen", &format!("/ip4/127.0.0.1/udp/{port}/quic-v1")])
-            .arg("--data-dir")
-            .arg(folder)
-            .args(extra)
-            .stderr(Stdio::inherit());
+        command.args(["--rest-port", "0", "--data-dir"]).arg(folder).args(&arguments).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         let (url, rest) = served_url(&mut child);
         // Whatever it prints later must not fill the pipe.
         std::thread::spawn(move || rest.lines().for_each(drop));
         let folder = folder.to_owned();
-        Self { child, url, folder, port, agent: agent(), extra: extra.to_vec() }
+        Self { child, url, folder, agent: agent(), arguments }
     }
 
     /// SIGKILL, and the same peer again.
@@ -85,7 +89,7 @@ impl Peer {
         // Nothing is left to kill after a stop.
         _ = self.child.kill();
         _ = self.child.wait();
-        Self::start_with(&self.folder.clone(), self.port, &self.extra.clone())
+        Self::launch(&self.folder.clone(), std::mem::take(&mut self.arguments))
     }
 
     /// SIGTERM, and the exit status.

@@ -5,6 +5,7 @@
 mod faults;
 mod harness;
 mod joining;
+mod lan;
 mod profiles;
 mod programs;
 mod survival;
