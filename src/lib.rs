@@ -80,4 +80,5 @@ pub mod sync;
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};
 pub use node::{Condition, Event, LocalDocuments};
-pub use peer::{Collection, Document, Mesh, Peer, PeerConfig};
+pub use peer::{Changes, Collection, Document, Feed, Mesh, Peer, PeerConfig};
+pub use store::FeedCursor;

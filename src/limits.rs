@@ -143,6 +143,13 @@ pub const BLOCKED_PEERS_MAX: usize = 1_024;
 /// Provider records held for others in the DHT, by key.
 pub const DHT_KEYS_MAX: usize = 1_024;
 
+// Feeds.
+
+/// Documents that a live feed hands over at a time.
+pub const FEED_DOCUMENTS_MAX: usize = 100;
+/// Live feeds over HTTP at a time: each holds a connection, and is woken by every change.
+pub const GATEWAY_FEEDS_MAX: usize = 256;
+
 // Gateway.
 
 /// Requests that the gateway works on at a time: each may hold a document's bytes; more are told to come back.

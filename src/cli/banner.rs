@@ -71,7 +71,7 @@ mod tests {
             counters: Counters::default(),
             open_documents: crate::kv::CacheUse::default(),
             letters: 0,
-            position: 0,
+            stored: 0,
         };
         let listen = ["/ip4/10.0.0.1/tcp/4001/p2p/12D3K".to_owned(), "/ip4/127.0.0.1/tcp/4001".to_owned()];
         let gateway = Some("127.0.0.1:9000".parse().unwrap());

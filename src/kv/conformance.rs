@@ -422,10 +422,12 @@ fn other_peoples_directories_are_left_alone() {
 }
 
 #[test]
-fn a_newer_format_is_refused() {
+fn another_format_is_refused() {
     let dir = TempDir::new().unwrap();
-    std::fs::write(dir.path().join("FORMAT"), "aerolithsdb storage 2\n").unwrap();
-    assert!(matches!(open_error(dir.path()), Error::TooNew { found: 2, supported: 1, .. }));
+    for other in [1, 3] {
+        std::fs::write(dir.path().join("FORMAT"), format!("aerolithsdb storage {other}\n")).unwrap();
+        assert!(matches!(open_error(dir.path()), Error::OtherFormat { found, supported: 2, .. } if found == other));
+    }
 }
 
 #[test]
@@ -436,7 +438,7 @@ fn an_interrupted_creation_is_started_again() {
     std::fs::create_dir(dir.path().join("table.new")).unwrap_or_default();
     // The table is begun only after the format file is there.
     assert!(matches!(open_error(dir.path()), Error::Foreign { .. }));
-    std::fs::write(dir.path().join("FORMAT"), "aerolithsdb storage 1\n").unwrap();
+    std::fs::write(dir.path().join("FORMAT"), "aerolithsdb storage 2\n").unwrap();
     std::fs::write(dir.path().join("table.new/metadata"), "half").unwrap();
     let (store, damage) = open(dir.path(), &StorageConfig::default()).unwrap();
     assert_eq!((damage, whole(&store)), (vec![], Model::new()));

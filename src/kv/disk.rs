@@ -19,7 +19,7 @@ use super::{Damage, Durability, Error, FolderMedium, JournalConfig, Journaled, S
 use crate::limits;
 
 /// Version of the directory's layout and of everything in it.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_FILE_NEW: &str = "FORMAT.new";
 const FORMAT_PREFIX: &str = "aerolithsdb storage ";
@@ -49,7 +49,7 @@ impl Default for StorageConfig {
 ///
 /// # Errors
 /// [`Error::Locked`] when a process has it open, [`Error::Foreign`] when it holds something else,
-/// [`Error::TooNew`] when a newer version wrote it, [`Error::Io`] when it cannot be read or written,
+/// [`Error::OtherFormat`] when another version wrote it, [`Error::Io`] when it cannot be read or written,
 /// [`Error::Corrupt`] when the table cannot be opened.
 pub fn open(directory: &Path, config: &StorageConfig) -> Result<(Disk, Vec<Damage>), Error> {
     fs::create_dir_all(directory).map_err(|error| unusable(directory, &error))?;
@@ -80,8 +80,8 @@ fn check_format(directory: &Path) -> Result<bool, Error> {
     let text = str::from_utf8(&text).ok().and_then(|text| text.trim_end().strip_prefix(FORMAT_PREFIX));
     match text.and_then(|version| version.parse().ok()) {
         Some(FORMAT) => Ok(true),
-        Some(found) if found > FORMAT => Err(Error::TooNew { path: directory.to_owned(), found, supported: FORMAT }),
-        Some(_) | None => Err(foreign(FORMAT_FILE)),
+        Some(found) => Err(Error::OtherFormat { path: directory.to_owned(), found, supported: FORMAT }),
+        None => Err(foreign(FORMAT_FILE)),
     }
 }
 

@@ -41,14 +41,18 @@ pub enum Error {
         /// The first entry that does not belong.
         found: String,
     },
-    /// The directory was written by a newer version.
-    #[error("{} has storage format {found}, this build knows up to {supported}; use a newer aerolithsdb", path.display())]
-    TooNew {
+    /// The directory was written by another version.
+    #[error(
+        "{} has storage format {found}, this build reads format {supported}; use the version that wrote it, or start \
+         with an empty directory and join the mesh again",
+        path.display()
+    )]
+    OtherFormat {
         /// What was read.
         path: PathBuf,
         /// Its format.
         found: u64,
-        /// The newest format of this build.
+        /// The format of this build.
         supported: u64,
     },
     /// One batch is over the limit; nothing of it was applied, and the store goes on.
@@ -75,9 +79,11 @@ impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
-            Error::Io { .. } | Error::Full { .. } | Error::Locked(_) | Error::Foreign { .. } | Error::TooNew { .. } => {
-                Self::Io(text)
-            }
+            Error::Io { .. }
+            | Error::Full { .. }
+            | Error::Locked(_)
+            | Error::Foreign { .. }
+            | Error::OtherFormat { .. } => Self::Io(text),
             Error::TooLarge { .. } => Self::invalid(text),
             Error::Poisoned(_) => Self::Unavailable(text),
             Error::Corrupt(_) => Self::Corrupt(text),

@@ -328,7 +328,7 @@ impl Node {
                 self.members.len() - 1
             )));
         }
-        if local == LocalDocuments::Carry && ticket.role() == Role::Reader && self.store.next_position() > 0 {
+        if local == LocalDocuments::Carry && ticket.role() == Role::Reader && self.store.totals().next().is_some() {
             return Err(Error::Conflict(
                 "the ticket is for a reader, who cannot carry the documents of this peer over; leave them behind \
                  (they stay on the disk), or ask for a writer's ticket"

@@ -171,6 +171,12 @@ impl Node {
         self.keypair.peer_id()
     }
 
+    /// The position of the last change in the feed.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.store.next_position() - 1
+    }
+
     /// The mesh that this peer is in.
     #[must_use]
     pub fn mesh(&self) -> MeshId {

@@ -117,8 +117,8 @@ pub struct PeerReport {
     pub open_documents: CacheUse,
     /// Dead letters.
     pub letters: u64,
-    /// Changes stored, as the position of the feed.
-    pub position: u64,
+    /// Batches of changes ever stored here.
+    pub stored: u64,
 }
 
 /// A connected member.
@@ -225,7 +225,7 @@ impl Node {
             counters: self.counters.clone(),
             open_documents: self.store.open_use(),
             letters: self.store.letters().len() as u64,
-            position: self.store.next_position(),
+            stored: self.store.next_position() - 1,
         }
     }
 }

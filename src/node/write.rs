@@ -105,7 +105,7 @@ impl Node {
 
     /// Tells of a change that was applied.
     pub(super) fn changed(&mut self, document: DocumentKey, record: &Record, local: bool) {
-        let position = self.store.next_position() - 1;
+        let position = self.position();
         self.emit(Event::Changed { document, deleted: record.deleted, position, local });
     }
 }

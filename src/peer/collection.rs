@@ -20,7 +20,7 @@ pub struct Document {
 }
 
 impl Document {
-    fn new(key: DocumentKey, record: Record) -> Self {
+    pub(super) fn new(key: DocumentKey, record: Record) -> Self {
         Self { key, record }
     }
 
@@ -46,6 +46,12 @@ impl Document {
     #[must_use]
     pub fn data(&self) -> Value {
         serde_json::from_slice(&self.record.view).unwrap_or_default()
+    }
+
+    /// Whether it is deleted, which only a feed tells of; it then holds nothing.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.record.deleted
     }
 
     /// The changes that no other change depends on, sorted: its version.
@@ -205,7 +211,11 @@ impl Collection {
         Ok(self.peer.shared.reader.collection(&self.name)?.map_or(0, |counts| counts.documents))
     }
 
-    fn key(&self, id: DocumentId) -> DocumentKey {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(super) fn key(&self, id: DocumentId) -> DocumentKey {
         DocumentKey::new(self.name.clone(), id)
     }
 }

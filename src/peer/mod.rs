@@ -18,11 +18,13 @@
 //! stay full, calls fail with [`Error::Unavailable`] instead of piling up.
 
 mod collection;
+mod feed;
 mod mesh;
 mod meter;
 mod run;
 
 pub use collection::{Collection, Document, Listing};
+pub use feed::{Changes, Feed};
 pub use mesh::{Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::FairMutex;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot, watch};
 
 use crate::base::{PeerId, Timestamp};
 use crate::limits::{BATCH_INPUTS_MAX, COMMANDS_MAX, INPUTS_MAX};
@@ -42,6 +42,8 @@ struct Call {
 pub(super) struct Runner {
     driver: FairMutex<Driver>,
     calls: Mutex<VecDeque<Call>>,
+    /// The position in the feed up to which everything is durable.
+    durable: watch::Sender<u64>,
     room: Semaphore,
     /// Tells the node's thread that calls wait, that a time is due earlier, or that it is over.
     attention: Notify,
@@ -74,10 +76,12 @@ impl Runner {
         events: broadcast::Sender<Event>,
         arriving: mpsc::Receiver<Input>,
     ) -> Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
-        let driver = Driver { node, network, events, waiting: HashMap::new(), next_id: 0 };
+        let durable = watch::Sender::new(node.position());
+        let driver = Driver { node, network, events, durable: durable.clone(), waiting: HashMap::new(), next_id: 0 };
         let runner = Arc::new(Self {
             driver: FairMutex::new(driver),
             calls: Mutex::default(),
+            durable,
             room: Semaphore::new(COMMANDS_MAX),
             attention: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -125,6 +129,11 @@ impl Runner {
         self.run_inputs(vec![Input::Discovered(peer, addresses)]);
     }
 
+    /// The position in the feed up to which everything is durable, now and whenever it moves.
+    pub(super) fn durable(&self) -> watch::Receiver<u64> {
+        self.durable.subscribe()
+    }
+
     /// Does what was asked for before, and nothing after.
     pub(super) fn stop(&self) {
         let mut driver = self.driver.lock();
@@ -132,6 +141,8 @@ impl Runner {
         let batch = self.take_calls(&mut driver, usize::MAX);
         self.step(&mut driver, batch);
         self.attention.notify_one();
+        // Whoever waits for changes sees that there will be none.
+        self.durable.send_modify(|_| {});
     }
 
     /// # Errors
@@ -256,6 +267,7 @@ struct Driver {
     node: Node,
     network: Arc<mesh::Handle>,
     events: broadcast::Sender<Event>,
+    durable: watch::Sender<u64>,
     waiting: HashMap<CommandId, oneshot::Sender<Result<Reply>>>,
     next_id: CommandId,
 }
@@ -271,6 +283,10 @@ impl Driver {
     fn step(&mut self, now: Timestamp, batch: Vec<Input>) -> Option<Timestamp> {
         let mut wake_at = None;
         for effect in self.node.handle(now, batch).0 {
+            if let Effect::Context(_) = effect {
+                // The feed is another mesh's now, with positions of its own.
+                self.durable.send_replace(self.node.position());
+            }
             match effect {
                 Effect::Reply(id, reply) => {
                     if let Some(waiting) = self.waiting.remove(&id) {
@@ -280,6 +296,9 @@ impl Driver {
                 }
                 Effect::WakeAt(at) => wake_at = Some(at),
                 Effect::Emit(event) => {
+                    if let Event::Changed { position, .. } = event {
+                        self.durable.send_if_modified(|durable| std::mem::replace(durable, position) != position);
+                    }
                     // An error means that nobody watches.
                     let _: std::result::Result<_, _> = self.events.send(event);
                 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Store;
 use super::key::{self, Tag};
-use super::record::{FeedEntry, LoggedChange, Record, seal};
+use super::record::{LoggedChange, Record, seal};
 use super::summary::Sum;
 use crate::access::{Ability, Grant};
 use crate::base::{ChangeHash, DocumentKey, Hlc};
@@ -255,6 +255,7 @@ impl Store {
         self.holding(&key.collection)?;
         let mut record = Record {
             number: before.map_or(self.next_position, |record| record.number),
+            position: self.next_position,
             deleted: state.deleted,
             created: state.created,
             updated: state.updated,
@@ -284,8 +285,10 @@ impl Store {
             record.loose_changes = 0;
         }
         batch.put(key::document(space, key), seal(&record));
-        let entry = FeedEntry { document: key.clone(), deleted: record.deleted };
-        batch.put(key::numbered(space, Tag::Feed, self.next_position), seal(&entry));
+        if let Some(before) = before {
+            batch.delete(key::feed(space, &key.collection, before.position));
+        }
+        batch.put(key::feed(space, &key.collection, record.position), key.id.as_str().as_bytes().to_vec());
         if self.damaged.contains(key) {
             batch.delete(key::damaged(space, key));
         }

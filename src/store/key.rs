@@ -8,7 +8,7 @@
 //! | space `b` n collection id | nothing: the document is damaged (*broken*) and left out of the summary |
 //! | space `c` collection | [`Collection`](super::Collection): counts and the total of its summary |
 //! | space `d` n collection id | [`Record`](super::Record): heads, vector, times and the view of a document |
-//! | space `f` feed position (8) | the document that changed |
+//! | space `f` n collection position (8) | the id of the document whose last change this is |
 //! | space `g` grant id (32) | member record |
 //! | space `l` document number (8) actor number (4) sequence (8) | a change with its signature |
 //! | space `p` peer (32) | addresses to dial |
@@ -135,6 +135,25 @@ pub(super) fn summary(space: Space, collection: &CollectionName, level: u8, boun
     key
 }
 
+/// An entry of a collection's feed.
+pub(super) fn feed(space: Space, collection: &CollectionName, position: u64) -> Vec<u8> {
+    let mut key = collection_prefix(space, Tag::Feed, collection);
+    key.extend_from_slice(&position.to_be_bytes());
+    key
+}
+
+/// The position within a key made by [`feed`].
+pub(super) fn feed_position(key: &[u8]) -> Option<u64> {
+    let length = usize::from(*key.get(2)?);
+    Some(u64::from_be_bytes(key.get(3 + length..)?.try_into().ok()?))
+}
+
+/// The collection within a key made by [`feed`].
+pub(super) fn feed_collection(key: &[u8]) -> Option<CollectionName> {
+    let length = usize::from(*key.get(2)?);
+    std::str::from_utf8(key.get(3..3 + length)?).ok()?.parse().ok()
+}
+
 /// All nodes of a collection's range summary.
 pub(super) fn summaries(space: Space, collection: &CollectionName) -> KeyRange {
     let start = collection_prefix(space, Tag::Summary, collection);
@@ -155,11 +174,6 @@ pub(super) fn log(space: Space, document: u64, actor: u32, sequence: u64) -> Vec
     key.extend_from_slice(&actor.to_be_bytes());
     key.extend_from_slice(&sequence.to_be_bytes());
     key
-}
-
-/// The number at the end of a key made by [`numbered`].
-pub(super) fn number(key: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(key.get(2..10)?.try_into().ok()?))
 }
 
 #[cfg(test)]

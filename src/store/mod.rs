@@ -15,6 +15,7 @@
 
 mod actor;
 mod commit;
+mod feed;
 mod key;
 mod letter;
 mod log;
@@ -24,10 +25,11 @@ mod repair;
 mod summary;
 
 pub use commit::{Granted, Merge, Outcome};
+pub use feed::{FeedCursor, FeedPage};
 pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
 pub use reader::{Page, Reader};
-pub use record::{Actor, Collection, FeedEntry, LoggedChange, Record};
+pub use record::{Actor, Collection, LoggedChange, Record};
 pub use summary::{Sum, Summary, Total};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,14 +44,14 @@ use self::actor::Actors;
 use self::key::{Space, Tag};
 use self::record::{seal, unseal};
 use crate::access::MemberRecord;
-use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, Hlc, Incarnation, PeerId};
+use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, Incarnation, PeerId};
 use crate::document::Document;
 use crate::kv::{Batch, CacheUse, Kv};
 use crate::limits::{COLLECTIONS_MAX, OPEN_DOCUMENTS_MAX};
 use crate::{Error, Result};
 
 /// The layout of the whole store; a store of another version is refused, never guessed at.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// A collection as the writer holds it.
 #[derive(Debug, Default)]
@@ -116,7 +118,7 @@ impl Store {
         };
         let space = Arc::new(AtomicU8::new(format.space));
         let mut store = Self {
-            reader: Reader::new(kv.clone(), space.clone()),
+            reader: Reader::new(kv.clone(), space.clone(), format.incarnation),
             kv,
             space,
             incarnation: format.incarnation,
@@ -149,7 +151,7 @@ impl Store {
     /// A handle for reading another space than the current one.
     #[must_use]
     pub fn reader_of(&self, space: u8) -> Reader {
-        Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)))
+        Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)), self.incarnation)
     }
 
     /// A handle for reading beside this writer.
@@ -268,21 +270,6 @@ impl Store {
             self.mark_damaged(document);
         }
         record
-    }
-
-    /// The latest time of any change that is stored: where a clock must continue.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the disk cannot be read.
-    pub fn latest(&self) -> Result<Hlc> {
-        let from = self.next_position.saturating_sub(64);
-        let mut latest = Hlc::default();
-        for (_, entry) in self.reader.feed(from, 64)? {
-            if let Ok(Some(record)) = self.reader.record(&entry.document) {
-                latest = latest.max(record.updated);
-            }
-        }
-        Ok(latest)
     }
 
     /// The position that the next feed entry gets.
@@ -461,7 +448,7 @@ impl Store {
         // Whether the last count was made without them is not known: the power may have gone between the two.
         let damaged = self.damaged.iter().map(|document| document.collection.clone());
         self.stale.extend(damaged.filter(|name| self.holdings.contains_key(name)).collect::<Vec<_>>());
-        self.next_position = next_number(&*self.kv, self.space(), Tag::Feed)?;
+        self.next_position = feed::next_position(&*self.kv, self.space())?;
         self.letters = Letters::load(&*self.kv, self.space())?;
         Ok(())
     }
@@ -592,24 +579,4 @@ fn read<T: Decode>(kv: &dyn Kv, key: &[u8]) -> Result<Option<T>> {
     let Some(sealed) = kv.get(key)? else { return Ok(None) };
     let broken = |error| Error::Corrupt(format!("record {:?} is damaged: {error}", String::from_utf8_lossy(key)));
     unseal(&sealed).map(Some).map_err(broken)
-}
-
-/// One more than the highest number of a kind of record. The map is only read forwards, so the end is
-/// found by bisection: is anything numbered at or above the middle?
-fn next_number(kv: &dyn Kv, space: Space, tag: Tag) -> Result<u64> {
-    let (_, end) = key::all(space, tag);
-    let (mut low, mut high) = (0u64, u64::MAX);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let mut found = None;
-        kv.scan(&key::numbered(space, tag, middle), &end, &mut |key, _| {
-            found = key::number(key);
-            ControlFlow::Break(())
-        })?;
-        match found {
-            Some(number) => low = number + 1,
-            None => high = middle,
-        }
-    }
-    Ok(low)
 }

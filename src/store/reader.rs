@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use bytes::Bytes;
 
 use super::key::{self, Space, Tag};
-use super::record::{Collection, FeedEntry, Record, unseal};
-use crate::base::{CollectionName, DocumentId, DocumentKey};
+use super::record::{Collection, Record, unseal};
+use crate::base::{CollectionName, DocumentId, DocumentKey, Incarnation};
 use crate::kv::{CacheUse, Kv};
 use crate::{Error, Result};
 
 /// Rows that one page looks at, so that a long run of deleted documents cannot hold a reader.
-const PAGE_ROWS_MAX: usize = 10_000;
+pub(super) const PAGE_ROWS_MAX: usize = 10_000;
 
 /// A page of a listing, in the order of ids.
 #[derive(Debug, Default)]
@@ -32,6 +32,7 @@ pub struct Page {
 pub struct Reader {
     kv: Arc<dyn Kv>,
     space: Arc<AtomicU8>,
+    incarnation: Incarnation,
 }
 
 impl std::fmt::Debug for Reader {
@@ -41,8 +42,16 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    pub(super) fn new(kv: Arc<dyn Kv>, space: Arc<AtomicU8>) -> Self {
-        Self { kv, space }
+    pub(super) fn new(kv: Arc<dyn Kv>, space: Arc<AtomicU8>, incarnation: Incarnation) -> Self {
+        Self { kv, space, incarnation }
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(super) fn kv(&self) -> &dyn Kv {
+        &*self.kv
     }
 
     pub(super) fn space(&self) -> Space {
@@ -119,26 +128,6 @@ impl Reader {
             unseal(&sealed).map_err(|error| Error::Corrupt(format!("the counts of collection {name}: {error}")))
         };
         sealed.map(open).transpose()
-    }
-
-    /// Up to `limit` entries of the feed from a position on, each with its own position.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the disk cannot be read.
-    pub fn feed(&self, from: u64, limit: usize) -> Result<Vec<(u64, FeedEntry)>> {
-        let start = key::numbered(self.space(), Tag::Feed, from);
-        let (_, end) = key::all(self.space(), Tag::Feed);
-        let mut entries = Vec::new();
-        self.kv.scan(&start, &end, &mut |key, value| {
-            if entries.len() == limit {
-                return ControlFlow::Break(());
-            }
-            if let (Some(position), Ok(entry)) = (key::number(key), unseal(value)) {
-                entries.push((position, entry));
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(entries)
     }
 
     /// Whether a write would be accepted now: the disk has room, and none was refused before.

@@ -4,14 +4,14 @@
 use bytes::Bytes;
 
 use crate::base::{
-    ActorId, ChangeHash, Decode, DecodeError, DocumentKey, Encode, GrantId, Hlc, Incarnation, PeerId, Reader, Writer,
+    ActorId, ChangeHash, Decode, DecodeError, Encode, GrantId, Hlc, Incarnation, PeerId, Reader, Writer,
 };
 use crate::limits::{CHANGE_BYTES_MAX, DOCUMENT_VIEW_BYTES_MAX};
 
 use super::summary::Total;
 
 /// Version of all records; a change of any layout raises it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Wraps an encoding: version, CRC-32 of what follows, then the encoding.
 pub(super) fn seal<T: Encode>(value: &T) -> Bytes {
@@ -100,6 +100,8 @@ impl Decode for Collection {
 pub struct Record {
     /// The document's number in this store.
     pub number: u64,
+    /// The position of its last change in the feed.
+    pub position: u64,
     /// Whether all of its heads are deletes.
     pub deleted: bool,
     /// The earliest time of its changes.
@@ -132,7 +134,8 @@ impl Record {
 
 impl Encode for Record {
     fn encode(&self, writer: &mut Writer) {
-        writer.varint(self.number).u8(u8::from(self.deleted)).value(&self.created).value(&self.updated);
+        writer.varint(self.number).varint(self.position);
+        writer.u8(u8::from(self.deleted)).value(&self.created).value(&self.updated);
         writer.list(&self.heads, |w, head| _ = w.value(head));
         writer.list(&self.vector, |w, (actor, sequence)| _ = w.varint(u64::from(*actor)).varint(*sequence));
         writer.varint(self.loose_changes).bytes(&self.view);
@@ -163,6 +166,7 @@ impl Record {
         let reader = &mut reader;
         let record = Self {
             number: reader.varint()?,
+            position: reader.varint()?,
             deleted: reader.u8()? != 0,
             created: reader.value()?,
             updated: reader.value()?,
@@ -233,27 +237,6 @@ impl Decode for Snapshot {
     }
 }
 
-/// An entry of the feed: a document that changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedEntry {
-    /// The document.
-    pub document: DocumentKey,
-    /// Whether it was deleted by this change.
-    pub deleted: bool,
-}
-
-impl Encode for FeedEntry {
-    fn encode(&self, writer: &mut Writer) {
-        writer.value(&self.document).u8(u8::from(self.deleted));
-    }
-}
-
-impl Decode for FeedEntry {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { document: reader.value()?, deleted: reader.u8()? != 0 })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -263,6 +246,7 @@ mod tests {
     fn record() -> Record {
         Record {
             number: 7,
+            position: 9,
             deleted: false,
             created: Hlc::from_packed(1 << 20).unwrap(),
             updated: Hlc::from_packed(1 << 21).unwrap(),
@@ -296,7 +280,6 @@ mod tests {
         #[test]
         fn garbage_is_refused(bytes: Vec<u8>) {
             _ = LoggedChange::from_bytes(&bytes);
-            _ = FeedEntry::from_bytes(&bytes);
             prop_assert!(Record::open(&bytes.into()).is_err());
         }
     }

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::harness::{Peer, wait_equal};
 
-/// Rounds of kill -9; more with `AEROLITHSDB_KILL_ROUNDS=50 cargo test --test integration kill`.
+/// Rounds of kill -9; more with `KILL_ROUNDS=50 cargo test --test integration kill`.
 fn rounds() -> u64 {
-    std::env::var("AEROLITHSDB_KILL_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("KILL_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
 /// Writes at a peer from several threads until it is killed after some writes; returns what was acknowledged.

@@ -36,7 +36,7 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
         documents: stats.collections.iter().map(|(_, counts)| counts.documents).sum(),
         collections: stats.collections.len(),
         changes: shape::Changes {
-            stored: stats.peer.position,
+            stored: stats.peer.stored,
             written: counters.written,
             received: counters.applied,
             known_already: counters.known,

@@ -1,0 +1,197 @@
+//! The feed of a collection: its documents in the order in which they last changed here.
+//!
+//! A document has one entry, that of its last change: the next change takes it out and puts it behind all
+//! others. So the feed is as long as the collection, deleted documents included, however often they change; it
+//! needs no retention, and whoever comes back after a year is told of each document once. What is not told is
+//! every step in between; a document's history has those.
+//!
+//! Positions are numbers of the whole store, ascending and never used twice in one life of it. They mean nothing
+//! to another peer, which sees changes in another order. So a [`FeedCursor`] names the life of the store that it
+//! is from, and is refused by any other.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::str::FromStr;
+
+use data_encoding::BASE64URL_NOPAD;
+
+use super::Store;
+use super::key::{self, Space, Tag};
+use super::reader::{PAGE_ROWS_MAX, Reader};
+use super::record::Record;
+use crate::base::{CollectionName, DocumentId, DocumentKey, Hlc, Incarnation};
+use crate::kv::Kv;
+use crate::{Error, Result};
+
+/// How far a feed was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedCursor {
+    space: Space,
+    incarnation: Incarnation,
+    position: u64,
+}
+
+impl fmt::Display for FeedCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [&[self.space], self.incarnation.0.as_slice(), &self.position.to_be_bytes()].concat();
+        f.write_str(&BASE64URL_NOPAD.encode(&bytes))
+    }
+}
+
+impl FromStr for FeedCursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::invalid("this is no cursor of a feed; leave it out to start from the beginning");
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| wrong())?;
+        let (incarnation, position) = bytes.get(1..).and_then(|rest| rest.split_at_checked(8)).ok_or_else(wrong)?;
+        Ok(Self {
+            space: bytes[0],
+            incarnation: Incarnation(incarnation.try_into().map_err(|_| wrong())?),
+            position: u64::from_be_bytes(position.try_into().map_err(|_| wrong())?),
+        })
+    }
+}
+
+/// A part of a feed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Documents with their records, in the order of their changes, each with the cursor behind it.
+    pub entries: Vec<(DocumentId, Record, FeedCursor)>,
+    /// Where to go on.
+    pub next: FeedCursor,
+    /// Whether nothing is left up to where it was read.
+    pub complete: bool,
+}
+
+impl Reader {
+    /// The cursor behind a position.
+    #[must_use]
+    pub fn feed_cursor(&self, position: u64) -> FeedCursor {
+        FeedCursor { space: self.space(), incarnation: self.incarnation(), position }
+    }
+
+    /// Up to `limit` documents of a collection that changed after the cursor (`None`: ever) and up to the position
+    /// `until`, and whose id starts with `prefix`. A page may be empty before the feed's end.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the cursor is from another life of the store, or of another mesh, [`Error::Io`] when
+    /// the disk cannot be read. Damaged documents are left out.
+    pub fn feed(
+        &self,
+        collection: &CollectionName,
+        since: Option<FeedCursor>,
+        until: u64,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<FeedPage> {
+        let start = self.feed_cursor(0);
+        let since = since.unwrap_or(start);
+        if (FeedCursor { position: 0, ..since }) != start {
+            return Err(Error::NotFound(
+                "the cursor is from before this peer lost writes or joined another mesh; start again without it".into(),
+            ));
+        }
+        let mut page = FeedPage { entries: Vec::new(), next: since, complete: true };
+        for (position, id) in self.feed_entries(collection, until, prefix, limit, &mut page)? {
+            let record = self.record(&DocumentKey::new(collection.clone(), id.clone()));
+            // One that changed again meanwhile is found behind the others.
+            if let Ok(Some(record)) = record
+                && record.position == position
+            {
+                page.entries.push((id, record, FeedCursor { position, ..since }));
+            }
+        }
+        Ok(page)
+    }
+
+    fn feed_entries(
+        &self,
+        collection: &CollectionName,
+        until: u64,
+        prefix: &str,
+        limit: usize,
+        page: &mut FeedPage,
+    ) -> Result<Vec<(u64, DocumentId)>> {
+        let from = key::feed(self.space(), collection, page.next.position.saturating_add(1));
+        let to = key::feed(self.space(), collection, until.saturating_add(1));
+        let (mut found, mut rows) = (Vec::new(), 0);
+        self.kv().scan(&from, &to, &mut |key, id| {
+            if found.len() == limit || rows == PAGE_ROWS_MAX {
+                page.complete = false;
+                return ControlFlow::Break(());
+            }
+            rows += 1;
+            let Some(position) = key::feed_position(key) else { return ControlFlow::Continue(()) };
+            page.next.position = position;
+            let id = std::str::from_utf8(id).ok().filter(|id| id.starts_with(prefix)).and_then(|id| id.parse().ok());
+            found.extend(id.map(|id| (position, id)));
+            ControlFlow::Continue(())
+        })?;
+        if page.complete {
+            page.next.position = page.next.position.max(until);
+        }
+        Ok(found)
+    }
+}
+
+impl Store {
+    /// The latest time of any collection's last change: where a clock must continue.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn latest(&self) -> Result<Hlc> {
+        let mut latest = Hlc::default();
+        for (collection, last) in last_positions(&*self.kv, self.space())? {
+            let before = self.reader.feed_cursor(last - 1);
+            let page = self.reader.feed(&collection, Some(before), last, "", 1)?;
+            latest = page.entries.iter().fold(latest, |latest, (_, record, _)| latest.max(record.updated));
+        }
+        Ok(latest)
+    }
+}
+
+/// The position that the next change gets. Found in the feed itself, whatever else is damaged: it numbers new
+/// documents, too.
+pub(super) fn next_position(kv: &dyn Kv, space: Space) -> Result<u64> {
+    Ok(last_positions(kv, space)?.iter().map(|(_, last)| last + 1).max().unwrap_or(1))
+}
+
+/// The last position in each collection's feed.
+fn last_positions(kv: &dyn Kv, space: Space) -> Result<Vec<(CollectionName, u64)>> {
+    let (mut from, to) = key::all(space, Tag::Feed);
+    let mut last = Vec::new();
+    while let Some(first) = first_key(kv, &from, &to)? {
+        let Some(collection) = key::feed_collection(&first) else {
+            from = [first.as_slice(), &[0]].concat();
+            continue;
+        };
+        last.extend(last_position(kv, space, &collection)?.map(|position| (collection.clone(), position)));
+        from = key::feed(space, &collection, u64::MAX);
+        from.push(0);
+    }
+    Ok(last)
+}
+
+/// The map is only read forwards, so the end is found by bisection: is anything at or above the middle?
+fn last_position(kv: &dyn Kv, space: Space, collection: &CollectionName) -> Result<Option<u64>> {
+    let end = key::feed(space, collection, u64::MAX);
+    let (mut low, mut high) = (0u64, u64::MAX);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match first_key(kv, &key::feed(space, collection, middle), &end)?.as_deref().and_then(key::feed_position) {
+            Some(position) => low = position + 1,
+            None => high = middle,
+        }
+    }
+    Ok(low.checked_sub(1))
+}
+
+fn first_key(kv: &dyn Kv, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut first = None;
+    kv.scan(from, to, &mut |key, _| {
+        first = Some(key.to_vec());
+        ControlFlow::Break(())
+    })?;
+    Ok(first)
+}
