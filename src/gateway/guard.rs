@@ -55,11 +55,16 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
     response
 }
 
+/// Whether a path is answered under any load.
+pub(super) fn is_health(path: &str) -> bool {
+    HEALTH.contains(&path)
+}
+
 async fn pass(app: &App, request: Request, next: Next) -> Answer {
     let config = &app.shared.config;
     check_host(config, &request)?;
     check_origin(config, request.headers())?;
-    let is_health = HEALTH.contains(&request.uri().path());
+    let is_health = is_health(request.uri().path());
     let _permit = match app.shared.permits.try_acquire() {
         Ok(permit) => Some(permit),
         Err(_) if is_health => None,

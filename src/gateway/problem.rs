@@ -11,6 +11,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{Error, Invalid, InvalidKind};
 
@@ -35,24 +36,29 @@ pub(super) struct Problem {
 /// The result of a handler.
 pub(super) type Answer<T = Response> = Result<T, Problem>;
 
-/// The body.
-#[derive(Serialize)]
-struct Shape<'a> {
+/// What went wrong, and what to do (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Shape<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
     status: u16,
     detail: &'a str,
     instance: &'a str,
+    /// The field it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
+    /// Why the peer is not ready.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
     reasons: &'a [&'static str],
 }
 
-#[derive(Serialize)]
+/// A place in the body, both from 1.
+#[derive(Serialize, ToSchema)]
 struct Position {
     line: usize,
     column: usize,

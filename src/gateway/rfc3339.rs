@@ -2,7 +2,12 @@
 //!
 //! Only writing, and only UTC; what the rest of a calendar library would bring is not needed.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::base::Timestamp;
 
@@ -27,6 +32,20 @@ impl fmt::Display for Rfc3339 {
 impl serde::Serialize for Rfc3339 {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl PartialSchema for Rfc3339 {
+    fn schema() -> RefOr<Schema> {
+        let time = ObjectBuilder::new().schema_type(Type::String);
+        let time = time.format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)));
+        time.description(Some("A time in UTC with milliseconds (RFC 3339).")).into()
+    }
+}
+
+impl ToSchema for Rfc3339 {
+    fn name() -> Cow<'static, str> {
+        "Time".into()
     }
 }
 

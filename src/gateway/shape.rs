@@ -5,26 +5,27 @@
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::rfc3339::Rfc3339;
 use crate::access::Role;
 use crate::base::{CollectionName, DocumentId, MeshId, PeerId, Timestamp};
 use crate::kv::CacheUse;
 use crate::node::{MemberReport, NeighbourReport};
-use crate::peer::{Document, Latency, Listing};
+use crate::peer::{self, Latency, Listing};
 use crate::store;
 
 /// Bytes that a document takes beside its id and data, about.
 const FRAME_BYTES: usize = 320;
 
 /// A document: `{id, collection, data, created_at, updated_at, heads}`.
-pub(super) fn document(document: &Document) -> Bytes {
+pub(super) fn document(document: &peer::Document) -> Bytes {
     let mut out = Vec::with_capacity(document.json().len() + FRAME_BYTES);
     write_document(&mut out, document);
     out.into()
 }
 
-fn write_document(out: &mut Vec<u8>, document: &Document) {
+fn write_document(out: &mut Vec<u8>, document: &peer::Document) {
     out.extend_from_slice(b"{\"id\":");
     write_text(out, document.id());
     out.extend_from_slice(b",\"collection\":");
@@ -92,14 +93,49 @@ fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(out, value).expect("texts are JSON, and memory takes what is written");
 }
 
+/// A document as [`document`] writes it.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "documents are written by hand; this describes what is written")]
+pub(super) struct Document {
+    id: String,
+    collection: String,
+    /// What was written, a JSON object.
+    #[schema(value_type = Object)]
+    data: serde_json::Value,
+    created_at: Rfc3339,
+    updated_at: Rfc3339,
+    /// The changes that no other change depends on, as hexadecimal hashes: the version.
+    heads: Vec<String>,
+}
+
+/// A page as [`listing`] writes it.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "pages are written by hand; this describes what is written")]
+pub(super) struct Page {
+    documents: Vec<Document>,
+    /// Where the next page starts; null on the last one.
+    #[schema(required)]
+    next_cursor: Option<String>,
+    /// Ids of documents that cannot be read here until another peer sent them again.
+    #[schema(required = false)]
+    damaged: Vec<String>,
+}
+
+/// How the peer is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok` for a process that answers, `ready` for a peer that takes reads and writes.
+    pub(super) status: &'static str,
+}
+
 /// A list of collections.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Collections {
     pub(super) collections: Vec<Collection>,
 }
 
 /// A collection with its counts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Collection {
     name: String,
     documents: u64,
@@ -113,7 +149,7 @@ impl Collection {
 }
 
 /// What an invitation gives.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct InviteBody {
     pub(super) role: String,
@@ -129,7 +165,7 @@ impl Default for InviteBody {
 }
 
 /// A ticket and what it gives.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Invited {
     pub(super) ticket: String,
     pub(super) role: String,
@@ -138,7 +174,7 @@ pub(super) struct Invited {
 }
 
 /// A ticket to be used.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinBody {
     pub(super) ticket: String,
@@ -147,7 +183,7 @@ pub(super) struct JoinBody {
 }
 
 /// What happens to local documents on joining.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum LocalDocuments {
     /// They are written into the joined mesh.
@@ -167,7 +203,7 @@ impl From<LocalDocuments> for crate::LocalDocuments {
 }
 
 /// A mesh that was joined.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Joined {
     pub(super) mesh: String,
     pub(super) peer: String,
@@ -181,7 +217,7 @@ impl Joined {
 }
 
 /// A member of the mesh.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Member {
     peer_id: String,
     role: String,
@@ -203,13 +239,13 @@ impl From<MemberReport> for Member {
 }
 
 /// The members of the mesh.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Members {
     pub(super) peers: Vec<Member>,
 }
 
 /// This peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct NodeStatus {
     pub(super) peer_id: String,
     pub(super) node_id: String,
@@ -232,7 +268,7 @@ pub(super) fn role(role: Option<Role>) -> Option<String> {
 }
 
 /// A connected member.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Neighbour {
     peer_id: String,
     address: String,
@@ -256,7 +292,7 @@ impl From<NeighbourReport> for Neighbour {
 }
 
 /// Counters of the peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Stats {
     pub(super) documents: u64,
     pub(super) collections: usize,
@@ -271,7 +307,7 @@ pub(super) struct Stats {
 }
 
 /// Changes, stored in all and handled since the start.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Changes {
     pub(super) stored: u64,
     pub(super) written: u64,
@@ -281,7 +317,7 @@ pub(super) struct Changes {
 }
 
 /// How the caches do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Caches {
     /// Leaves of the table on the disk.
     pub(super) table: Cache,
@@ -290,7 +326,7 @@ pub(super) struct Caches {
 }
 
 /// How one cache does.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Cache {
     hits: u64,
     misses: u64,
@@ -306,14 +342,14 @@ impl From<CacheUse> for Cache {
 }
 
 /// Counts and latencies of calls.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Operations {
     pub(super) reads: Operation,
     pub(super) writes: Operation,
 }
 
 /// Count and latencies of one kind of call.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Operation {
     count: u64,
     failures: u64,
@@ -330,14 +366,14 @@ impl From<Latency> for Operation {
 }
 
 /// Numbers of peers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Peers {
     pub(super) members: usize,
     pub(super) connected: usize,
 }
 
 /// Bytes to and from other peers since the start.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Traffic {
     pub(super) sent_bytes: u64,
     pub(super) received_bytes: u64,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::rfc3339::Rfc3339;
 use super::shape;
@@ -10,7 +11,8 @@ use crate::base::DocumentKey;
 use crate::node::{CollectionReport, StandingReport, SyncReport, WhyReport};
 
 /// How everything stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SyncStatus)]
 pub(super) struct Sync {
     collections: Vec<Collection>,
     /// Changes that could not be applied yet, by reason.
@@ -23,7 +25,8 @@ pub(super) struct Sync {
 }
 
 /// How one collection stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CollectionStanding)]
 struct Collection {
     name: String,
     /// Documents here, deleted ones included: this is what peers compare.
@@ -32,7 +35,8 @@ struct Collection {
 }
 
 /// How one peer stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PeerStanding)]
 struct Peer {
     peer_id: String,
     connected: bool,
@@ -73,7 +77,8 @@ impl Peer {
 }
 
 /// The name of a document.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DocumentName)]
 struct Name {
     collection: String,
     id: String,
@@ -111,7 +116,8 @@ impl Sync {
 }
 
 /// How one document stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DocumentStanding)]
 pub(super) struct Why {
     #[serde(flatten)]
     name: Name,

@@ -13,41 +13,42 @@ use super::{App, Config, rest};
 use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, GATEWAY_REQUESTS_MAX};
 use crate::{Peer, PeerConfig};
 
-struct Client {
-    peer: Peer,
-    router: Router,
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    pub(super) router: Router,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    bytes: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&self.bytes)))
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().unwrap()
     }
 }
 
 impl Client {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(Config::default()).await
     }
 
-    async fn with(config: Config) -> Self {
+    pub(super) async fn with(config: Config) -> Self {
         let peer = Peer::start(PeerConfig::local()).await.unwrap();
         let router = rest::router(App::new(peer.clone(), config, 0));
         Self { peer, router }
     }
 
-    async fn send(&self, call: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+    pub(super) async fn send(&self, call: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         let (method, path) = call.split_once(' ').unwrap();
-        let path = if path.starts_with("/health") { path.to_owned() } else { format!("/api/v1{path}") };
+        let at_top = ["/health", "/docs", "/api/"].iter().any(|top| path.starts_with(top));
+        let path = if at_top { path.to_owned() } else { format!("/api/v1{path}") };
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost:8080");
@@ -61,11 +62,11 @@ impl Client {
         Answer { status: parts.status, headers: parts.headers, bytes }
     }
 
-    async fn put(&self, id: &str, body: &str) -> Answer {
+    pub(super) async fn put(&self, id: &str, body: &str) -> Answer {
         self.send(&format!("PUT /collections/users/documents/{id}"), &[], body.to_owned()).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         self.send(&format!("GET {path}"), &[], "").await
     }
 }

@@ -7,10 +7,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::IntoParams;
 
 use super::super::etag::{self, ETag};
 use super::super::problem::{Answer, Problem};
 use super::super::{App, body, path_segment, shape};
+use super::parameter::{CollectionPath, DocumentPath};
 use super::{Path, Query, blocking, json_text};
 use crate::limits::PAGE_DOCUMENTS_MAX;
 use crate::node::Write;
@@ -21,25 +23,54 @@ use crate::{Condition, Error, Invalid, InvalidKind};
 const PAGE_DOCUMENTS: usize = 100;
 
 /// Writes a new document.
+///
+/// A field `_id` in the body names it, else it gets an id of its own.
+#[utoipa::path(
+    post, path = "/collections/{collection}/documents", tag = "documents", operation_id = "createDocument",
+    params(CollectionPath),
+    request_body(content = Object, description = "A JSON object"),
+    responses(
+        (status = 201, description = "It is on this peer's disk", body = shape::Document, headers(
+            ("ETag" = String, description = "Its version"), ("Location" = String, description = "Its path"),
+        )),
+        (status = 400, description = "The body is no JSON, nests too deep, or says a key twice"),
+        (status = 403, description = "This peer may not write, or the collection is the system's"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 409, description = "A document of this id exists"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body has another type"),
+        (status = 422, description = "A name, an id or a value breaks a rule"),
+    ),
+)]
 pub(super) async fn create(
     State(app): State<App>,
-    Path(collection): Path<String>,
+    Path(at): Path<CollectionPath>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let collection = app.peer.collection(&collection)?;
+    let collection = app.peer.collection(&at.collection)?;
     let object = body::document(&headers, body).await?;
     let document = collection.insert(Value::Object(object)).await?;
     Ok(created(&document))
 }
 
 /// Reads a document: this peer's replica and nothing else.
-pub(super) async fn read(
-    State(app): State<App>,
-    Path((collection, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Answer {
-    let collection = app.peer.collection(&collection)?;
+#[utoipa::path(
+    get, path = "/collections/{collection}/documents/{id}", tag = "documents", operation_id = "readDocument",
+    params(DocumentPath, ("If-None-Match" = Option<String>, Header, description = "Versions that the client has")),
+    responses(
+        (status = 200, description = "The document", body = shape::Document, headers(
+            ("ETag" = String, description = "Its version"),
+        )),
+        (status = 304, description = "The client has this version", headers(
+            ("ETag" = String, description = "Its version"),
+        )),
+        (status = 404, description = "There is no such document"),
+        (status = 422, description = "A name or an id breaks a rule"),
+    ),
+)]
+pub(super) async fn read(State(app): State<App>, Path(at): Path<DocumentPath>, headers: HeaderMap) -> Answer {
+    let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
     let Some(document) = collection.get(&id)? else {
         return Err(Error::NotFound(format!("document {}/{id} does not exist", collection.name())).into());
     };
@@ -51,13 +82,37 @@ pub(super) async fn read(
 }
 
 /// Creates a document or replaces what it holds.
+#[utoipa::path(
+    put, path = "/collections/{collection}/documents/{id}", tag = "documents", operation_id = "writeDocument",
+    params(
+        DocumentPath,
+        ("If-Match" = Option<String>, Header, description = "The version that is replaced; * for any"),
+        ("If-None-Match" = Option<String>, Header, description = "* to create only"),
+    ),
+    request_body(content = Object, description = "A JSON object"),
+    responses(
+        (status = 200, description = "It is replaced", body = shape::Document, headers(
+            ("ETag" = String, description = "Its version"),
+        )),
+        (status = 201, description = "It is new", body = shape::Document, headers(
+            ("ETag" = String, description = "Its version"), ("Location" = String, description = "Its path"),
+        )),
+        (status = 400, description = "The body is no JSON, nests too deep, or says a key twice; or preconditions clash"),
+        (status = 403, description = "This peer may not write, or the collection is the system's"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 412, description = "The precondition does not hold"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body has another type"),
+        (status = 422, description = "A name, an id or a value breaks a rule"),
+    ),
+)]
 pub(super) async fn write(
     State(app): State<App>,
-    Path((collection, id)): Path<(String, String)>,
+    Path(at): Path<DocumentPath>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let collection = app.peer.collection(&collection)?;
+    let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
     let object = body::document(&headers, body).await?;
     let condition = etag::condition(&headers, || collection.get(&id))?;
     let (write, document) =
@@ -71,12 +126,26 @@ pub(super) async fn write(
 }
 
 /// Deletes a document.
+#[utoipa::path(
+    delete, path = "/collections/{collection}/documents/{id}", tag = "documents", operation_id = "deleteDocument",
+    params(
+        DocumentPath,
+        ("If-Match" = Option<String>, Header, description = "The version that is deleted; * for any"),
+    ),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 403, description = "This peer may not write, or the collection is the system's"),
+        (status = 404, description = "There is no such document"),
+        (status = 412, description = "The precondition does not hold"),
+        (status = 422, description = "A name or an id breaks a rule"),
+    ),
+)]
 pub(super) async fn delete(
     State(app): State<App>,
-    Path((collection, id)): Path<(String, String)>,
+    Path(at): Path<DocumentPath>,
     headers: HeaderMap,
 ) -> Answer<StatusCode> {
-    let collection = app.peer.collection(&collection)?;
+    let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
     let condition = etag::condition(&headers, || collection.get(&id))?;
     if condition == Condition::Absent {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "If-None-Match: * makes no sense for a delete"));
@@ -86,20 +155,33 @@ pub(super) async fn delete(
 }
 
 /// How a listing is paged.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Paging {
+    /// Documents of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
+    /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
 /// A page of a collection, in the order of ids.
+#[utoipa::path(
+    get, path = "/collections/{collection}/documents", tag = "documents", operation_id = "listDocuments",
+    params(CollectionPath, Paging),
+    responses(
+        (status = 200, description = "A page", body = shape::Page),
+        (status = 400, description = "The query cannot be understood"),
+        (status = 422, description = "A collection cannot have this name"),
+    ),
+)]
 pub(super) async fn list(
     State(app): State<App>,
-    Path(collection): Path<String>,
+    Path(at): Path<CollectionPath>,
     Query(paging): Query<Paging>,
 ) -> Answer {
-    let collection = app.peer.collection(&collection)?;
+    let collection = app.peer.collection(&at.collection)?;
     let limit = paging.limit.unwrap_or(PAGE_DOCUMENTS);
     if !(1..=PAGE_DOCUMENTS_MAX).contains(&limit) {
         return Err(limit_out_of_range());

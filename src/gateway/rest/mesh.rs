@@ -13,6 +13,21 @@ use super::json;
 use crate::peer::Invite;
 
 /// Makes a ticket.
+///
+/// Whoever has it can join, until it is used up or expires.
+#[utoipa::path(
+    post, path = "/mesh/invites", tag = "mesh", operation_id = "invite",
+    request_body(content = shape::InviteBody, description = "May be left out: a writer, once, within a week"),
+    responses(
+        (status = 201, description = "The ticket", body = shape::Invited),
+        (status = 400, description = "The body is no JSON"),
+        (status = 403, description = "This peer may not invite"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body has another type"),
+        (status = 422, description = "A field is unknown or breaks a rule"),
+    ),
+)]
 pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
     let wanted: shape::InviteBody = body::arguments(&headers, body).await?;
     let role = wanted.role.parse().map_err(|error| Problem { field: Some("role".into()), ..Problem::from(error) })?;
@@ -28,6 +43,23 @@ pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Bod
 }
 
 /// Joins the mesh of a ticket.
+///
+/// Answers once a member of that mesh let this peer in. Nothing that is stored is deleted.
+#[utoipa::path(
+    post, path = "/mesh/join", tag = "mesh", operation_id = "join",
+    request_body(content = shape::JoinBody),
+    responses(
+        (status = 200, description = "It is joined", body = shape::Joined),
+        (status = 400, description = "The body is no JSON, or the ticket is none"),
+        (status = 403, description = "The ticket is used up, expired, or not good for this"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 409, description = "This peer shares a mesh with others already"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body has another type"),
+        (status = 422, description = "A field is missing, unknown or breaks a rule"),
+        (status = 502, description = "Nobody of that mesh could be reached; the detail says what was tried"),
+    ),
+)]
 pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
     let wanted: shape::JoinBody = body::arguments(&headers, body).await?;
     let joined = app.peer.mesh().join(&wanted.ticket, wanted.local_documents.into()).await;
@@ -36,6 +68,10 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
 }
 
 /// The members of the mesh, in the order of their ids.
+#[utoipa::path(
+    get, path = "/mesh/peers", tag = "mesh", operation_id = "listMembers",
+    responses((status = 200, description = "All of them, this peer included", body = shape::Members)),
+)]
 pub(super) async fn peers(State(app): State<App>) -> Answer {
     let members = app.peer.mesh().members().await?;
     Ok(json(StatusCode::OK, &shape::Members { peers: members.into_iter().map(shape::Member::from).collect() }))

@@ -1,11 +1,19 @@
 //! The REST interface, `/api/v1`: one file per resource.
+//!
+//! Each handler carries the description of its call (`utoipa::path`): its path, parameters and body, and every
+//! status with which it answers. The router takes handlers by that description only (`routes!`), so that what is
+//! served and what is described cannot part. `description` adds what holds for every call.
 
 mod collection;
+mod description;
+mod docs;
 mod document;
 mod mesh;
+mod parameter;
 mod status;
+#[cfg(test)]
+mod tests;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -14,11 +22,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::guard::{guard, is_allowed_origin};
 use super::problem::{Answer, Problem};
@@ -26,34 +36,34 @@ use super::{App, Config};
 
 /// Every call, behind the guard.
 pub(super) fn router(app: App) -> Router {
-    let calls = Router::new()
-        .route("/collections", get(collection::list))
-        .route("/collections/{collection}", get(collection::show))
-        .route("/collections/{collection}/documents", get(document::list).post(document::create))
-        .route(
-            "/collections/{collection}/documents/{id}",
-            get(document::read).put(document::write).delete(document::delete),
-        )
-        .route("/mesh/invites", post(mesh::invite))
-        .route("/mesh/join", post(mesh::join))
-        .route("/mesh/peers", get(mesh::peers))
-        .route("/stats", get(status::stats))
-        .route("/nodes/status", get(status::node))
-        .route("/sync", get(status::sync))
-        .route("/sync/why/{collection}/{id}", get(status::why))
-        .merge(health());
-    let router = Router::new()
-        .nest("/api/v1", calls)
-        .merge(health())
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
-        .with_state(app.clone());
+    let (router, api) = calls().split_for_parts();
+    let router = router.layer(Extension(docs::Description(description::complete(api))));
+    let router = router.fallback(unknown).method_not_allowed_fallback(not_allowed).with_state(app.clone());
     let router = if app.shared.config.cors_enabled { router.layer(cors(&app.shared.config)) } else { router };
     router.layer(from_fn_with_state(app, guard))
 }
 
-fn health() -> Router<App> {
-    Router::new().route("/health", get(status::health)).route("/health/ready", get(status::ready))
+/// Every call with its description. Those that share a path are named together.
+fn calls() -> OpenApiRouter<App> {
+    let calls = OpenApiRouter::default()
+        .routes(routes!(collection::list))
+        .routes(routes!(collection::show))
+        .routes(routes!(document::list, document::create))
+        .routes(routes!(document::read, document::write, document::delete))
+        .routes(routes!(mesh::invite))
+        .routes(routes!(mesh::join))
+        .routes(routes!(mesh::peers))
+        .routes(routes!(status::stats))
+        .routes(routes!(status::node))
+        .routes(routes!(status::sync))
+        .routes(routes!(status::why))
+        .routes(routes!(docs::description))
+        .merge(health());
+    OpenApiRouter::default().nest("/api/v1", calls).merge(health()).merge(docs::pages())
+}
+
+fn health() -> OpenApiRouter<App> {
+    OpenApiRouter::default().routes(routes!(status::health)).routes(routes!(status::ready))
 }
 
 fn cors(config: &Config) -> CorsLayer {

@@ -2,33 +2,48 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::json as shape_of;
 
 use super::super::problem::{Answer, Problem};
 use super::super::sync_shape::{Sync, Why};
 use super::super::{App, shape};
+use super::parameter::DocumentPath;
 use super::{Path, json};
 use crate::Error;
 use crate::base::DocumentKey;
 
 /// That the process is alive and answers.
+#[utoipa::path(
+    get, path = "/health", tag = "status", operation_id = "health",
+    responses((status = 200, description = "It is", body = shape::Health)),
+)]
 pub(super) async fn health() -> Answer {
-    Ok(json(StatusCode::OK, &shape_of!({"status": "ok"})))
+    Ok(json(StatusCode::OK, &shape::Health { status: "ok" }))
 }
 
 /// That the peer takes reads and writes; 503 with reasons when it does not.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "status", operation_id = "ready",
+    responses(
+        (status = 200, description = "It does", body = shape::Health),
+        (status = 503, description = "It does not; the reasons say why"),
+    ),
+)]
 pub(super) async fn ready(State(app): State<App>) -> Answer {
     let (reason, detail) = if app.is_stopping() {
         ("shutting_down", "the peer is shutting down".into())
     } else if let Err(error) = app.peer.check_writable() {
         ("storage_refuses_writes", format!("reads go on, writes are refused: {error}"))
     } else {
-        return Ok(json(StatusCode::OK, &shape_of!({"status": "ready"})));
+        return Ok(json(StatusCode::OK, &shape::Health { status: "ready" }));
     };
     Err(Problem { reasons: vec![reason], ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) })
 }
 
 /// Counters.
+#[utoipa::path(
+    get, path = "/stats", tag = "status", operation_id = "stats",
+    responses((status = 200, description = "Counts, sizes and latencies", body = shape::Stats)),
+)]
 pub(super) async fn stats(State(app): State<App>) -> Answer {
     let stats = app.peer.stats().await?;
     let counters = &stats.peer.counters;
@@ -54,6 +69,10 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
 }
 
 /// This peer and its neighbours.
+#[utoipa::path(
+    get, path = "/nodes/status", tag = "status", operation_id = "nodeStatus",
+    responses((status = 200, description = "Who it is, where it listens, whom it is connected to", body = shape::NodeStatus)),
+)]
 pub(super) async fn node(State(app): State<App>) -> Answer {
     let mesh = app.peer.mesh();
     let report = mesh.status().await?;
@@ -76,13 +95,26 @@ pub(super) async fn node(State(app): State<App>) -> Answer {
 }
 
 /// Who is in sync.
+#[utoipa::path(
+    get, path = "/sync", tag = "sync", operation_id = "syncStatus",
+    responses((status = 200, description = "Each collection with each peer, and what is in the way", body = Sync)),
+)]
 pub(super) async fn sync(State(app): State<App>) -> Answer {
     Ok(json(StatusCode::OK, &Sync::new(app.peer.mesh().sync().await?)))
 }
 
 /// How one document stands.
-pub(super) async fn why(State(app): State<App>, Path((collection, id)): Path<(String, String)>) -> Answer {
-    let collection = collection.parse().map_err(Error::from)?;
-    let key = DocumentKey::new(collection, id.parse().map_err(Error::from)?);
+#[utoipa::path(
+    get, path = "/sync/why/{collection}/{id}", tag = "sync", operation_id = "whyOutOfSync",
+    params(DocumentPath),
+    responses(
+        (status = 200, description = "Its version, what it waits for, and who has it", body = Why),
+        (status = 404, description = "Nothing is known of such a document"),
+        (status = 422, description = "A name or an id breaks a rule"),
+    ),
+)]
+pub(super) async fn why(State(app): State<App>, Path(at): Path<DocumentPath>) -> Answer {
+    let collection = at.collection.parse().map_err(Error::from)?;
+    let key = DocumentKey::new(collection, at.id.parse().map_err(Error::from)?);
     Ok(json(StatusCode::OK, &Why::new(&app.peer.mesh().why(key).await?)))
 }

@@ -1,0 +1,119 @@
+//! What holds for every call, added to the descriptions of the handlers: the answers of the guard and the shape
+//! of problems.
+//!
+//! A handler describes the statuses of its own. It does not say that those from 400 up are problem documents, nor
+//! that any request can be turned away at the door: that is said here, once.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use utoipa::PartialSchema;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+
+use super::super::guard;
+use super::super::problem::Shape;
+
+const PROBLEM: &str = "Problem";
+const PROBLEM_TYPE: &str = "application/problem+json";
+
+/// Statuses of the guard, and what they mean. A handler's own words come first.
+const AT_THE_DOOR: [(&str, &str); 3] = [
+    ("400", "The path, the query or the Host header cannot be understood"),
+    ("403", "Pages of this origin may not call"),
+    ("421", "The peer does not answer under this name"),
+];
+const UNDER_LOAD: (&str, &str) = ("503", "Too many requests at a time, or the peer is shutting down");
+const FAULT: (&str, &str) = ("5XX", "A fault in this peer, such as 507 for a full disk");
+
+const TAGS: [(&str, &str); 6] = [
+    (
+        "documents",
+        "JSON objects under ids. Reads are of this peer's replica; writes are answered when they are on its disk.",
+    ),
+    ("collections", "Sets of documents. A collection comes into being with its first document."),
+    ("sync", "Who has what."),
+    ("mesh", "The peers that share data."),
+    ("status", "How this peer is."),
+    ("description", "This interface."),
+];
+
+/// The finished description, as JSON text.
+pub(super) fn complete(mut api: OpenApi) -> Bytes {
+    let about = "Documents of one peer of a mesh. Errors are problem documents (RFC 9457) that say what to do.";
+    api.info = InfoBuilder::new()
+        .title("aerolithsDB")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(about))
+        .license(Some(utoipa::openapi::LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
+        .build();
+    let tag = |(name, about): (&str, &str)| TagBuilder::new().name(name).description(Some(about)).build();
+    api.tags = Some(TAGS.map(tag).to_vec());
+    let mut shapes = Vec::new();
+    <Shape<'_> as utoipa::ToSchema>::schemas(&mut shapes);
+    let mut components =
+        ComponentsBuilder::from(api.components.take().unwrap_or_default()).schema(PROBLEM, Shape::schema()).build();
+    components.schemas.extend(shapes);
+    api.components = Some(components);
+    let mut names = BTreeSet::new();
+    for (path, item) in &mut api.paths.paths {
+        for operation in operations(item) {
+            add_common(path, operation);
+            name(operation, &mut names);
+        }
+    }
+    serde_json::to_vec(&api).expect("a description has keys of text").into()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// Adds what the guard may answer, and the problem to every answer that is one.
+fn add_common(path: &str, operation: &mut Operation) {
+    let mut common: Vec<(&str, &str)> = AT_THE_DOOR.to_vec();
+    common.push(FAULT);
+    if !guard::is_health(path) {
+        common.push(UNDER_LOAD);
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, meaning) in common {
+        let response = || RefOr::T(ResponseBuilder::new().description(meaning).build());
+        responses.entry(status.into()).or_insert_with(response);
+    }
+    for (status, response) in responses {
+        if let RefOr::T(response) = response
+            && status.starts_with(['4', '5'])
+        {
+            add_problem(status, response);
+        }
+    }
+}
+
+fn add_problem(status: &str, response: &mut Response) {
+    let problem = || ContentBuilder::new().schema(Some(Ref::from_schema_name(PROBLEM))).build();
+    if response.content.is_empty() {
+        response.content.insert(PROBLEM_TYPE.into(), RefOr::T(problem()));
+    }
+    if status == "503" {
+        response
+            .headers
+            .insert("Retry-After".into(), RefOr::T(described(Type::Integer, "Seconds after which to try again")));
+    }
+}
+
+fn described(kind: Type, about: &str) -> Header {
+    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(kind).build())).description(Some(about)).build()
+}
+
+/// Operations that are served under two paths need two names.
+fn name(operation: &mut Operation, names: &mut BTreeSet<String>) {
+    let Some(id) = &mut operation.operation_id else { return };
+    while !names.insert(id.clone()) {
+        id.push_str("AtTop");
+    }
+}

@@ -1,0 +1,392 @@
+//! Holds the description of the interface to what is served: every route is described, every status that is
+//! described can occur, every answer has a status and a shape that are described.
+
+use std::collections::BTreeSet;
+
+use axum::body::Body;
+use serde_json::{Value, json};
+
+use super::super::guard;
+use super::super::tests::{Answer, Client};
+use super::super::{App, Config};
+use super::{calls, description, router};
+use crate::limits::{
+    COLLECTION_NAME_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_ID_BYTES_MAX, GATEWAY_REQUESTS_MAX, PAGE_DOCUMENTS_MAX,
+};
+
+fn api() -> Value {
+    serde_json::from_slice(&description::complete(calls().into_openapi())).unwrap()
+}
+
+/// Each call with its path and what is said of it.
+fn described(api: &Value) -> Vec<(String, String, &Value)> {
+    let items = api["paths"].as_object().unwrap().iter();
+    let of = |(path, item): (&String, &'_ Value)| (path.clone(), item.as_object().unwrap().clone());
+    let mut calls = Vec::new();
+    for (path, item) in items.map(of) {
+        for method in item.keys() {
+            calls.push((method.to_uppercase(), path.clone(), &api["paths"][&path][method]));
+        }
+    }
+    calls
+}
+
+fn concrete(path: &str) -> String {
+    path.replace("{collection}", "users").replace("{id}", "a")
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (template, path) = (template.split('/'), path.split('?').next().unwrap_or_default().split('/'));
+    template.clone().count() == path.clone().count()
+        && template.zip(path).all(|(part, given)| part.starts_with('{') || part == given)
+}
+
+/// What the router says of itself when it is printed is the only list of its paths that there is.
+#[test]
+fn every_route_is_described() {
+    let (router, _) = calls().split_for_parts();
+    let printed = format!("{router:?}");
+    let printed = printed.split("fallback_router").next().unwrap();
+    let api = api();
+    let routed: BTreeSet<&str> = printed.split('"').filter(|text| text.starts_with('/')).collect();
+    let known: BTreeSet<&str> = api["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert!(routed.len() > 10, "the router does not print its paths any more: {printed}");
+    assert_eq!(routed, known);
+}
+
+#[tokio::test]
+async fn every_method_of_a_route_is_described() {
+    let client = Client::new().await;
+    let api = api();
+    for path in api["paths"].as_object().unwrap().keys() {
+        let answer = client.send(&format!("TRACE {}", concrete(path)), &[], "").await;
+        assert_eq!(answer.status, 405, "{path}");
+        let served: BTreeSet<String> = answer.header("allow").split(',').map(str::to_owned).collect();
+        let mut known: BTreeSet<String> =
+            described(&api).into_iter().filter(|(_, of, _)| of == path).map(|(method, _, _)| method).collect();
+        if known.contains("GET") {
+            known.insert("HEAD".into());
+        }
+        assert_eq!(served, known, "{path}");
+    }
+    client.peer.shutdown().await;
+}
+
+#[test]
+fn every_call_is_described_well() {
+    let api = api();
+    let tags: BTreeSet<_> = api["tags"].as_array().unwrap().iter().map(|tag| tag["name"].clone().to_string()).collect();
+    let mut names = BTreeSet::new();
+    assert!(api["openapi"].as_str().unwrap().starts_with("3.1"));
+    for (method, path, call) in described(&api) {
+        let at = format!("{method} {path}");
+        assert!(names.insert(call["operationId"].as_str().unwrap().to_owned()), "{at}: its name is another's too");
+        assert!(call["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{at} has no summary");
+        for tag in call["tags"].as_array().unwrap() {
+            assert!(tags.contains(&tag.to_string()), "{at}: {tag} is not among the tags");
+        }
+        let parameters = call["parameters"].as_array().cloned().unwrap_or_default();
+        let in_path: BTreeSet<_> = parameters
+            .iter()
+            .filter(|of| of["in"] == "path")
+            .map(|of| of["name"].as_str().unwrap().to_owned())
+            .collect();
+        let expected: BTreeSet<_> =
+            path.split('/').filter_map(|part| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned())).collect();
+        assert_eq!(in_path, expected, "{at}");
+        for (status, response) in call["responses"].as_object().unwrap() {
+            let is_problem = response["content"].get("application/problem+json").is_some();
+            assert_eq!(is_problem, status.starts_with(['4', '5']), "{at} {status}");
+        }
+    }
+    let text = api.to_string();
+    for reference in text.split("\"#/").skip(1).map(|rest| format!("/{}", rest.split('"').next().unwrap())) {
+        assert!(api.pointer(&reference).is_some(), "{reference} leads nowhere");
+    }
+}
+
+#[test]
+fn bounds_are_those_of_the_limits() {
+    let api = api();
+    let bounds = |path: &str, name: &str, bound: &str| {
+        let parameters = api["paths"][path]["get"]["parameters"].as_array().unwrap();
+        parameters.iter().find(|of| of["name"] == name).unwrap()["schema"][bound].clone()
+    };
+    let (list, read) =
+        ("/api/v1/collections/{collection}/documents", "/api/v1/collections/{collection}/documents/{id}");
+    assert_eq!(bounds(list, "limit", "maximum").as_f64(), Some(PAGE_DOCUMENTS_MAX as f64));
+    assert_eq!(bounds(read, "collection", "maxLength"), COLLECTION_NAME_BYTES_MAX);
+    assert_eq!(bounds(read, "id", "maxLength"), DOCUMENT_ID_BYTES_MAX);
+}
+
+/// What is wrong with a value that should have a schema. Knows as much of JSON Schema as the description uses.
+fn check(api: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return check(api, api.pointer(&reference[1..]).unwrap(), value, at);
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let fits = choices.iter().any(|choice| check(api, choice, value, at).is_ok());
+        return if fits { Ok(()) } else { Err(format!("{at}: {value} is none of {choices:?}")) };
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        // Each part has fields of its own, so that none can refuse those of the others.
+        let merged = parts.iter().map(|part| resolved(api, part)).fold(json!({"type": "object"}), |mut all, part| {
+            for (name, field) in part["properties"].as_object().unwrap() {
+                all["properties"][name] = field.clone();
+            }
+            let required = part["required"].as_array().cloned().unwrap_or_default();
+            let known = all["required"].as_array().cloned().unwrap_or_default();
+            all["required"] = Value::Array([known, required].concat());
+            all
+        });
+        return check(api, &merged, value, at);
+    }
+    let kinds = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if !kinds.contains(&json!(kind)) {
+        return Err(format!("{at}: {value} is not of {kinds:?}"));
+    }
+    if let Some(items) = value.as_array() {
+        return items
+            .iter()
+            .enumerate()
+            .try_for_each(|(n, item)| check(api, &schema["items"], item, &format!("{at}/{n}")));
+    }
+    let Some(fields) = value.as_object() else { return Ok(()) };
+    let required = schema["required"].as_array().into_iter().flatten();
+    if let Some(missing) = required.filter_map(Value::as_str).find(|name| !fields.contains_key(*name)) {
+        return Err(format!("{at}: {missing} is missing"));
+    }
+    for (name, field) in fields {
+        let of = match (schema["properties"].get(name), schema.get("additionalProperties")) {
+            (Some(of), _) | (None, Some(of)) => of,
+            // An object of which nothing is said may hold anything.
+            (None, None) if schema.get("properties").is_none() => continue,
+            (None, None) => return Err(format!("{at}: {name} is not described")),
+        };
+        if of.is_object() {
+            check(api, of, field, &format!("{at}/{name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn resolved<'a>(api: &'a Value, schema: &'a Value) -> &'a Value {
+    schema["$ref"].as_str().map_or(schema, |reference| api.pointer(&reference[1..]).unwrap())
+}
+
+/// Which described statuses have occurred.
+struct Record {
+    api: Value,
+    seen: BTreeSet<(String, String)>,
+}
+
+impl Record {
+    fn new() -> Self {
+        Self { api: api(), seen: BTreeSet::new() }
+    }
+
+    /// Holds an answer to its description.
+    fn hold(&mut self, call: &str, answer: &Answer) {
+        let (method, path) = call.split_once(' ').unwrap();
+        let path = if ["/health", "/docs", "/api/"].iter().any(|top| path.starts_with(top)) {
+            path.to_owned()
+        } else {
+            format!("/api/v1{path}")
+        };
+        let api = self.api.clone();
+        let found = described(&api).into_iter().find(|(of, template, _)| of == method && matches(template, &path));
+        let (_, template, operation) = found.unwrap_or_else(|| panic!("{call} is not described"));
+        let status = answer.status.as_str();
+        let shown = String::from_utf8_lossy(&answer.bytes);
+        let response = &operation["responses"][status];
+        assert!(response.is_object(), "{call} answered {status}, which is not described: {shown}");
+        for header in response["headers"].as_object().into_iter().flat_map(|headers| headers.keys()) {
+            assert!(answer.headers.contains_key(header.to_lowercase()), "{call} {status} has no {header}");
+        }
+        match response["content"].as_object() {
+            None => assert!(answer.bytes.is_empty(), "{call} {status}: a body is not described: {shown}"),
+            Some(content) => {
+                let kind = answer.header("content-type").split(';').next().unwrap();
+                let of = content.get(kind).unwrap_or_else(|| panic!("{call} {status}: {kind} is not described"));
+                if kind.ends_with("json") {
+                    let result = check(&api, &of["schema"], &answer.json(), "");
+                    assert_eq!(result, Ok(()), "{call} {status}: {shown}");
+                }
+            }
+        }
+        self.seen.insert((format!("{method} {template}"), status.to_owned()));
+    }
+
+    /// Sends and holds; the status must be the expected one.
+    async fn see(&mut self, client: &Client, status: u16, call: &str, headers: &[(&str, &str)], body: impl Into<Body>) {
+        let answer = client.send(call, headers, body).await;
+        let shown = String::from_utf8_lossy(&answer.bytes);
+        assert_eq!(answer.status.as_u16(), status, "{call} {headers:?}: {shown}");
+        self.hold(call, &answer);
+    }
+
+    /// Sends every call that is described.
+    async fn see_all(&mut self, client: &Client, status: u16, headers: &[(&str, &str)]) {
+        let calls: Vec<_> = described(&self.api)
+            .into_iter()
+            .map(|(method, path, call)| {
+                (format!("{method} {}", concrete(&path)), call["responses"].get(status.to_string()).is_some())
+            })
+            .collect();
+        for (call, is_described) in calls {
+            if is_described {
+                self.see(client, status, &call, headers, "").await;
+            }
+        }
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (method, path, call) in described(&self.api) {
+            for status in call["responses"].as_object().unwrap().keys().filter(|status| *status != "5XX") {
+                if !self.seen.contains(&(format!("{method} {path}"), status.clone())) {
+                    missing.push(format!("{method} {path}: {status}"));
+                }
+            }
+        }
+        missing
+    }
+}
+
+/// Calls that take a body: what is wrong with one is answered alike.
+const WITH_BODY: &[&str] = &[
+    "POST /collections/users/documents",
+    "PUT /collections/users/documents/a",
+    "POST /mesh/invites",
+    "POST /mesh/join",
+];
+
+/// A status, the call, its headers and its body.
+type Provocation = (u16, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
+/// Calls, in this order, with the status of each and how to provoke it. A status that is described and not here
+/// (nor one of those that every call has, see the test) fails the test; so does one that is here and not described.
+#[rustfmt::skip]
+const TABLE: &[Provocation] = &[
+    (200, "GET /collections", &[], ""),
+    (404, "GET /collections/users", &[], ""),
+    (422, "GET /collections/.a", &[], ""),
+    (201, "PUT /collections/users/documents/a", &[], r#"{"n": 1, "deep": {"list": [1.5, null, "x"]}}"#),
+    (200, "PUT /collections/users/documents/a", &[], r#"{"n": 2}"#),
+    (412, "PUT /collections/users/documents/a", &[("if-none-match", "*")], "{}"),
+    (422, "PUT /collections/users/documents/a", &[], "[1]"),
+    (403, "PUT /collections/_system/documents/a", &[], "{}"),
+    (200, "GET /collections/users", &[], ""),
+    (200, "GET /collections", &[], ""),
+    (201, "POST /collections/users/documents", &[], r#"{"_id": "b"}"#),
+    (409, "POST /collections/users/documents", &[], r#"{"_id": "b"}"#),
+    (422, "POST /collections/users/documents", &[], r#"{"_id": "/"}"#),
+    (200, "GET /collections/users/documents", &[], ""),
+    (200, "GET /collections/users/documents?limit=1", &[], ""),
+    (400, "GET /collections/users/documents?limit=0", &[], ""),
+    (422, "GET /collections/.a/documents", &[], ""),
+    (200, "GET /collections/users/documents/a", &[], ""),
+    (304, "GET /collections/users/documents/a", &[("if-none-match", "*")], ""),
+    (404, "GET /collections/users/documents/none", &[], ""),
+    (422, "GET /collections/users/documents/a%0Ab", &[], ""),
+    (200, "GET /sync/why/users/a", &[], ""),
+    (404, "GET /sync/why/users/none", &[], ""),
+    (422, "GET /sync/why/users/a%00", &[], ""),
+    (412, "DELETE /collections/users/documents/a", &[("if-match", "\"x\"")], ""),
+    (204, "DELETE /collections/users/documents/a", &[], ""),
+    (404, "DELETE /collections/users/documents/a", &[], ""),
+    (422, "DELETE /collections/users/documents/a%0Ab", &[], ""),
+    (201, "POST /mesh/invites", &[], ""),
+    (422, "POST /mesh/invites", &[], r#"{"role": "king"}"#),
+    (422, "POST /mesh/join", &[], "{}"),
+    (200, "GET /mesh/peers", &[], ""),
+    (200, "GET /stats", &[], ""),
+    (200, "GET /nodes/status", &[], ""),
+    (200, "GET /sync", &[], ""),
+    (200, "GET /health", &[], ""),
+    (200, "GET /health/ready", &[], ""),
+    (200, "GET /api/v1/health", &[], ""),
+    (200, "GET /api/v1/health/ready", &[], ""),
+    (200, "GET /api/v1/openapi.json", &[], ""),
+    (200, "GET /docs", &[], ""),
+    (200, "GET /docs/docs.css", &[], ""),
+    (200, "GET /docs/docs.js", &[], ""),
+];
+
+#[tokio::test]
+async fn every_described_status_can_occur_and_no_other_does() {
+    let mut record = Record::new();
+    let client = Client::new().await;
+    for (status, call, headers, body) in TABLE {
+        record.see(&client, *status, call, headers, *body).await;
+    }
+    bodies(&mut record, &client).await;
+    joining(&mut record, &client).await;
+    at_the_door(&mut record, &client).await;
+    client.peer.shutdown().await;
+    for call in ["GET /health/ready", "GET /api/v1/health/ready"] {
+        record.see(&client, 503, call, &[], "").await;
+    }
+    let missing = record.missing();
+    assert!(missing.is_empty(), "described, but not in the table: {missing:#?}");
+}
+
+/// What can be wrong with a body.
+async fn bodies(record: &mut Record, client: &Client) {
+    for call in WITH_BODY {
+        record.see(client, 400, call, &[], "{").await;
+        record.see(client, 413, call, &[], vec![b' '; DOCUMENT_BYTES_MAX + 1]).await;
+        record.see(client, 415, call, &[("content-type", "text/plain")], "{}").await;
+        record
+            .see(client, 408, call, &[], Body::from_stream(futures::stream::pending::<Result<String, String>>()))
+            .await;
+    }
+}
+
+/// Joining needs others.
+async fn joining(record: &mut Record, client: &Client) {
+    let join = "POST /mesh/join";
+    let [host, other, gone] = [Client::new().await, Client::new().await, Client::new().await];
+    let ticket = async |of: &Client, uses: u32| {
+        let invited = of.send("POST /mesh/invites", &[], json!({ "uses": uses }).to_string()).await.json();
+        json!({ "ticket": invited["ticket"] }).to_string()
+    };
+    let unreachable = ticket(&gone, 1).await;
+    gone.peer.shutdown().await;
+    record.see(client, 502, join, &[], unreachable).await;
+    let good = ticket(&host, 1).await;
+    record.see(client, 200, join, &[], good).await;
+    let foreign = ticket(&other, 1).await;
+    record.see(client, 409, join, &[], foreign).await;
+    record.see(client, 403, "POST /mesh/invites", &[], "{}").await;
+    for peer in [host.peer, other.peer] {
+        peer.shutdown().await;
+    }
+}
+
+/// What the guard answers, for every call.
+async fn at_the_door(record: &mut Record, client: &Client) {
+    record.see_all(client, 403, &[("origin", "http://evil.example")]).await;
+    record.see_all(client, 421, &[("host", "evil.example")]).await;
+    record.see_all(client, 400, &[("host", "localhost"), ("host", "localhost")]).await;
+    let app = App::new(client.peer.clone(), Config::default(), 0);
+    let full = Client { peer: client.peer.clone(), router: router(app.clone()) };
+    let all = app.shared.permits.acquire_many(u32::try_from(GATEWAY_REQUESTS_MAX).unwrap()).await.unwrap();
+    let ready = ["/health/ready", "/api/v1/health/ready"];
+    let calls: Vec<_> = described(&record.api).into_iter().map(|(method, path, _)| (method, path)).collect();
+    for (method, path) in
+        calls.into_iter().filter(|(_, path)| !guard::is_health(path) && !ready.contains(&path.as_str()))
+    {
+        record.see(&full, 503, &format!("{method} {}", concrete(&path)), &[], "").await;
+    }
+    drop(all);
+}
