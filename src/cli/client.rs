@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::failure::Outcome;
 use super::http::Peer;
 use super::output::{Format, Output, line};
-use super::{collection, config, document, mesh, node, status, sync};
+use super::{collection, config, document, mesh, node, status, sync, watch};
 
 /// Talks to a running aerolithsDB peer.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     /// See who is in sync, and what is in the way
     #[command(subcommand)]
     Sync(sync::Command),
+    /// Print what changes in a collection, as it changes
+    Watch(watch::Watch),
     /// See how the peer does
     #[command(subcommand)]
     Status(status::Command),
@@ -76,6 +78,7 @@ fn execute(args: Args) -> Outcome {
         Command::Mesh(command) => mesh::run(command, &peer()?, output),
         Command::Node(command) => node::run(command, &peer()?, output),
         Command::Sync(command) => sync::run(command, &peer()?, output),
+        Command::Watch(watch) => watch::run(&watch, &peer()?, output),
         Command::Status(command) => status::run(command, &peer()?, output),
         Command::Config(command) => config::run(command, output),
         Command::Completions { shell } => {
@@ -111,6 +114,7 @@ mod tests {
             "node status",
             "node join aero1x --local-documents leave",
             "sync status",
+            "watch users --since beginning --id-prefix a --no-data",
             "sync why users user123",
             "config init",
             "config check peers/worker.toml",

@@ -1,5 +1,6 @@
 //! Calls to a peer's gateway.
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,7 +34,7 @@ impl Peer {
             return Err(Failure::new(Kind::Usage, "this version has no TLS yet; use a URL that starts with http://"));
         }
         let url = if url.starts_with("http://") { url.to_owned() } else { format!("http://{url}") };
-        Ok(Self { agent: agent(CALL_TIMEOUT), url })
+        Ok(Self { agent: agent(Some(CALL_TIMEOUT)), url })
     }
 
     /// Its URL.
@@ -44,6 +45,16 @@ impl Peer {
     /// Reads something.
     pub(super) fn get(&self, path: &str) -> Outcome<Value> {
         self.call(Method::GET, path, &[], None)
+    }
+
+    /// Opens a stream that lasts until either side ends it.
+    pub(super) fn stream(&self, path: &str) -> Outcome<impl Read + use<>> {
+        let request = Request::builder().uri(format!("{}{path}", self.url)).body(());
+        let response = self.run_with(&agent(None), request)?;
+        match response.status().as_u16() {
+            200 => Ok(response.into_body().into_reader()),
+            _ => Err(self.answer(response).err().unwrap_or_else(|| Failure::new(Kind::Failed, "no stream came"))),
+        }
     }
 
     /// Sends something.
@@ -71,8 +82,16 @@ impl Peer {
     }
 
     fn run<B: ureq::AsSendBody>(&self, request: Result<Request<B>, ureq::http::Error>) -> Outcome<Response<Body>> {
+        self.run_with(&self.agent, request)
+    }
+
+    fn run_with<B: ureq::AsSendBody>(
+        &self,
+        agent: &Agent,
+        request: Result<Request<B>, ureq::http::Error>,
+    ) -> Outcome<Response<Body>> {
         let wrong = |error| Failure::new(Kind::Usage, format!("{} is not a URL to call: {error}", self.url));
-        self.agent.run(request.map_err(wrong)?).map_err(|error| self.unreachable(&error))
+        agent.run(request.map_err(wrong)?).map_err(|error| self.unreachable(&error))
     }
 
     fn answer(&self, mut response: Response<Body>) -> Outcome<Value> {
@@ -111,12 +130,12 @@ fn detail(problem: &Value, status: u16) -> String {
 }
 
 /// An HTTP client for peers: no proxy, since peers are near, and errors as answers.
-pub(super) fn agent(timeout: Duration) -> Agent {
+pub(super) fn agent(timeout: Option<Duration>) -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(timeout))
+        .timeout_global(timeout)
         .max_redirects(0)
         .user_agent(concat!("aerolithsdb/", env!("CARGO_PKG_VERSION")))
         .build()

@@ -71,6 +71,11 @@ impl Output {
         text(&table)
     }
 
+    /// Shows a line of text that may hold anything.
+    pub(super) fn text(self, text: &str) -> Outcome {
+        line(&printable(text))
+    }
+
     /// Shows a list: the fields as columns of a table, or all of it as JSON.
     pub(super) fn list(self, items: &[Value], fields: &[Field]) -> Outcome {
         match self.format {

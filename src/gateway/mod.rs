@@ -7,13 +7,14 @@
 //! - `rest` one file per resource
 //! - `guard` what every request passes: where it comes from, how many at a time, what becomes of a panic
 //! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish
-//! - `problem`, `etag`, `body`, `shape`, `sync_shape`, `rfc3339` the pieces of a request and an answer
+//! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `rfc3339` the pieces of a request and an answer
 //!
 //! Not here: tokens and TLS. Until they are built, the gateway listens on loopback, and elsewhere only when
 //! [`Config::allow_insecure`] says so.
 
 mod body;
 mod etag;
+mod feed_shape;
 mod guard;
 mod problem;
 mod rest;
@@ -28,12 +29,12 @@ pub use server::{Gateway, serve};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use crate::limits::GATEWAY_REQUESTS_MAX;
+use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_REQUESTS_MAX};
 use crate::peer::Peer;
 
 /// The port of the REST gateway.
@@ -81,8 +82,10 @@ struct App {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
     permits: Semaphore,
+    /// Room for live feeds.
+    feeds: Arc<Semaphore>,
     /// Random, so that the ids of two runs differ.
     run: u32,
     requests: AtomicU64,
@@ -92,8 +95,9 @@ impl App {
     fn new(peer: Peer, config: Config, run: u32) -> Self {
         let shared = Shared {
             config,
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
             permits: Semaphore::new(GATEWAY_REQUESTS_MAX),
+            feeds: Arc::new(Semaphore::new(GATEWAY_FEEDS_MAX)),
             run,
             requests: AtomicU64::new(0),
         };
@@ -101,7 +105,7 @@ impl App {
     }
 
     fn is_stopping(&self) -> bool {
-        self.shared.stopping.load(Ordering::Acquire)
+        *self.shared.stopping.borrow()
     }
 }
 

@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -62,7 +61,7 @@ impl Gateway {
 
     /// Stops accepting, lets the requests that are under way finish, and cuts those that take too long.
     pub async fn shutdown(self) {
-        self.app.shared.stopping.store(true, Ordering::Release);
+        self.app.shared.stopping.send_replace(true);
         // An error means that accepting has ended, which is what is asked for.
         let _: std::result::Result<(), _> = self.stop.send(true);
         if self.accepting.await.is_err() {

@@ -33,13 +33,9 @@ fn write_document(out: &mut Vec<u8>, document: &peer::Document) {
     out.extend_from_slice(b",\"data\":");
     out.extend_from_slice(document.json());
     let (created, updated) = (Rfc3339(document.created_at()), Rfc3339(document.updated_at()));
-    out.extend_from_slice(format!(",\"created_at\":\"{created}\",\"updated_at\":\"{updated}\",\"heads\":[").as_bytes());
-    for (index, head) in document.heads().iter().enumerate() {
-        out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
-        out.extend_from_slice(HEXLOWER.encode(head.as_bytes()).as_bytes());
-        out.push(b'"');
-    }
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(format!(",\"created_at\":\"{created}\",\"updated_at\":\"{updated}\",\"heads\":").as_bytes());
+    write_heads(out, document);
+    out.push(b'}');
 }
 
 /// A page: `{documents, next_cursor, damaged}`; the last one only when there are some.
@@ -61,6 +57,17 @@ pub(super) fn listing(listing: &Listing) -> Bytes {
     }
     out.push(b'}');
     out.into()
+}
+
+/// The heads of a document as a list.
+pub(super) fn write_heads(out: &mut Vec<u8>, document: &peer::Document) {
+    out.push(b'[');
+    for (index, head) in document.heads().iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
+        out.extend_from_slice(HEXLOWER.encode(head.as_bytes()).as_bytes());
+        out.push(b'"');
+    }
+    out.push(b']');
 }
 
 /// Where the next page starts, in a form that nobody is tempted to build by hand.
@@ -85,7 +92,7 @@ pub(super) fn parse_cursor(text: &str) -> crate::Result<DocumentId> {
     std::str::from_utf8(&bytes).ok().and_then(|id| id.parse().ok()).ok_or_else(invalid)
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     write(out, &text);
 }
 

@@ -68,6 +68,12 @@ impl Collection {
         shared.reader.feed_cursor(*shared.runner.durable().borrow())
     }
 
+    /// The cursor before the first change.
+    #[must_use]
+    pub fn start(&self) -> FeedCursor {
+        self.peer().shared.reader.feed_cursor(0)
+    }
+
     /// What changes from now on.
     #[must_use]
     pub fn watch(&self) -> Feed {

@@ -13,14 +13,10 @@ use super::super::etag::{self, ETag};
 use super::super::problem::{Answer, Problem};
 use super::super::{App, body, path_segment, shape};
 use super::parameter::{CollectionPath, DocumentPath};
-use super::{Path, Query, blocking, json_text};
-use crate::limits::PAGE_DOCUMENTS_MAX;
+use super::{Path, Query, blocking, json_text, page_limit};
 use crate::node::Write;
 use crate::peer::Document;
-use crate::{Condition, Error, Invalid, InvalidKind};
-
-/// Documents of a page when the client does not say.
-const PAGE_DOCUMENTS: usize = 100;
+use crate::{Condition, Error};
 
 /// Writes a new document.
 ///
@@ -182,18 +178,10 @@ pub(super) async fn list(
     Query(paging): Query<Paging>,
 ) -> Answer {
     let collection = app.peer.collection(&at.collection)?;
-    let limit = paging.limit.unwrap_or(PAGE_DOCUMENTS);
-    if !(1..=PAGE_DOCUMENTS_MAX).contains(&limit) {
-        return Err(limit_out_of_range());
-    }
+    let limit = page_limit(paging.limit)?;
     let after = paging.cursor.as_deref().map(shape::parse_cursor).transpose()?;
     let text = blocking(move || Ok(shape::listing(&collection.page(after.as_ref(), limit)?))).await?;
     Ok(json_text(StatusCode::OK, text))
-}
-
-fn limit_out_of_range() -> Problem {
-    let message = format!("limit is a number from 1 to {PAGE_DOCUMENTS_MAX}");
-    Invalid { message, field: Some("limit".into()), position: None, kind: InvalidKind::Syntax }.into()
 }
 
 fn tagged(status: StatusCode, document: &Document, tag: &ETag) -> Response {

@@ -8,6 +8,7 @@ mod collection;
 mod description;
 mod docs;
 mod document;
+mod feed;
 mod mesh;
 mod parameter;
 mod status;
@@ -33,6 +34,11 @@ use utoipa_axum::routes;
 use super::guard::{guard, is_allowed_origin};
 use super::problem::{Answer, Problem};
 use super::{App, Config};
+use crate::limits::PAGE_DOCUMENTS_MAX;
+use crate::{Invalid, InvalidKind};
+
+/// Entries of a page when the client does not say.
+const PAGE_DOCUMENTS: usize = 100;
 
 /// Every call, behind the guard.
 pub(super) fn router(app: App) -> Router {
@@ -49,6 +55,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(collection::list))
         .routes(routes!(collection::show))
         .routes(routes!(document::list, document::create))
+        .routes(routes!(feed::changes))
         .routes(routes!(document::read, document::write, document::delete))
         .routes(routes!(mesh::invite))
         .routes(routes!(mesh::join))
@@ -72,7 +79,12 @@ fn cors(config: &Config) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| is_allowed_origin(&config, origin)))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("last-event-id"),
+        ])
         .expose_headers(exposed)
 }
 
@@ -109,6 +121,16 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
         let refused = |refused: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, refused.body_text());
         axum::extract::Query::from_request_parts(parts, app).await.map(|query| Self(query.0)).map_err(refused)
     }
+}
+
+/// Entries of a page, when the client says how many, or not.
+fn page_limit(limit: Option<usize>) -> Answer<usize> {
+    let limit = limit.unwrap_or(PAGE_DOCUMENTS);
+    if (1..=PAGE_DOCUMENTS_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    let message = format!("limit is a number from 1 to {PAGE_DOCUMENTS_MAX}");
+    Err(Invalid { message, field: Some("limit".into()), position: None, kind: InvalidKind::Syntax }.into())
 }
 
 /// An answer of JSON text.
