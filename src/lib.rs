@@ -79,6 +79,6 @@ pub mod sync;
 
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};
-pub use node::{Condition, Event, LocalDocuments};
+pub use node::{Condition, Event, LocalDocuments, WriteConcern};
 pub use peer::{Changes, Collection, Document, Feed, Mesh, Peer, PeerConfig};
 pub use store::FeedCursor;

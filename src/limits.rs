@@ -91,6 +91,19 @@ pub const KNOWN_PEERS_MAX: usize = 1_024;
 /// Neighbours up to which a peer dials others; more may still connect to it.
 pub const NEIGHBOURS_TARGET: usize = 24;
 
+// Receipts.
+
+/// Versions in one question for receipts, or in one receipt: one signature for many writes.
+pub const RECEIPT_VERSIONS_MAX: usize = 256;
+/// Calls that wait for what other peers have: fewer than requests and commands at a time, so that others pass.
+pub const INQUIRIES_MAX: usize = 256;
+/// Versions that neighbours wait for and that are not here yet.
+pub const RECEIPTS_OWED_MAX: usize = 4_096;
+/// Other peers for which a write can wait.
+pub const WRITE_CONCERN_PEERS_MAX: usize = 64;
+/// Milliseconds for which a write can wait for them.
+pub const WRITE_CONCERN_MS_MAX: u64 = 60_000;
+
 // Changes.
 
 /// Predecessors that the operations of one change name in all: one each, and room for conflicts.

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use ureq::http::Method;
 
 use super::failure::{Failure, Kind, Outcome};
@@ -20,7 +21,47 @@ pub(super) enum Command {
     /// Replace what a document holds; it must exist
     Update(Write),
     /// Delete a document
-    Delete(Name),
+    Delete(Delete),
+}
+
+/// How many other peers must have a write.
+#[derive(Debug, Args)]
+pub(super) struct Concern {
+    /// Wait until so many other peers have it on their disks
+    #[arg(long, value_name = "PEERS")]
+    w: Option<usize>,
+    /// Milliseconds to wait for them at most; the write stands then
+    #[arg(long, default_value_t = 5_000, requires = "w", value_name = "MS")]
+    timeout_ms: u64,
+}
+
+impl Concern {
+    /// The query that says so.
+    pub(super) fn query(&self) -> String {
+        self.w.map(|peers| format!("?w={peers}&timeout_ms={}", self.timeout_ms)).unwrap_or_default()
+    }
+
+    /// Tells a person how far a write came.
+    pub(super) fn check(&self, answer: &Value) -> Outcome {
+        let concern = &answer["write_concern"];
+        if self.w.is_none() || concern["complete"] == true {
+            return Ok(());
+        }
+        let count = concern["receipts"].as_array().map_or(0, Vec::len);
+        let message = format!(
+            "it is written here and on {count} of {} other peers so far; they get it when they are connected",
+            self.w.unwrap_or_default()
+        );
+        Err(Failure::new(Kind::Unavailable, message))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    concern: Concern,
 }
 
 #[derive(Debug, Args)]
@@ -37,6 +78,8 @@ pub(super) struct Write {
     name: Name,
     /// A JSON object, or - to read it from standard input
     data: String,
+    #[command(flatten)]
+    concern: Concern,
 }
 
 impl Name {
@@ -56,16 +99,25 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
                 false => failure,
             })
         }
-        Command::Delete(name) => {
-            peer.call(Method::DELETE, &name.path(), &[], None)?;
-            if output.is_table() { line(&format!("deleted {}/{}", name.collection, name.id)) } else { Ok(()) }
+        Command::Delete(Delete { name, concern }) => {
+            let path = format!("{}{}", name.path(), concern.query());
+            let answer = peer.call(Method::DELETE, &path, &[], None)?;
+            if output.is_table() {
+                line(&format!("deleted {}/{}", name.collection, name.id))?;
+            } else if !answer.is_null() {
+                output.document(&answer)?;
+            }
+            concern.check(&answer)
         }
     }
 }
 
 fn put(write: &Write, headers: &[(&str, &str)], peer: &Peer, output: Output) -> Outcome {
     let data = read(&write.data)?;
-    output.document(&peer.call(Method::PUT, &write.name.path(), headers, Some(&data))?)
+    let path = format!("{}{}", write.name.path(), write.concern.query());
+    let answer = peer.call(Method::PUT, &path, headers, Some(&data))?;
+    output.document(&answer)?;
+    write.concern.check(&answer)
 }
 
 /// The data itself, or standard input for `-`. One byte beyond the limit is enough for the peer to refuse it.

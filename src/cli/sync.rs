@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::failure::Outcome;
+use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
 use super::output::{Field, Output, line};
 use crate::gateway::path_segment;
@@ -28,6 +28,15 @@ pub(super) enum Command {
         /// The document's id
         id: String,
     },
+    /// Ask whether other peers have everything that is here; ends with 1 when they have not
+    SafeToLeave {
+        /// How many other peers
+        #[arg(long, default_value_t = 1)]
+        peers: usize,
+        /// Milliseconds to wait for them
+        #[arg(long, default_value_t = 5_000, value_name = "MS")]
+        timeout_ms: u64,
+    },
 }
 
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
@@ -36,6 +45,10 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
         Command::Why { collection, id } => {
             let path = format!("/api/v1/sync/why/{}/{}", path_segment(&collection), path_segment(&id));
             why(&peer.get(&path)?, output)
+        }
+        Command::SafeToLeave { peers, timeout_ms } => {
+            let path = format!("/api/v1/sync/safe-to-leave?peers={peers}&timeout_ms={timeout_ms}");
+            leave(&peer.get(&path)?, output)
         }
     }
 }
@@ -97,8 +110,26 @@ fn why(why: &Value, output: Output) -> Outcome {
     if !output.is_table() {
         return Ok(());
     }
+    line("\nWho has it as it is here")?;
+    let holders = why["holders"].as_array().map_or(&[][..], Vec::as_slice);
+    output.list(holders, &[("PEER", "/peer_id"), ("HAS IT", "/has_it")])?;
     line("\nIts collection")?;
     output.list(why["peers"].as_array().map_or(&[], Vec::as_slice), &PEER)
+}
+
+fn leave(leave: &Value, output: Output) -> Outcome {
+    if output.is_table() {
+        let fields =
+            [("PEER", "/peer_id"), ("CONNECTED", "/connected"), ("HAS ALL", "/has_all"), ("AS OF", "/compared_at")];
+        output.list(leave["peers"].as_array().map_or(&[], Vec::as_slice), &fields)?;
+    } else {
+        output.document(leave)?;
+    }
+    if leave["safe"] == true {
+        return if output.is_table() { line("\nsafe to leave") } else { Ok(()) };
+    }
+    let message = format!("not safe to leave: fewer than {} other peers have everything that is here", leave["wanted"]);
+    Err(Failure::new(Kind::Failed, message))
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use utoipa::ToSchema;
 
 use super::rfc3339::Rfc3339;
 use crate::access::Role;
-use crate::base::{CollectionName, DocumentId, MeshId, PeerId, Timestamp};
+use crate::base::{CollectionName, DocumentId, Encode, MeshId, PeerId, Timestamp};
+use crate::identity::Signed;
 use crate::kv::CacheUse;
 use crate::node::{MemberReport, NeighbourReport};
-use crate::peer::{self, Latency, Listing};
-use crate::store;
+use crate::peer::{self, Confirmation, Latency, Listing};
+use crate::{store, sync};
 
 /// Bytes that a document takes beside its id and data, about.
 const FRAME_BYTES: usize = 320;
@@ -35,6 +36,10 @@ fn write_document(out: &mut Vec<u8>, document: &peer::Document) {
     let (created, updated) = (Rfc3339(document.created_at()), Rfc3339(document.updated_at()));
     out.extend_from_slice(format!(",\"created_at\":\"{created}\",\"updated_at\":\"{updated}\",\"heads\":").as_bytes());
     write_heads(out, document);
+    if let Some(confirmation) = document.confirmation() {
+        out.extend_from_slice(b",\"write_concern\":");
+        write(out, &WriteConcern::new(confirmation));
+    }
     out.push(b'}');
 }
 
@@ -113,6 +118,49 @@ pub(super) struct Document {
     updated_at: Rfc3339,
     /// The changes that no other change depends on, as hexadecimal hashes: the version.
     heads: Vec<String>,
+    /// In answers to writes with `w`.
+    write_concern: Option<WriteConcern>,
+}
+
+/// What is left to say of a document that was deleted with `w`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Deleted {
+    write_concern: WriteConcern,
+}
+
+impl Deleted {
+    pub(super) fn new(confirmation: &Confirmation) -> Self {
+        Self { write_concern: WriteConcern::new(confirmation) }
+    }
+}
+
+/// Which other peers have a write on their disks.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WriteConcern {
+    /// Whether they are as many as were asked for.
+    complete: bool,
+    receipts: Vec<Receipt>,
+}
+
+/// A peer's word that it has a write on its disk.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Receipt {
+    peer_id: String,
+    /// When, by its clock.
+    at: Rfc3339,
+    /// The whole receipt with its signature, in base64: it can be checked by anybody.
+    signed: String,
+}
+
+impl WriteConcern {
+    fn new(confirmation: &Confirmation) -> Self {
+        let receipt = |receipt: &Signed<sync::receipt::Receipt>| Receipt {
+            peer_id: receipt.body.holder.to_string(),
+            at: Rfc3339(receipt.body.at),
+            signed: data_encoding::BASE64.encode(&receipt.to_bytes()),
+        };
+        Self { complete: confirmation.complete, receipts: confirmation.receipts.iter().map(receipt).collect() }
+    }
 }
 
 /// A page as [`listing`] writes it.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::rfc3339::Rfc3339;
 use super::shape;
 use crate::base::DocumentKey;
-use crate::node::{CollectionReport, StandingReport, SyncReport, WhyReport};
+use crate::node::{CollectionReport, HolderReport, LeaveReport, StandingReport, SyncReport, WhyReport};
 
 /// How everything stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -128,8 +128,54 @@ pub(super) struct Why {
     damaged: bool,
     /// Changes of it that wait, by reason.
     waiting: BTreeMap<&'static str, u64>,
+    /// Whether each connected member has it as it is here.
+    holders: Vec<Holder>,
     /// How the document's collection stands with each peer.
     peers: Vec<Peer>,
+}
+
+/// Whether a peer has a document as it is here.
+#[derive(Debug, Serialize, ToSchema)]
+struct Holder {
+    peer_id: String,
+    /// What it said when it was asked just now; `null` when it did not answer in time.
+    has_it: Option<bool>,
+}
+
+/// Whether it is safe to leave.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Leave {
+    /// Whether as many other peers as asked for have everything that is here.
+    safe: bool,
+    wanted: usize,
+    peers: Vec<Holding>,
+}
+
+/// Whether a peer has everything that is here.
+#[derive(Debug, Serialize, ToSchema)]
+struct Holding {
+    peer_id: String,
+    connected: bool,
+    /// Whether the last comparison found everything equal, and nothing changed here since.
+    has_all: bool,
+    compared_at: Option<Rfc3339>,
+}
+
+impl Leave {
+    /// The shape of a report.
+    pub(super) fn new(wanted: usize, safe: bool, peers: &[LeaveReport]) -> Self {
+        let holding = |report: &LeaveReport| Holding {
+            peer_id: report.peer.to_string(),
+            connected: report.connected,
+            has_all: report.has_all,
+            compared_at: shape::time(report.compared_at),
+        };
+        Self { safe, wanted, peers: peers.iter().map(holding).collect() }
+    }
+}
+
+fn holder(report: &HolderReport) -> Holder {
+    Holder { peer_id: report.peer.to_string(), has_it: report.holds }
 }
 
 impl Why {
@@ -143,6 +189,7 @@ impl Why {
             changes: report.changes,
             damaged: report.damaged,
             waiting: report.waiting.iter().map(|(reason, count)| (reason.as_str(), *count)).collect(),
+            holders: report.holders.iter().map(holder).collect(),
             peers: report.peers.iter().map(Peer::new).collect(),
         }
     }

@@ -13,6 +13,7 @@ use crate::limits::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_MAX};
 use crate::node::DropReason;
 use crate::sync::Message;
 use crate::sync::message::Part;
+use crate::sync::receipt::Version;
 
 /// How a session is to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +156,13 @@ fn weight(message: &Message) -> usize {
         }
         Message::Changes { changes, .. } => changes.iter().map(|change| EACH + change.payload.len()).sum(),
         Message::Acknowledged(_) => 0,
+        Message::Ask(ask) => weight_of(&ask.versions),
+        Message::Told(told) => told.receipt.as_ref().map_or(0, |receipt| weight_of(&receipt.body.versions)),
     }
+}
+
+fn weight_of(versions: &[Version]) -> usize {
+    versions.iter().map(|(_, vector)| 256 + vector.len() * 24).sum()
 }
 
 fn digests(part: &Part) -> usize {

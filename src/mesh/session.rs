@@ -160,7 +160,9 @@ impl Session {
             | Message::Roots(_)
             | Message::Ranges(_)
             | Message::Items(_)
-            | Message::Acknowledged(_)) => Ok(Input::Received(self.peer, Box::new(message))),
+            | Message::Acknowledged(_)
+            | Message::Ask(_)
+            | Message::Told(_)) => Ok(Input::Received(self.peer, Box::new(message))),
         }
     }
 }

@@ -3,12 +3,14 @@
 use crate::access::{Terms, Ticket};
 use crate::base::{ChangeHash, DocumentKey, MeshId, PeerId, Timestamp};
 use crate::document::{Object, Unchecked};
+use crate::identity::Signed;
 use crate::store::Record;
 use crate::sync::gossip::Secret;
+use crate::sync::receipt::Receipt;
 use crate::sync::{Checked, Message, Topic};
 use crate::{Error, Result};
 
-use super::report::{MemberReport, PeerReport, SyncReport, WhyReport};
+use super::report::{LeaveReport, MemberReport, PeerReport, SyncReport, WhyReport};
 
 /// Names a command, so that its reply finds the caller.
 pub type CommandId = u64;
@@ -85,6 +87,15 @@ pub enum Command {
         /// What must be so for it to happen.
         condition: Condition,
     },
+    /// Do a write, and answer when so many other peers have it on their disks too.
+    Confirm {
+        /// The document that it writes.
+        document: DocumentKey,
+        /// The write.
+        write: Box<Self>,
+        /// How many, and how long to wait for them.
+        concern: WriteConcern,
+    },
     /// Make a ticket.
     Invite {
         /// Role, expiry and uses.
@@ -105,10 +116,21 @@ pub enum Command {
     Sync,
     /// How one document stands.
     Why(DocumentKey),
+    /// Whether so many other peers have everything that is here.
+    Leave(WriteConcern),
     /// The members of the mesh.
     Members,
     /// This peer and its neighbours.
     Status,
+}
+
+/// How many other peers must have something on their disks, and how long to wait for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteConcern {
+    /// Other peers; this one has it anyway.
+    pub peers: usize,
+    /// Milliseconds.
+    pub timeout_ms: u64,
 }
 
 /// What must be so for a write to happen.
@@ -152,6 +174,24 @@ pub enum Write {
 pub enum Reply {
     /// A write is durable.
     Written(Write, Record),
+    /// A write is durable, and other peers have it as far as the receipts say.
+    Confirmed {
+        /// What it did.
+        write: Write,
+        /// The document after it.
+        record: Record,
+        /// One of each peer that has it on its disk.
+        receipts: Vec<Signed<Receipt>>,
+        /// Whether they are as many as were asked for.
+        complete: bool,
+    },
+    /// Whether it is safe to leave.
+    Leave {
+        /// Whether as many peers as asked for have everything.
+        safe: bool,
+        /// Every peer that was compared since the start.
+        peers: Vec<LeaveReport>,
+    },
     /// A ticket.
     Ticket(Box<Ticket>),
     /// The mesh was joined.

@@ -125,6 +125,7 @@ impl Node {
 
     pub(super) fn disconnected(&mut self, now: Timestamp, peer: PeerId) {
         self.addresses.disconnected(now, peer);
+        self.receipts.forget(&peer);
         if let Some(neighbour) = self.neighbours.remove(&peer)
             && neighbour.is_admitted()
         {

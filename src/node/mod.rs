@@ -14,6 +14,7 @@
 //! - `membership` greeting, joining, inviting
 //! - `session` comparing with neighbours and sending what they lack
 //! - `address` whom to dial, and when
+//! - `receipt` who has what on its disk
 //! - `report` what status calls show
 
 mod address;
@@ -21,6 +22,7 @@ mod effect;
 mod inbound;
 mod membership;
 mod neighbour;
+mod receipt;
 mod report;
 mod session;
 #[cfg(test)]
@@ -29,10 +31,11 @@ mod write;
 
 pub use effect::{
     Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
-    MeshContext, Reply, Verdict, Write,
+    MeshContext, Reply, Verdict, Write, WriteConcern,
 };
 pub use report::{
-    CollectionReport, LetterReport, MemberReport, NeighbourReport, PeerReport, StandingReport, SyncReport, WhyReport,
+    CollectionReport, HolderReport, LeaveReport, LetterReport, MemberReport, NeighbourReport, PeerReport,
+    StandingReport, SyncReport, WhyReport,
 };
 
 use std::collections::BTreeMap;
@@ -44,8 +47,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use self::address::AddressBook;
 use self::membership::{Carry, CarryCursor, Joining};
 use self::neighbour::Neighbour;
+use self::receipt::Receipts;
 use crate::access::{Genesis, MemberRecord, Members};
-use crate::base::{Clock, Incarnation, MeshId, PeerId, Timestamp};
+use crate::base::{Clock, DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
 use crate::identity::Keypair;
 use crate::kv::Kv;
 use crate::limits::CLOCK_DRIFT_MAX_MS;
@@ -96,6 +100,7 @@ pub struct Node {
     clock: Clock,
     rng: StdRng,
     ledger: Ledger,
+    receipts: Receipts,
     neighbours: BTreeMap<PeerId, Neighbour>,
     addresses: AddressBook,
     joining: Option<Joining>,
@@ -148,6 +153,7 @@ impl Node {
             clock,
             rng,
             ledger: Ledger::default(),
+            receipts: Receipts::default(),
             neighbours: BTreeMap::new(),
             joining: None,
             fresh: Vec::new(),
@@ -218,24 +224,56 @@ impl Node {
     }
 
     fn command(&mut self, now: Timestamp, id: CommandId, command: Command) {
-        let reply = match command {
+        if let Some(reply) = self.execute(now, id, command) {
+            self.effects.push(Effect::Reply(id, reply));
+        }
+    }
+
+    /// Does a command; `None` when its reply comes later.
+    fn execute(&mut self, now: Timestamp, id: CommandId, command: Command) -> Option<Result<Reply>> {
+        Some(match command {
             Command::Put { document, body, condition } => self.put(now, document, &body, &condition),
             Command::Delete { document, condition } => self.delete(now, document, &condition),
+            Command::Confirm { document, write, concern } => return self.confirm(now, id, document, *write, concern),
             Command::Invite { terms, addresses } => self.invite(now, terms, addresses),
-            Command::Join { ticket, local } => return self.join(now, id, ticket, local),
+            Command::Join { ticket, local } => {
+                self.join(now, id, ticket, local);
+                return None;
+            }
             Command::Damaged(document) => {
                 // Looking at it is enough: what is damaged is marked, what was repaired meanwhile is not.
                 if self.store.record(&document).is_err() {
                     self.compare_soon(now);
                 }
-                return;
+                return None;
             }
             Command::Sync => Ok(Reply::Sync(Box::new(self.sync_report()))),
-            Command::Why(document) => self.why(&document).map(|why| Reply::Why(Box::new(why))),
+            Command::Why(document) => return self.ask_why(now, id, document).err().map(Err),
+            Command::Leave(concern) => return self.ask_to_leave(now, id, concern).err().map(Err),
             Command::Members => Ok(Reply::Members(self.member_report())),
             Command::Status => Ok(Reply::Status(Box::new(self.peer_report()))),
-        };
-        self.effects.push(Effect::Reply(id, reply));
+        })
+    }
+
+    /// Does a write whose reply waits for other peers.
+    fn confirm(
+        &mut self,
+        now: Timestamp,
+        id: CommandId,
+        document: DocumentKey,
+        write: Command,
+        concern: WriteConcern,
+    ) -> Option<Result<Reply>> {
+        if let Err(error) = self.check_concern(concern) {
+            return Some(Err(error));
+        }
+        match self.execute(now, id, write) {
+            Some(Ok(Reply::Written(write, record))) => {
+                self.await_receipts(now, id, document, (write, record), concern);
+                None
+            }
+            other => other,
+        }
     }
 
     fn received(&mut self, now: Timestamp, peer: PeerId, message: Message) {
@@ -257,6 +295,8 @@ impl Node {
                 self.changes(now, peer, number, checked);
             }
             Message::Acknowledged(number) => self.acknowledged(now, peer, number),
+            Message::Ask(ask) => self.asked(now, peer, ask),
+            Message::Told(told) => self.told(peer, told),
         }
     }
 
@@ -267,6 +307,7 @@ impl Node {
         self.publish_fresh(now);
         self.dial(now);
         self.look_for_room(now);
+        self.tend_receipts(now);
         self.compare(now);
         self.pump();
         if let Some(at) = self.next_wake(now) {
@@ -286,7 +327,7 @@ impl Node {
         let joining = self.joining.as_ref().map(|joining| joining.deadline);
         let carry = self.carry.as_ref().map(|carry| carry.next_at.max(now));
         let dial = self.addresses.next_due(self.neighbours.len());
-        neighbours.chain(joining).chain(carry).chain(dial).min()
+        neighbours.chain(joining).chain(carry).chain(dial).chain(self.receipts.next_due()).min()
     }
 
     fn send(&mut self, peer: PeerId, message: Message) {

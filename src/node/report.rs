@@ -79,6 +79,30 @@ pub struct WhyReport {
     pub waiting: BTreeMap<Reason, u64>,
     /// How each peer stands in its collection.
     pub peers: Vec<StandingReport>,
+    /// Every connected member, with whether it has the document as it is here.
+    pub holders: Vec<HolderReport>,
+}
+
+/// Whether a peer has a document as it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HolderReport {
+    /// The peer.
+    pub peer: PeerId,
+    /// What it said when it was asked; `None` when it did not answer in time.
+    pub holds: Option<bool>,
+}
+
+/// Whether a peer has everything that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaveReport {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Whether the last comparison found everything equal, and nothing changed here since.
+    pub has_all: bool,
+    /// When it was last compared.
+    pub compared_at: Option<Timestamp>,
 }
 
 /// A member of the mesh.
@@ -190,6 +214,7 @@ impl Node {
             damaged,
             waiting,
             peers: self.standings(&document.collection),
+            holders: Vec::new(),
         })
     }
 

@@ -105,6 +105,7 @@ impl Node {
 
     /// Tells of a change that was applied.
     pub(super) fn changed(&mut self, document: DocumentKey, record: &Record, local: bool) {
+        self.receipts.note_change(&document);
         let position = self.position();
         self.emit(Event::Changed { document, deleted: record.deleted, position, local });
     }

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::Peer;
 use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Timestamp};
 use crate::document::Object;
-use crate::node::{Command, Condition, Reply, Write};
+use crate::identity::Signed;
+use crate::node::{Command, Condition, Reply, Write, WriteConcern};
 use crate::store::Record;
+use crate::sync::receipt::Receipt;
 use crate::{Error, Result};
 
 /// A document as it is at one moment.
@@ -17,11 +19,27 @@ use crate::{Error, Result};
 pub struct Document {
     key: DocumentKey,
     record: Record,
+    confirmation: Option<Confirmation>,
+}
+
+/// What other peers said of a write that was to wait for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    /// Signed by each peer that has it on its disk.
+    pub receipts: Vec<Signed<Receipt>>,
+    /// Whether they are as many as were asked for. If not, the write stands all the same.
+    pub complete: bool,
 }
 
 impl Document {
     pub(super) fn new(key: DocumentKey, record: Record) -> Self {
-        Self { key, record }
+        Self { key, record, confirmation: None }
+    }
+
+    /// Which other peers have it, when it was written by a handle that waits for them.
+    #[must_use]
+    pub fn confirmation(&self) -> Option<&Confirmation> {
+        self.confirmation.as_ref()
     }
 
     /// Its collection.
@@ -89,11 +107,19 @@ pub struct Listing {
 pub struct Collection {
     peer: Peer,
     name: CollectionName,
+    concern: Option<WriteConcern>,
 }
 
 impl Collection {
     pub(super) fn new(peer: Peer, name: CollectionName) -> Self {
-        Self { peer, name }
+        Self { peer, name, concern: None }
+    }
+
+    /// A handle whose writes wait until so many other peers have them on their disks, or until the time is over: the
+    /// write stands then, and [`Document::confirmation`] says how far it came.
+    #[must_use]
+    pub fn with_concern(&self, concern: WriteConcern) -> Self {
+        Self { concern: Some(concern), ..self.clone() }
     }
 
     /// Its name.
@@ -143,11 +169,26 @@ impl Collection {
 
     async fn write(&self, id: DocumentId, body: Object, condition: Condition) -> Result<(Write, Document)> {
         let document = self.key(id);
+        self.run(document.clone(), Command::Put { document, body, condition }).await
+    }
+
+    /// Has a write done, and waits for other peers as far as this handle does.
+    async fn run(&self, document: DocumentKey, write: Command) -> Result<(Write, Document)> {
+        let command = match self.concern {
+            None => write,
+            Some(concern) => Command::Confirm { document: document.clone(), write: Box::new(write), concern },
+        };
         let start = Instant::now();
-        let reply = self.peer.command(Command::Put { document: document.clone(), body, condition }).await;
+        let reply = self.peer.command(command).await;
         self.peer.shared.writes.record(start, reply.is_ok());
-        let (write, record) = written(reply?)?;
-        Ok((write, Document::new(document, record)))
+        let (write, record, confirmation) = match reply? {
+            Reply::Written(write, record) => (write, record, None),
+            Reply::Confirmed { write, record, receipts, complete } => {
+                (write, record, Some(Confirmation { receipts, complete }))
+            }
+            _ => unreachable!("a write is answered with what was written"),
+        };
+        Ok((write, Document { key: document, record, confirmation }))
     }
 
     /// The document under an id; `None` when there is none, or it is deleted. Reads this peer's replica and
@@ -171,19 +212,16 @@ impl Collection {
     /// # Errors
     /// [`Error::NotFound`] when there is none, and as [`Collection::put`].
     pub async fn delete(&self, id: &str) -> Result<()> {
-        self.delete_if(id, Condition::Any).await
+        self.delete_if(id, Condition::Any).await.map(drop)
     }
 
-    /// As [`Collection::delete`], if the document is as expected.
+    /// As [`Collection::delete`], if the document is as expected. What is left of it holds nothing.
     ///
     /// # Errors
     /// As [`Collection::delete`], and [`Error::Conflict`] when the condition does not hold.
-    pub async fn delete_if(&self, id: &str, condition: Condition) -> Result<()> {
+    pub async fn delete_if(&self, id: &str, condition: Condition) -> Result<Document> {
         let document = self.key(id.parse()?);
-        let start = Instant::now();
-        let reply = self.peer.command(Command::Delete { document, condition }).await;
-        self.peer.shared.writes.record(start, reply.is_ok());
-        written(reply?).map(|_| ())
+        Ok(self.run(document.clone(), Command::Delete { document, condition }).await?.1)
     }
 
     /// A page of at most `limit` documents after the id `after`, in the order of ids.
@@ -242,9 +280,4 @@ fn take_id(body: &mut Object) -> Result<Option<DocumentId>> {
             Err(Error::invalid(format!("_id is {shown}; ids are strings")))
         }
     }
-}
-
-fn written(reply: Reply) -> Result<(Write, Record)> {
-    let Reply::Written(write, record) = reply else { unreachable!("a write is answered with what was written") };
-    Ok((write, record))
 }

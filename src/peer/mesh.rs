@@ -7,7 +7,9 @@ use crate::Result;
 use crate::access::{Role, Terms, Ticket};
 use crate::base::{DocumentKey, MeshId, PeerId};
 use crate::limits::{ADDRESS_BYTES_MAX, TICKET_ADDRESSES_MAX};
-use crate::node::{Command, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport};
+use crate::node::{
+    Command, LeaveReport, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport, WriteConcern,
+};
 
 /// The invariant behind the `unreachable!`s below.
 const ANSWERED: &str = "each command is answered by its own kind of reply";
@@ -113,6 +115,18 @@ impl Mesh {
     pub async fn why(&self, document: DocumentKey) -> Result<WhyReport> {
         let Reply::Why(why) = self.peer.command(Command::Why(document)).await? else { unreachable!("{ANSWERED}") };
         Ok(*why)
+    }
+
+    /// Whether so many other peers have everything that is here on their disks; waits for that until the time is
+    /// over. With every peer that was compared since the start.
+    ///
+    /// # Errors
+    /// `Invalid` for a concern beyond its bounds, `Unavailable` when the peer is overloaded or shut down.
+    pub async fn safe_to_leave(&self, concern: WriteConcern) -> Result<(bool, Vec<LeaveReport>)> {
+        let Reply::Leave { safe, peers } = self.peer.command(Command::Leave(concern)).await? else {
+            unreachable!("{ANSWERED}")
+        };
+        Ok((safe, peers))
     }
 
     /// Multiaddrs on which this peer listens, with their real ports.

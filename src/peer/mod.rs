@@ -23,7 +23,7 @@ mod mesh;
 mod meter;
 mod run;
 
-pub use collection::{Collection, Document, Listing};
+pub use collection::{Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed};
 pub use mesh::{Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};

@@ -11,6 +11,7 @@ use crate::limits::{
 use crate::store::Vector;
 
 use super::frame;
+use super::receipt::{Ask, Told};
 
 /// Version of the protocol; peers of different versions tell each other so and part.
 pub const PROTOCOL_VERSION: u8 = 1;
@@ -46,6 +47,10 @@ pub enum Message {
     },
     /// The frame of this number, and all before it, are on the disk.
     Acknowledged(u64),
+    /// Which versions the other side has on its disk.
+    Ask(Ask),
+    /// Which versions are on the disk here.
+    Told(Told),
 }
 
 /// Who a peer says it is; who it really is, the transport has proven.
@@ -148,6 +153,8 @@ impl Message {
             Self::Items(_) => "items",
             Self::Changes { .. } => "changes",
             Self::Acknowledged(_) => "acknowledged",
+            Self::Ask(_) => "ask",
+            Self::Told(_) => "told",
         }
     }
 
@@ -163,6 +170,8 @@ impl Message {
             Self::Items(_) => 7,
             Self::Changes { .. } => 8,
             Self::Acknowledged(_) => 9,
+            Self::Ask(_) => 10,
+            Self::Told(_) => 11,
         }
     }
 }
@@ -187,6 +196,8 @@ impl Encode for Message {
             Self::Items(items) => items.encode(writer),
             Self::Changes { number, changes } => _ = writer.varint(*number).fixed(&frame::pack(changes)),
             Self::Acknowledged(number) => _ = writer.varint(*number),
+            Self::Ask(ask) => _ = writer.value(ask),
+            Self::Told(told) => _ = writer.value(told),
         }
     }
 }
@@ -217,6 +228,8 @@ impl Decode for Message {
                 Self::Changes { number, changes }
             }
             9 => Self::Acknowledged(reader.varint()?),
+            10 => Self::Ask(reader.value()?),
+            11 => Self::Told(reader.value()?),
             tag => return Err(DecodeError::Unknown { what: "message", value: u64::from(tag) }),
         })
     }
@@ -371,7 +384,10 @@ pub fn decode(frame: &[u8]) -> Result<Message, DecodeError> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::receipt::Receipt;
     use super::*;
+    use crate::base::{DocumentKey, Timestamp};
+    use crate::identity::{Keypair, Signed};
 
     fn ranges() -> Ranges {
         Ranges {
@@ -401,6 +417,18 @@ mod tests {
         }
     }
 
+    fn ask() -> Ask {
+        let document = DocumentKey::new("users".parse().unwrap(), "a".parse().unwrap());
+        Ask { number: 3, wait: true, versions: vec![(document, vec![(ActorId([1; 16]), 3), (ActorId([2; 16]), 1)])] }
+    }
+
+    fn told() -> Told {
+        let keypair = Keypair::from_seed([1; 32]);
+        let (mesh, holder, at) = (MeshId([1; 32]), keypair.peer_id(), Timestamp(7));
+        let receipt = Receipt { mesh, holder, at, versions: ask().versions };
+        Told { number: 0, receipt: Some(Box::new(Signed::sign(receipt, &keypair))) }
+    }
+
     #[test]
     fn messages_read_back() {
         let root = Root { collection: "users".parse().unwrap(), count: 3, fingerprint: [4; 16] };
@@ -411,6 +439,9 @@ mod tests {
             Message::Items(items()),
             Message::Changes { number: 4, changes: Vec::new() },
             Message::Acknowledged(4),
+            Message::Ask(ask()),
+            Message::Told(Told { number: 1, receipt: None }),
+            Message::Told(told()),
         ] {
             assert_eq!(decode(&message.to_bytes()).unwrap(), message);
         }
@@ -419,11 +450,13 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_and_damaged_frames_are_refused_or_read(
-            garbage: Vec<u8>, tag in 0u8..12, index: prop::sample::Index, byte: u8,
+            garbage: Vec<u8>, tag in 0u8..14, index: prop::sample::Index, byte: u8,
         ) {
             _ = decode(&garbage);
             _ = decode(&[&[PROTOCOL_VERSION, tag], garbage.as_slice()].concat());
-            for message in [Message::Ranges(ranges()), Message::Items(items())] {
+            let messages =
+                [Message::Ranges(ranges()), Message::Items(items()), Message::Ask(ask()), Message::Told(told())];
+            for message in messages {
                 let mut bytes = message.to_bytes();
                 let index = index.index(bytes.len());
                 bytes[index] = byte;

@@ -20,6 +20,7 @@
 //! - [`reconcile`] the answers, as functions of a store
 //! - [`outbox`] what is to be sent to one peer, under credit
 //! - [`ledger`] what is known about who is in sync
+//! - [`receipt`] a peer's signed word that it has something on its disk
 //! - [`gossip`] topics and the sealing of live changes
 
 pub mod frame;
@@ -27,6 +28,7 @@ pub mod gossip;
 pub mod ledger;
 pub mod message;
 pub mod outbox;
+pub mod receipt;
 pub mod reconcile;
 
 pub use gossip::Topic;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+mod concern;
 mod faults;
 mod harness;
 mod joining;

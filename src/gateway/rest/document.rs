@@ -12,8 +12,8 @@ use utoipa::IntoParams;
 use super::super::etag::{self, ETag};
 use super::super::problem::{Answer, Problem};
 use super::super::{App, body, path_segment, shape};
-use super::parameter::{CollectionPath, DocumentPath};
-use super::{Path, Query, blocking, json_text, page_limit};
+use super::parameter::{CollectionPath, Concern, DocumentPath};
+use super::{Path, Query, blocking, json, json_text, page_limit};
 use crate::node::Write;
 use crate::peer::Document;
 use crate::{Condition, Error};
@@ -23,10 +23,13 @@ use crate::{Condition, Error};
 /// A field `_id` in the body names it, else it gets an id of its own.
 #[utoipa::path(
     post, path = "/collections/{collection}/documents", tag = "documents", operation_id = "createDocument",
-    params(CollectionPath),
+    params(CollectionPath, Concern),
     request_body(content = Object, description = "A JSON object"),
     responses(
         (status = 201, description = "It is on this peer's disk", body = shape::Document, headers(
+            ("ETag" = String, description = "Its version"), ("Location" = String, description = "Its path"),
+        )),
+        (status = 202, description = "It is on this peer's disk, and on those of fewer others than asked for in time", body = shape::Document, headers(
             ("ETag" = String, description = "Its version"), ("Location" = String, description = "Its path"),
         )),
         (status = 400, description = "The body is no JSON, nests too deep, or says a key twice"),
@@ -41,13 +44,14 @@ use crate::{Condition, Error};
 pub(super) async fn create(
     State(app): State<App>,
     Path(at): Path<CollectionPath>,
+    Query(concern): Query<Concern>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let collection = app.peer.collection(&at.collection)?;
+    let collection = concern.on(&app.peer.collection(&at.collection)?)?;
     let object = body::document(&headers, body).await?;
     let document = collection.insert(Value::Object(object)).await?;
-    Ok(created(&document))
+    Ok(written(Write::Created, &document))
 }
 
 /// Reads a document: this peer's replica and nothing else.
@@ -81,7 +85,7 @@ pub(super) async fn read(State(app): State<App>, Path(at): Path<DocumentPath>, h
 #[utoipa::path(
     put, path = "/collections/{collection}/documents/{id}", tag = "documents", operation_id = "writeDocument",
     params(
-        DocumentPath,
+        DocumentPath, Concern,
         ("If-Match" = Option<String>, Header, description = "The version that is replaced; * for any"),
         ("If-None-Match" = Option<String>, Header, description = "* to create only"),
     ),
@@ -91,6 +95,9 @@ pub(super) async fn read(State(app): State<App>, Path(at): Path<DocumentPath>, h
             ("ETag" = String, description = "Its version"),
         )),
         (status = 201, description = "It is new", body = shape::Document, headers(
+            ("ETag" = String, description = "Its version"), ("Location" = String, description = "Its path"),
+        )),
+        (status = 202, description = "It is on this peer's disk, and on those of fewer others than asked for in time", body = shape::Document, headers(
             ("ETag" = String, description = "Its version"), ("Location" = String, description = "Its path"),
         )),
         (status = 400, description = "The body is no JSON, nests too deep, or says a key twice; or preconditions clash"),
@@ -105,30 +112,28 @@ pub(super) async fn read(State(app): State<App>, Path(at): Path<DocumentPath>, h
 pub(super) async fn write(
     State(app): State<App>,
     Path(at): Path<DocumentPath>,
+    Query(concern): Query<Concern>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
+    let (collection, id) = (concern.on(&app.peer.collection(&at.collection)?)?, at.id);
     let object = body::document(&headers, body).await?;
     let condition = etag::condition(&headers, || collection.get(&id))?;
     let (write, document) =
         collection.put_if(&id, Value::Object(object), condition).await.map_err(Problem::of_condition)?;
-    Ok(match write {
-        Write::Created => created(&document),
-        Write::Replaced | Write::Unchanged | Write::Deleted => {
-            tagged(StatusCode::OK, &document, &ETag::new(document.heads()))
-        }
-    })
+    Ok(written(write, &document))
 }
 
 /// Deletes a document.
 #[utoipa::path(
     delete, path = "/collections/{collection}/documents/{id}", tag = "documents", operation_id = "deleteDocument",
     params(
-        DocumentPath,
+        DocumentPath, Concern,
         ("If-Match" = Option<String>, Header, description = "The version that is deleted; * for any"),
     ),
     responses(
+        (status = 200, description = "It is deleted, on as many other peers as asked for with w", body = shape::Deleted),
+        (status = 202, description = "It is deleted, on fewer other peers than asked for in time", body = shape::Deleted),
         (status = 204, description = "It is deleted"),
         (status = 403, description = "This peer may not write, or the collection is the system's"),
         (status = 404, description = "There is no such document"),
@@ -139,15 +144,22 @@ pub(super) async fn write(
 pub(super) async fn delete(
     State(app): State<App>,
     Path(at): Path<DocumentPath>,
+    Query(concern): Query<Concern>,
     headers: HeaderMap,
-) -> Answer<StatusCode> {
-    let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
+) -> Answer {
+    let (collection, id) = (concern.on(&app.peer.collection(&at.collection)?)?, at.id);
     let condition = etag::condition(&headers, || collection.get(&id))?;
     if condition == Condition::Absent {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "If-None-Match: * makes no sense for a delete"));
     }
-    collection.delete_if(&id, condition).await.map_err(Problem::of_condition)?;
-    Ok(StatusCode::NO_CONTENT)
+    let left = collection.delete_if(&id, condition).await.map_err(Problem::of_condition)?;
+    Ok(match left.confirmation() {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(confirmation) => {
+            let status = if confirmation.complete { StatusCode::OK } else { StatusCode::ACCEPTED };
+            json(status, &shape::Deleted::new(confirmation))
+        }
+    })
 }
 
 /// How a listing is paged.
@@ -190,14 +202,23 @@ fn tagged(status: StatusCode, document: &Document, tag: &ETag) -> Response {
     response
 }
 
-fn created(document: &Document) -> Response {
-    let mut response = tagged(StatusCode::CREATED, document, &ETag::new(document.heads()));
-    let location = format!(
-        "/api/v1/collections/{}/documents/{}",
-        path_segment(document.collection().as_str()),
-        path_segment(document.id())
-    );
-    let location = HeaderValue::from_str(&location).expect("encoded segments fit a header");
-    response.headers_mut().insert(LOCATION, location);
+/// The answer to a write that left a document.
+pub(super) fn written(write: Write, document: &Document) -> Response {
+    let complete = document.confirmation().is_none_or(|confirmation| confirmation.complete);
+    let status = match write {
+        _ if !complete => StatusCode::ACCEPTED,
+        Write::Created => StatusCode::CREATED,
+        Write::Replaced | Write::Unchanged | Write::Deleted => StatusCode::OK,
+    };
+    let mut response = tagged(status, document, &ETag::new(document.heads()));
+    if status != StatusCode::OK {
+        let location = format!(
+            "/api/v1/collections/{}/documents/{}",
+            path_segment(document.collection().as_str()),
+            path_segment(document.id())
+        );
+        let location = HeaderValue::from_str(&location).expect("encoded segments fit a header");
+        response.headers_mut().insert(LOCATION, location);
+    }
     response
 }

@@ -64,6 +64,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(status::node))
         .routes(routes!(status::sync))
         .routes(routes!(status::why))
+        .routes(routes!(status::safe_to_leave))
         .routes(routes!(docs::description))
         .merge(health());
     OpenApiRouter::default().nest("/api/v1", calls).merge(health()).merge(docs::pages())

@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::super::problem::{Answer, Problem};
-use super::super::sync_shape::{Sync, Why};
+use super::super::sync_shape::{Leave, Sync, Why};
 use super::super::{App, shape};
-use super::parameter::DocumentPath;
-use super::{Path, json};
+use super::parameter::{DocumentPath, Others};
+use super::{Path, Query, json};
 use crate::Error;
 use crate::base::DocumentKey;
 
@@ -117,4 +117,19 @@ pub(super) async fn why(State(app): State<App>, Path(at): Path<DocumentPath>) ->
     let collection = at.collection.parse().map_err(Error::from)?;
     let key = DocumentKey::new(collection, at.id.parse().map_err(Error::from)?);
     Ok(json(StatusCode::OK, &Why::new(&app.peer.mesh().why(key).await?)))
+}
+
+/// Whether other peers have everything that is here.
+#[utoipa::path(
+    get, path = "/sync/safe-to-leave", tag = "sync", operation_id = "safeToLeave",
+    params(Others),
+    responses(
+        (status = 200, description = "Whether they have, and who has", body = Leave),
+        (status = 422, description = "A parameter is beyond its bound"),
+    ),
+)]
+pub(super) async fn safe_to_leave(State(app): State<App>, Query(others): Query<Others>) -> Answer {
+    let concern = others.concern();
+    let (safe, peers) = app.peer.mesh().safe_to_leave(concern).await?;
+    Ok(json(StatusCode::OK, &Leave::new(concern.peers, safe, &peers)))
 }

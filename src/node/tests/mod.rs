@@ -2,6 +2,7 @@
 
 mod full;
 mod power;
+mod receipt;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -356,6 +357,10 @@ fn describe(message: &Message) -> String {
             format!("changes {number}: {}", list.join(", "))
         }
         Message::Acknowledged(number) => format!("acknowledged {number}"),
+        Message::Ask(ask) => format!("ask for {} versions", ask.versions.len()),
+        Message::Told(told) => {
+            format!("receipt for {} versions", told.receipt.as_ref().map_or(0, |r| r.body.versions.len()))
+        }
     }
 }
 
