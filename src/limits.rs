@@ -24,6 +24,32 @@ pub const CHANGE_ACTORS_MAX: usize = 1 << 12;
 /// Milliseconds that a remote timestamp may be ahead of ours and still move our clock.
 pub const CLOCK_DRIFT_MAX_MS: u64 = 5 * 60 * 1_000;
 
+// Histories.
+
+/// Entries in one page of a history: each needs one or two old versions of the whole document.
+pub const HISTORY_PAGE_MAX: usize = 100;
+/// Operations that one page of a history reads through: an old version is read through all operations of its
+/// document (less than a microsecond each), so pages of long histories have fewer entries.
+pub const HISTORY_PAGE_OPERATIONS_MAX: usize = 2_000_000;
+/// Places that one entry of a history lists as changed.
+pub const HISTORY_DIFFERENCES_MAX: usize = 100;
+/// Bytes of all paths and values that one entry of a history lists.
+pub const HISTORY_ENTRY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a value in a history as JSON; of a longer one the length is shown, and the version has the rest.
+pub const HISTORY_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Places in the difference of two versions.
+pub const DIFFERENCES_MAX: usize = 10_000;
+/// Bytes of all paths and values in the difference of two versions: both whole, and room for paths.
+pub const DIFFERENCE_BYTES_MAX: usize = 40 << 20;
+/// Values in one list of conflicts.
+pub const CONFLICT_VALUES_MAX: usize = 1_000;
+/// Bytes of all paths and values in one list of conflicts; one more value may come on top.
+pub const CONFLICT_BYTES_MAX: usize = 4 << 20;
+/// Heads that name a version: as many as meet in one edit, and fit a URL.
+pub const VERSION_HEADS_MAX: usize = 256;
+/// Readings of whole histories at a time: each opens a document with all of its changes in memory.
+pub const HISTORY_READS_MAX: usize = 4;
+
 // Storage.
 
 /// Collections of one mesh: their fingerprints travel in one frame.

@@ -174,7 +174,7 @@ fn put(tx: &mut Transaction<'_>, parent: &ObjId, prop: Prop, target: &Value) -> 
 }
 
 /// Equality of what a scalar shows with a target.
-fn same(present: &Value, target: &Value) -> bool {
+pub(super) fn same(present: &Value, target: &Value) -> bool {
     match (present, target) {
         (Value::Number(a), Value::Number(b)) => a == b && float_bits(a) == float_bits(b),
         (a, b) => a == b,
@@ -271,13 +271,13 @@ impl ListEdit<'_, '_> {
 
 /// The identity of a list element: elements with the same number are the same one.
 #[derive(Debug, Clone, Copy)]
-struct Class {
-    number: u32,
-    keyed: bool,
+pub(super) struct Class {
+    pub(super) number: u32,
+    pub(super) keyed: bool,
 }
 
 #[derive(Default)]
-struct Classes(HashMap<[u8; 32], u32>);
+pub(super) struct Classes(HashMap<[u8; 32], u32>);
 
 impl Classes {
     fn of_present(&mut self, item: &Present) -> Class {
@@ -297,7 +297,7 @@ impl Classes {
         self.class(digest, keyed)
     }
 
-    fn of_target(&mut self, item: &Value) -> Class {
+    pub(super) fn of_target(&mut self, item: &Value) -> Class {
         let key = item.as_object().and_then(|fields| ["_id", "id"].iter().find_map(|&key| as_key(fields.get(key)?)));
         let mut digest = Digest::new(key.is_some());
         digest.value(key.unwrap_or(item));

@@ -6,12 +6,14 @@
 //! delete, which has no operations, comes before the edits with the same number and depends on no delete of
 //! another actor.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use crate::base::{ActorId, ChangeHash, Hlc};
+use crate::base::{ActorId, ChangeHash, Hlc, Timestamp};
 
 use super::change::Change;
 use super::error::Refusal;
+use super::version::Version;
 
 #[derive(Debug)]
 struct Node {
@@ -19,6 +21,7 @@ struct Node {
     seq: u64,
     position: u64,
     max_op: u64,
+    time: Hlc,
     is_delete: bool,
     parents: Box<[u32]>,
 }
@@ -34,6 +37,16 @@ pub(super) struct Link<'a> {
     pub(super) time: Hlc,
     pub(super) is_delete: bool,
     pub(super) deps: &'a [ChangeHash],
+}
+
+/// A change as a list of changes tells of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    pub(super) hash: ChangeHash,
+    pub(super) actor: ActorId,
+    pub(super) time: Hlc,
+    pub(super) is_delete: bool,
+    pub(super) deps: Vec<ChangeHash>,
 }
 
 /// The changes of one actor, in order.
@@ -171,6 +184,7 @@ impl History {
             seq: link.seq,
             position: link.position,
             max_op: link.max_op,
+            time: link.time,
             is_delete: link.is_delete,
             parents: link.deps.iter().map(|dep| self.by_hash[dep]).collect(),
         });
@@ -214,6 +228,85 @@ impl History {
             }
         }
         clock
+    }
+
+    /// The version that some changes make with all that they depend on; `None` for no changes.
+    ///
+    /// # Errors
+    /// The first of them that is not here.
+    pub(super) fn version_of(&self, changes: &[ChangeHash]) -> Result<Option<Version>, ChangeHash> {
+        if let Some(unknown) = changes.iter().find(|hash| !self.has(hash)) {
+            return Err(*unknown);
+        }
+        let past = self.clock(changes);
+        let inside: Vec<bool> = self.nodes.iter().map(|node| node.seq <= past.get(node.lane)).collect();
+        Ok(self.version(&inside))
+    }
+
+    /// The version of the changes that were made by a time and depend on none made later; `None` when there are none.
+    pub(super) fn version_at(&self, time: Timestamp) -> Option<Version> {
+        let mut inside: Vec<bool> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let known = node.parents.iter().all(|&parent| inside[parent as usize]);
+            inside.push(known && node.time.physical() <= time);
+        }
+        self.version(&inside)
+    }
+
+    /// The version of the changes that are `inside`, which are closed under dependencies.
+    fn version(&self, inside: &[bool]) -> Option<Version> {
+        let mut covered = vec![false; self.nodes.len()];
+        let mut times: Option<(Hlc, Hlc)> = None;
+        let within = || self.nodes.iter().zip(inside).enumerate().filter(|(_, (_, inside))| **inside);
+        for (_, (node, _)) in within() {
+            node.parents.iter().for_each(|&parent| covered[parent as usize] = true);
+            let (first, last) = times.unwrap_or((node.time, node.time));
+            times = Some((first.min(node.time), last.max(node.time)));
+        }
+        let (created, updated) = times?;
+        let heads = within().filter(|(index, _)| !covered[*index]).map(|(_, (node, _))| node);
+        let is_deleted = heads.clone().all(|node| node.is_delete);
+        let mut heads: Vec<ChangeHash> = heads.map(|node| self.hash(node)).collect();
+        heads.sort_unstable();
+        Some(Version { heads, is_deleted, created, updated })
+    }
+
+    /// All changes, the newest first: by time, and each before what it depends on, whatever its author's clock said.
+    pub(super) fn newest_first(&self) -> Vec<u32> {
+        let mut times: Vec<Hlc> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let after = node.parents.iter().map(|&parent| times[parent as usize]).max();
+            times.push(node.time.max(after.unwrap_or_default()));
+        }
+        let mut order: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        order.sort_by_cached_key(|&node| Reverse((times[node as usize], self.order(node))));
+        order
+    }
+
+    /// What is known of the change that has a number in [`History::newest_first`].
+    pub(super) fn made(&self, number: u32) -> Made {
+        let node = &self.nodes[number as usize];
+        Made {
+            hash: self.hash(node),
+            actor: self.lanes[node.lane as usize].actor,
+            time: node.time,
+            is_delete: node.is_delete,
+            deps: node.parents.iter().map(|&parent| self.hash(&self.nodes[parent as usize])).collect(),
+        }
+    }
+
+    /// Whether a change deletes the document.
+    pub(super) fn is_delete(&self, hash: &ChangeHash) -> bool {
+        self.number(hash).is_some_and(|number| self.nodes[number as usize].is_delete)
+    }
+
+    /// The number of a change in [`History::newest_first`].
+    pub(super) fn number(&self, hash: &ChangeHash) -> Option<u32> {
+        self.by_hash.get(hash).copied()
+    }
+
+    fn hash(&self, node: &Node) -> ChangeHash {
+        self.lanes[node.lane as usize].changes[node.seq as usize - 1]
     }
 
     fn order(&self, node: u32) -> (u64, ActorId, u64) {

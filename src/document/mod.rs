@@ -2,7 +2,8 @@
 //!
 //! - [`json`] reads JSON from clients: strict, bounded, and exact about numbers.
 //! - [`Change`] is one Automerge change that passed the screen; nothing else ever reaches Automerge.
-//! - [`Document`] is an open document: create, replace, delete, apply changes of others, view.
+//! - [`Document`] is an open document: create, replace, delete, apply changes of others, view; and its past: its
+//!   changes ([`HistoryPage`]), its versions ([`Version`]), their [`Differences`], and its [`Conflicts`].
 //!
 //! Two rules of this module are part of the protocol, because peers that disagreed on them would diverge:
 //!
@@ -19,6 +20,8 @@
 mod align;
 mod change;
 mod column;
+mod conflict;
+mod difference;
 mod edit;
 mod envelope;
 mod error;
@@ -30,11 +33,16 @@ mod operation;
 mod place;
 #[cfg(test)]
 mod tests;
+mod version;
 mod view;
 
 pub use change::Change;
+pub use conflict::{Conflict, Conflicts, Rival};
+pub use difference::{Bounds, Difference, Differences, Side, differences};
 pub use envelope::{Author, Envelope, Header, Refused, Unchecked};
 pub use error::{Broken, Refusal, ScreenError};
 pub use json::Object;
 pub use open::{Applied, Document};
 pub use operation::DELETE_MARK;
+pub use version::{At, Authors, ChangeKind, HistoryEntry, HistoryPage, Version};
+pub use view::bounded;

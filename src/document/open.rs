@@ -31,13 +31,13 @@ const OPERATION_BYTES: usize = 40;
 /// batches the changes came. Nothing of this is durable: the caller stores the changes that it gets.
 #[derive(Debug, Default)]
 pub struct Document {
-    doc: Doc,
-    history: History,
+    pub(super) doc: Doc,
+    pub(super) history: History,
     /// Where each operation acts; kept once a change of somebody else had to be judged.
     places: Option<Places>,
 }
 
-struct Doc(Automerge);
+pub(super) struct Doc(pub(super) Automerge);
 
 impl Default for Doc {
     fn default() -> Self {
@@ -167,11 +167,25 @@ impl Document {
     /// # Errors
     /// [`Broken`] when Automerge failed on what the checks let through: discard the document and load it again.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<Applied, Broken> {
-        let mut changes: Vec<Change> = changes.into_iter().filter(|change| !self.has(&change.hash())).collect();
-        changes.sort_by_cached_key(|change| (change.position(), change.actor(), change.seq()));
+        let changes: Vec<Change> = changes.into_iter().filter(|change| !self.has(&change.hash())).collect();
         if self.places.is_none() && changes.iter().any(|change| !change.is_delete() && !change.deps().is_empty()) {
             self.places = Some(self.build_places()?);
         }
+        self.take(changes)
+    }
+
+    /// As [`Document::apply`], for changes that were judged before they were stored: their references are not looked
+    /// up again, which spares reading the whole history for them.
+    ///
+    /// # Errors
+    /// As [`Document::apply`].
+    pub fn apply_stored(&mut self, changes: Vec<Change>) -> Result<Applied, Broken> {
+        self.places = None;
+        self.take(changes)
+    }
+
+    fn take(&mut self, mut changes: Vec<Change>) -> Result<Applied, Broken> {
+        changes.sort_by_cached_key(|change| (change.position(), change.actor(), change.seq()));
         let mut outcome = Applied::default();
         let mut batch = Vec::with_capacity(changes.len());
         for change in changes {
@@ -354,14 +368,14 @@ fn judge(parsed: &Parsed<'_>, history: &History, past: &Clock, known: &mut Place
 
 /// Runs Automerge on data that others made. What the checks let through should not fail; a panic must still not
 /// end the process.
-fn guarded<T>(what: &str, run: impl FnOnce() -> Result<T, AutomergeError>) -> Result<T, Broken> {
+pub(super) fn guarded<T>(what: &str, run: impl FnOnce() -> Result<T, AutomergeError>) -> Result<T, Broken> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(|error| Broken(format!("{what}: {error}"))),
         Err(_) => Err(Broken(format!("{what}: Automerge panicked"))),
     }
 }
 
-fn broken(error: AutomergeError) -> Error {
+pub(super) fn broken(error: AutomergeError) -> Error {
     Broken(error.to_string()).into()
 }
 

@@ -9,15 +9,15 @@ use super::*;
 use crate::base::{ActorId, ChangeHash, Hlc, Timestamp};
 use crate::limits::DOCUMENT_DEPTH_MAX;
 
-fn actor(number: u8) -> ActorId {
+pub(super) fn actor(number: u8) -> ActorId {
     ActorId([number; 16])
 }
 
-fn at(ms: u64) -> Hlc {
+pub(super) fn at(ms: u64) -> Hlc {
     Hlc::from_physical(Timestamp(ms))
 }
 
-fn object(value: Value) -> Object {
+pub(super) fn object(value: Value) -> Object {
     let Value::Object(fields) = value else { panic!("{value} is no object") };
     fields
 }
@@ -52,7 +52,7 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-fn fields() -> impl Strategy<Value = Object> {
+pub(super) fn fields() -> impl Strategy<Value = Object> {
     prop::collection::btree_map(key(), json_value(), 0..6).prop_map(|map| map.into_iter().collect())
 }
 

@@ -14,8 +14,11 @@
 
 use automerge::ScalarValue;
 use automerge::hydrate;
+use bytes::Bytes;
 use data_encoding::BASE64;
 use serde_json::{Map, Number, Value};
+
+use crate::limits::DOCUMENT_VIEW_BYTES_MAX;
 
 /// The view as JSON text.
 pub(super) fn text(value: &hydrate::Value) -> Vec<u8> {
@@ -54,6 +57,15 @@ fn write(value: &hydrate::Value, out: &mut Vec<u8>) {
         hydrate::Value::Scalar(ScalarValue::Str(text)) => write_json(text.as_str(), out),
         hydrate::Value::Scalar(value) => write_json(&scalar(value), out),
     }
+}
+
+/// A view beyond the limit, which only hostile writers can make, is replaced by a note on every peer alike.
+#[must_use]
+pub fn bounded(view: Bytes) -> Bytes {
+    if view.len() <= DOCUMENT_VIEW_BYTES_MAX {
+        return view;
+    }
+    format!("{{\"$too_large_bytes\":{}}}", view.len()).into()
 }
 
 /// One scalar or string as JSON text.

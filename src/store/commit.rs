@@ -10,9 +10,8 @@ use super::record::{LoggedChange, Record, seal};
 use super::summary::Sum;
 use crate::access::{Ability, Grant};
 use crate::base::{ChangeHash, DocumentKey, Hlc};
-use crate::document::{Change, Document, Envelope, Refusal};
+use crate::document::{Change, Document, Envelope, Refusal, bounded};
 use crate::kv::Batch;
-use crate::limits::DOCUMENT_VIEW_BYTES_MAX;
 use crate::{Error, Result};
 
 /// Changes after which a document gets a snapshot, at the earliest; later ones wait for a sixteenth of
@@ -96,14 +95,6 @@ impl State {
         let (created, updated) = (change.time(), change.time());
         Self { heads: vec![change.hash()], deleted: false, created, updated, view: bounded(view) }
     }
-}
-
-/// A view beyond the limit, which only hostile writers can make, is replaced by a note on every peer alike.
-fn bounded(view: Bytes) -> Bytes {
-    if view.len() <= DOCUMENT_VIEW_BYTES_MAX {
-        return view;
-    }
-    format!("{{\"$too_large_bytes\":{}}}", view.len()).into()
 }
 
 impl Store {

@@ -1,0 +1,281 @@
+//! Places where edits that did not know of each other left several values.
+//!
+//! Such a place shows one value, the same on every peer: the winner. The others stay until an edit overwrites the
+//! place. The search goes down through what the document shows; what is within a value that lost is part of that
+//! value. Counters at one place are values as others are; that they add up is no concern here.
+
+use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, ValueRef};
+use serde_json::Value;
+
+use crate::base::{ChangeHash, PeerId, Timestamp};
+use crate::error::Error;
+use crate::limits::{CONFLICT_BYTES_MAX, CONFLICT_VALUES_MAX};
+
+use super::difference::{json_bytes, push_token};
+use super::error::Broken;
+use super::open::{Document, broken};
+use super::version::{Authors, author};
+use super::view;
+
+/// One of several values at a place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rival {
+    /// The value.
+    pub value: Value,
+    /// Who wrote it.
+    pub author: PeerId,
+    /// When, by its author's clock.
+    pub time: Timestamp,
+    /// The change that wrote it.
+    pub change: ChangeHash,
+    /// Whether it is the one that the document shows.
+    pub is_winner: bool,
+}
+
+/// A place with several values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// The place, as a JSON Pointer (RFC 6901).
+    pub path: String,
+    /// The values; the winner is the last one.
+    pub values: Vec<Rival>,
+}
+
+/// The places with several values, in the order of the document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Conflicts {
+    /// The places.
+    pub list: Vec<Conflict>,
+    /// Whether there are more, beyond the bounds.
+    pub is_cut: bool,
+}
+
+impl Document {
+    /// Every place with several values, within bounds.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the author of a change is not in the table, or Automerge cannot read the document.
+    pub fn conflicts(&self, authors: &Authors) -> Result<Conflicts, Error> {
+        let mut search = Search {
+            document: self,
+            authors,
+            path: String::new(),
+            found: Conflicts::default(),
+            values_left: CONFLICT_VALUES_MAX,
+            bytes_left: CONFLICT_BYTES_MAX,
+        };
+        search.container(&ROOT, ObjType::Map)?;
+        Ok(search.found)
+    }
+}
+
+struct Search<'a> {
+    document: &'a Document,
+    authors: &'a Authors,
+    /// Where the search is.
+    path: String,
+    found: Conflicts,
+    values_left: usize,
+    bytes_left: usize,
+}
+
+impl Search<'_> {
+    fn container(&mut self, id: &ObjId, kind: ObjType) -> Result<(), Error> {
+        let items = match kind {
+            ObjType::Map | ObjType::Table => of_map(&self.document.doc.0, id),
+            ObjType::List => of_list(&self.document.doc.0, id),
+            // Characters are written once; they do not conflict.
+            ObjType::Text => return Ok(()),
+        };
+        for Item { prop, conflict, object } in items {
+            if self.found.is_cut {
+                break;
+            }
+            let length = self.path.len();
+            match &prop {
+                Prop::Map(key) => push_token(&mut self.path, key),
+                Prop::Seq(index) => push_token(&mut self.path, &index.to_string()),
+            }
+            if conflict {
+                self.place(id, prop)?;
+            }
+            if let Some((kind, id)) = object {
+                self.container(&id, kind)?;
+            }
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, id: &ObjId, prop: Prop) -> Result<(), Error> {
+        let written = self.document.doc.0.get_all(id, prop).map_err(broken)?;
+        if written.len() > self.values_left || self.path.len() > self.bytes_left {
+            self.found.is_cut = true;
+            return Ok(());
+        }
+        self.values_left -= written.len();
+        self.bytes_left -= self.path.len();
+        let mut values = Vec::with_capacity(written.len());
+        let last = written.len().saturating_sub(1);
+        for (index, (value, id)) in written.iter().enumerate() {
+            let value = self.value(value, id)?;
+            let Some(left) = self.bytes_left.checked_sub(json_bytes(&value)) else {
+                self.found.is_cut = true;
+                return Ok(());
+            };
+            self.bytes_left = left;
+            values.push(self.rival(value, id, index == last)?);
+        }
+        self.found.list.push(Conflict { path: self.path.clone(), values });
+        Ok(())
+    }
+
+    fn value(&self, value: &automerge::Value<'_>, id: &ObjId) -> Result<Value, Error> {
+        Ok(match value {
+            automerge::Value::Object(_) => {
+                view::value(ReadDoc::hydrate(&self.document.doc.0, id, None).map_err(broken)?)
+            }
+            automerge::Value::Scalar(scalar) => view::scalar(scalar),
+        })
+    }
+
+    fn rival(&self, value: Value, id: &ObjId, is_winner: bool) -> Result<Rival, Error> {
+        let change = self.document.doc.0.hash_for_opid(id).map(|hash| ChangeHash(hash.0));
+        let made = change
+            .and_then(|hash| self.document.history.number(&hash))
+            .map(|number| self.document.history.made(number));
+        let made = made.ok_or_else(|| Broken(format!("the value at {} was written by no change", self.path)))?;
+        let author = author(self.authors, &made.actor)?;
+        Ok(Rival { value, author, time: made.time.physical(), change: made.hash, is_winner })
+    }
+}
+
+/// What a container shows at one place.
+struct Item {
+    prop: Prop,
+    conflict: bool,
+    object: Option<(ObjType, ObjId)>,
+}
+
+// Read in two steps, because Automerge's iterators are too large to lie on the stack once per level of nesting.
+
+#[inline(never)]
+fn of_map(doc: &Automerge, id: &ObjId) -> Vec<Item> {
+    let item = |item: automerge::iter::MapRangeItem<'_>| Item {
+        object: object(&item.value, || item.id()),
+        conflict: item.conflict,
+        prop: Prop::Map(item.key.to_string()),
+    };
+    doc.map_range(id, ..).map(item).filter(Item::matters).collect()
+}
+
+#[inline(never)]
+fn of_list(doc: &Automerge, id: &ObjId) -> Vec<Item> {
+    let item = |item: automerge::iter::ListRangeItem<'_>| Item {
+        object: object(&item.value, || item.id()),
+        conflict: item.conflict,
+        prop: Prop::Seq(item.index),
+    };
+    doc.list_range(id, ..).map(item).filter(Item::matters).collect()
+}
+
+impl Item {
+    fn matters(&self) -> bool {
+        self.conflict || self.object.is_some()
+    }
+}
+
+fn object(value: &ValueRef<'_>, id: impl FnOnce() -> ObjId) -> Option<(ObjType, ObjId)> {
+    match value {
+        ValueRef::Object(kind) => Some((*kind, id())),
+        ValueRef::Scalar(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::{actor, at, object};
+    use super::*;
+    use crate::base::ActorId;
+    use crate::document::{Change, Object};
+
+    /// The document after edits that did not know of each other, each by its own actor, and the edits.
+    fn concurrent(base: &Value, edits: &[Value]) -> (Document, Vec<Change>) {
+        let (_, first) = Document::create(actor(0), at(1), &object(base.clone())).unwrap();
+        let edit = |(index, fields): (usize, &Value)| {
+            let mut document = Document::new();
+            document.apply([first.clone()]).unwrap();
+            let fields: Object = object(fields.clone());
+            document.replace(actor(index as u8 + 1), at(index as u64 + 2), &fields).unwrap().unwrap()
+        };
+        let edits: Vec<Change> = edits.iter().enumerate().map(edit).collect();
+        let mut document = Document::new();
+        document.apply(std::iter::once(first.clone()).chain(edits.clone())).unwrap();
+        (document, edits)
+    }
+
+    fn authors() -> Authors {
+        (0..200).map(|number| (actor(number), PeerId([number; 32]))).collect()
+    }
+
+    fn at_place<'a>(found: &'a Conflicts, path: &str) -> &'a Conflict {
+        found.list.iter().find(|conflict| conflict.path == path).unwrap_or_else(|| panic!("{path} is not in {found:?}"))
+    }
+
+    #[test]
+    fn both_values_are_named_with_their_authors_and_the_winner_is_what_is_shown() {
+        let base = json!({"a/b": {"wind": 1}, "list": [1, {"x": 1}], "calm": 0});
+        let (document, edits) = concurrent(
+            &base,
+            &[
+                json!({"a/b": {"wind": 2}, "list": [5, {"x": 2}], "calm": 1, "new": {"by": "one"}}),
+                json!({"a/b": {"wind": 3}, "list": [6, {"x": 3}], "calm": 0, "new": {"by": "two"}}),
+            ],
+        );
+        let found = document.conflicts(&authors()).unwrap();
+        let paths: Vec<&str> = found.list.iter().map(|conflict| conflict.path.as_str()).collect();
+        assert_eq!((paths, found.is_cut), (vec!["/a~1b/wind", "/list/0", "/list/1/x", "/new"], false));
+        let view = Value::Object(document.fields());
+        for conflict in &found.list {
+            assert_eq!(conflict.values.len(), 2);
+            let winner = conflict.values.iter().find(|value| value.is_winner).unwrap();
+            assert_eq!(Some(&winner.value), view.pointer(&conflict.path), "{}", conflict.path);
+            for (index, edit) in edits.iter().enumerate() {
+                let value = conflict.values.iter().find(|value| value.change == edit.hash()).unwrap();
+                assert_eq!(value.author, PeerId([index as u8 + 1; 32]));
+                assert_eq!(value.time, edit.time().physical());
+            }
+        }
+        let wind: Vec<&Value> = at_place(&found, "/a~1b/wind").values.iter().map(|rival| &rival.value).collect();
+        assert!(wind.contains(&&json!(2)) && wind.contains(&&json!(3)), "{wind:?}");
+        let new: Vec<&Value> = at_place(&found, "/new").values.iter().map(|rival| &rival.value).collect();
+        assert!(new.contains(&&json!({"by": "one"})) && new.contains(&&json!({"by": "two"})), "{new:?}");
+    }
+
+    #[test]
+    fn an_edit_of_the_place_ends_the_conflict() {
+        let (mut document, _) = concurrent(&json!({"n": 0}), &[json!({"n": 1}), json!({"n": 2})]);
+        assert_eq!(document.conflicts(&authors()).unwrap().list.len(), 1);
+        document.replace(actor(9), at(9), &object(json!({"n": 3}))).unwrap();
+        assert_eq!(document.conflicts(&authors()).unwrap(), Conflicts::default());
+    }
+
+    #[test]
+    fn equal_values_are_a_conflict_too_and_an_unknown_author_is_damage() {
+        let (document, _) = concurrent(&json!({}), &[json!({"n": 1}), json!({"n": 1})]);
+        assert_eq!(document.conflicts(&authors()).unwrap().list[0].values.len(), 2);
+        let few: Authors = authors().into_iter().filter(|(id, _): &(ActorId, PeerId)| *id != actor(2)).collect();
+        assert!(matches!(document.conflicts(&few), Err(Error::Corrupt(_))));
+    }
+
+    #[test]
+    fn a_list_of_conflicts_is_bounded() {
+        let wide = |value: u32| -> Value { (0..20).map(|n| (format!("k{n:02}"), json!(value))).collect() };
+        let edits: Vec<Value> = (0..100).map(wide).collect();
+        let (document, _) = concurrent(&json!({}), &edits);
+        let found = document.conflicts(&authors()).unwrap();
+        assert_eq!((found.list.len(), found.is_cut), (CONFLICT_VALUES_MAX / 100, true));
+    }
+}
