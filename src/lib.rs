@@ -45,6 +45,8 @@
 //! - **Sync in**: a frame, `mesh` (its signatures are checked on workers), `node/inbound`: the *author's*
 //!   right, merge, `store/commit`, flush. Only then the acknowledgement, and what is passed on.
 //! - **Read**: gateway, `peer`, `store/reader`. No node thread, no network, no Automerge.
+//! - **Read of the past** (history, old versions, conflicts): gateway, `peer/version`, `store/opened`, and Automerge
+//!   on a thread of its own. No node thread, no network.
 //!
 //! # Promises
 //!
@@ -80,5 +82,5 @@ pub mod sync;
 pub use base::PeerId;
 pub use error::{Error, Invalid, InvalidKind, Result};
 pub use node::{Condition, Event, LocalDocuments, WriteConcern};
-pub use peer::{Changes, Collection, Document, Feed, Mesh, Peer, PeerConfig};
+pub use peer::{At, Changes, Collection, Document, Feed, Mesh, Peer, PeerConfig};
 pub use store::FeedCursor;

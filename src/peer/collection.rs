@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::Peer;
-use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Timestamp};
-use crate::document::Object;
+use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Hlc, Timestamp};
+use crate::document::{Object, Version};
 use crate::identity::Signed;
 use crate::node::{Command, Condition, Reply, Write, WriteConcern};
 use crate::store::Record;
@@ -18,7 +18,11 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     key: DocumentKey,
-    record: Record,
+    json: Bytes,
+    heads: Vec<ChangeHash>,
+    created: Hlc,
+    updated: Hlc,
+    deleted: bool,
     confirmation: Option<Confirmation>,
 }
 
@@ -33,7 +37,14 @@ pub struct Confirmation {
 
 impl Document {
     pub(super) fn new(key: DocumentKey, record: Record) -> Self {
-        Self { key, record, confirmation: None }
+        let Record { view, heads, created, updated, deleted, .. } = record;
+        Self { key, json: view, heads, created, updated, deleted, confirmation: None }
+    }
+
+    /// A document as it was.
+    pub(super) fn of_version(key: DocumentKey, version: Version, json: Bytes) -> Self {
+        let Version { heads, created, updated, .. } = version;
+        Self { key, json, heads, created, updated, deleted: false, confirmation: None }
     }
 
     /// Which other peers have it, when it was written by a handle that waits for them.
@@ -57,37 +68,37 @@ impl Document {
     /// What it holds, as JSON text of an object with sorted keys.
     #[must_use]
     pub fn json(&self) -> &Bytes {
-        &self.record.view
+        &self.json
     }
 
     /// What it holds.
     #[must_use]
     pub fn data(&self) -> Value {
-        serde_json::from_slice(&self.record.view).unwrap_or_default()
+        serde_json::from_slice(&self.json).unwrap_or_default()
     }
 
     /// Whether it is deleted, which only a feed tells of; it then holds nothing.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
-        self.record.deleted
+        self.deleted
     }
 
     /// The changes that no other change depends on, sorted: its version.
     #[must_use]
     pub fn heads(&self) -> &[ChangeHash] {
-        &self.record.heads
+        &self.heads
     }
 
     /// When it was created, by its author's clock.
     #[must_use]
     pub fn created_at(&self) -> Timestamp {
-        self.record.created.physical()
+        self.created.physical()
     }
 
     /// When it was last changed, by that author's clock.
     #[must_use]
     pub fn updated_at(&self) -> Timestamp {
-        self.record.updated.physical()
+        self.updated.physical()
     }
 }
 
@@ -167,7 +178,7 @@ impl Collection {
         self.write(id, body, condition).await
     }
 
-    async fn write(&self, id: DocumentId, body: Object, condition: Condition) -> Result<(Write, Document)> {
+    pub(super) async fn write(&self, id: DocumentId, body: Object, condition: Condition) -> Result<(Write, Document)> {
         let document = self.key(id);
         self.run(document.clone(), Command::Put { document, body, condition }).await
     }
@@ -188,7 +199,7 @@ impl Collection {
             }
             _ => unreachable!("a write is answered with what was written"),
         };
-        Ok((write, Document { key: document, record, confirmation }))
+        Ok((write, Document { confirmation, ..Document::new(document, record) }))
     }
 
     /// The document under an id; `None` when there is none, or it is deleted. Reads this peer's replica and

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Whoever has something for the node runs it, under a lock that makes it the only writer of the store
-//! (`run`); calls that meet share one flush. Reads go to the store beside it. Queues are bounded: when they
+//! (`run`); calls that meet share one flush. Reads go to the store beside it; those of a document's past, which cost
+//! what its history is long, a few at a time (`version`). Queues are bounded: when they
 //! stay full, calls fail with [`Error::Unavailable`] instead of piling up.
 
 mod collection;
@@ -22,23 +23,30 @@ mod feed;
 mod mesh;
 mod meter;
 mod run;
+mod version;
 
 pub use collection::{Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed};
 pub use mesh::{Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
+pub use version::Diff;
+
+pub use crate::document::{
+    At, ChangeKind, Conflict, Conflicts, Difference, Differences, HistoryEntry, HistoryPage, Rival, Side,
+};
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use self::run::Runner;
 use crate::base::{CollectionName, PeerId};
 use crate::identity::Keypair;
 use crate::kv::{self, CacheUse, Durability, Kv, MemoryKv, StorageConfig};
+use crate::limits::HISTORY_READS_MAX;
 use crate::node::{self, Command, Event, Node, PeerReport, Reply};
 use crate::store::{self, Loss, Reader};
 use crate::{Error, Result};
@@ -162,6 +170,8 @@ struct Shared {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     reads: Meter,
     writes: Meter,
+    /// Readings of whole histories that may begin.
+    histories: Arc<Semaphore>,
 }
 
 impl Peer {
@@ -207,6 +217,7 @@ impl Peer {
             thread: Mutex::new(Some(thread)),
             reads: Meter::default(),
             writes: Meter::default(),
+            histories: Arc::new(Semaphore::new(HISTORY_READS_MAX)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

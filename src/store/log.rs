@@ -1,4 +1,4 @@
-//! Reading the change log: opening documents, and streaming the changes that somebody else lacks.
+//! Reading the change log as the writer: opening documents, and streaming the changes that somebody else lacks.
 //!
 //! Within a document an actor's changes are numbered from 1 without gaps, each building on the one
 //! before, and the log is closed under dependencies. So the last sequence number of each actor, the
@@ -8,12 +8,12 @@
 
 use bytes::Bytes;
 
-use super::key::{self, Tag};
+use super::opened::{Source, complete};
 use super::reader::damaged;
-use super::record::{LoggedChange, Record, Snapshot, unseal};
+use super::record::{LoggedChange, Record, Snapshot};
 use super::{Store, commit};
 use crate::base::{ActorId, DocumentKey};
-use crate::document::{Author, Change, Document, Unchecked};
+use crate::document::{Author, Document, Unchecked};
 use crate::{Error, Result};
 
 /// For each actor the last sequence number that a log holds, sorted by actor.
@@ -120,14 +120,15 @@ impl Store {
         actor: u32,
         sequence: u64,
     ) -> Result<LoggedChange> {
-        let sealed = self.kv.get(&key::log(self.space(), number, actor, sequence))?;
-        let change = match sealed.as_deref().map(unseal) {
-            Some(Ok(change)) => return Ok(change),
-            Some(Err(error)) => damaged(document, &format!("change {sequence} of actor {actor}: {error}")),
-            None => damaged(document, &format!("change {sequence} of actor {actor} is not in the log")),
-        };
-        self.mark_damaged(document);
-        Err(change)
+        let change = self.source().logged(document, number, actor, sequence);
+        if matches!(change, Err(Error::Corrupt(_))) {
+            self.mark_damaged(document);
+        }
+        change
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { kv: &*self.kv, space: self.space() }
     }
 
     /// The open document of a record, from the cache or from its snapshot and log. Finding them damaged is
@@ -153,45 +154,10 @@ impl Store {
         Ok(self.open.get_mut(document).expect("the document was put there above"))
     }
 
-    fn load_document(&mut self, document: &DocumentKey, record: &Record) -> Result<Document> {
-        let snapshot = self.snapshot(document, record)?;
-        let covered = |actor: u32, snapshot: &Snapshot| {
-            snapshot.vector.iter().find(|(number, _)| *number == actor).map_or(0, |(_, sequence)| *sequence)
-        };
-        let mut changes = Vec::new();
-        for &(actor, last) in &record.vector {
-            let from = snapshot.as_ref().map_or(0, |(snapshot, _)| covered(actor, snapshot));
-            for sequence in from + 1..=last {
-                let logged = self.logged(document, record.number, actor, sequence)?;
-                changes.push(parse(document, logged.payload)?);
-            }
-        }
-        let mut opened = snapshot.map_or_else(Document::new, |(_, opened)| opened);
+    fn load_document(&self, document: &DocumentKey, record: &Record) -> Result<Document> {
+        let (mut opened, changes) = self.source().read(document, record)?;
         let applied = opened.apply(changes).map_err(|error| damaged(document, &error))?;
-        match applied.refused.first() {
-            None => Ok(opened),
-            Some((hash, refusal)) => Err(damaged(document, &format!("change {hash}: {refusal}"))),
-        }
-    }
-
-    /// The snapshot and the document in it. A damaged snapshot is no loss: the log has everything.
-    fn snapshot(&self, document: &DocumentKey, record: &Record) -> Result<Option<(Snapshot, Document)>> {
-        let Some(sealed) = self.kv.get(&key::numbered(self.space(), Tag::Snapshot, record.number))? else {
-            return Ok(None);
-        };
-        let opened = unseal::<Snapshot>(&sealed).map_err(|error| error.to_string()).and_then(|snapshot| {
-            match Document::load(&snapshot.bytes) {
-                Ok(document) => Ok((snapshot, document)),
-                Err(error) => Err(error.to_string()),
-            }
-        });
-        match opened {
-            Ok(opened) => Ok(Some(opened)),
-            Err(error) => {
-                tracing::warn!(%document, error, "a snapshot is damaged on the disk; using the log instead");
-                Ok(None)
-            }
-        }
+        complete(document, opened, &applied)
     }
 
     /// What must be stored for a snapshot of an open document.
@@ -221,8 +187,4 @@ impl Store {
             Err(damaged(document, &"its view is not what its log gives"))
         }
     }
-}
-
-fn parse(document: &DocumentKey, payload: Bytes) -> Result<Change, Error> {
-    Change::screen(payload).map_err(|error| damaged(document, &error))
 }

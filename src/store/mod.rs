@@ -5,7 +5,7 @@
 //! never disagrees with its log, and a fingerprint never with what it sums up, whatever happens to the
 //! machine.
 //!
-//! - [`Reader`] reads views beside the writer.
+//! - [`Reader`] reads views beside the writer, and opens documents for their history.
 //! - [`Store`] is the writer; the node's thread owns it.
 //! - What counts as a change, whose it is and whether its author had the right are settled before:
 //!   [`Granted`] is the proof.
@@ -19,6 +19,7 @@ mod feed;
 mod key;
 mod letter;
 mod log;
+mod opened;
 mod reader;
 mod record;
 mod repair;
@@ -28,6 +29,7 @@ pub use commit::{Granted, Merge, Outcome};
 pub use feed::{FeedCursor, FeedPage};
 pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
+pub use opened::Opened;
 pub use reader::{Page, Reader};
 pub use record::{Actor, Collection, LoggedChange, Record};
 pub use summary::{Sum, Summary, Total};

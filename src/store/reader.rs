@@ -1,5 +1,5 @@
 //! Reading beside the writer: views, listings, counts and the feed. Needs no node, no network and no
-//! Automerge, and costs the same whatever a document's history.
+//! Automerge, and costs the same whatever a document's history. What does need the history is in `opened`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct Page {
 /// A handle for reading; cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub struct Reader {
-    kv: Arc<dyn Kv>,
+    pub(super) kv: Arc<dyn Kv>,
     space: Arc<AtomicU8>,
     incarnation: Incarnation,
 }
