@@ -1,4 +1,4 @@
-//! `document`: one document at a time.
+//! `document`: one document at a time; what is about its past is in `version`.
 
 use std::io::Read;
 
@@ -9,6 +9,7 @@ use ureq::http::Method;
 use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
 use super::output::{Output, line};
+use super::version;
 use crate::gateway::path_segment;
 use crate::limits::DOCUMENT_BYTES_MAX;
 
@@ -17,11 +18,25 @@ pub(super) enum Command {
     /// Create a document, or replace what it holds
     Put(Write),
     /// Print a document
-    Get(Name),
+    Get {
+        #[command(flatten)]
+        name: Name,
+        /// As it was: the hashes of its heads, with commas between them, or a time such as 2026-11-25T10:00:00Z
+        #[arg(long, value_name = "WHEN")]
+        at: Option<String>,
+    },
     /// Replace what a document holds; it must exist
     Update(Write),
     /// Delete a document
     Delete(Delete),
+    /// Show the changes of a document, the newest first
+    History(version::History),
+    /// Show where edits that did not know of each other left several values
+    Conflicts(Name),
+    /// Show what differs between two versions
+    Diff(version::Diff),
+    /// Write an old version again, as a new edit
+    Restore(version::Restore),
 }
 
 /// How many other peers must have a write.
@@ -83,7 +98,7 @@ pub(super) struct Write {
 }
 
 impl Name {
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("/api/v1/collections/{}/documents/{}", path_segment(&self.collection), path_segment(&self.id))
     }
 }
@@ -91,7 +106,14 @@ impl Name {
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
         Command::Put(write) => put(&write, &[], peer, output),
-        Command::Get(name) => output.document(&peer.get(&name.path())?),
+        Command::Get { name, at: None } => output.document(&peer.get(&name.path())?),
+        Command::Get { name, at: Some(at) } => {
+            output.document(&peer.get(&format!("{}?at={}", name.path(), path_segment(&at)))?)
+        }
+        Command::History(history) => version::history(&history, peer, output),
+        Command::Conflicts(name) => version::conflicts(&name, peer, output),
+        Command::Diff(diff) => version::diff(&diff, peer, output),
+        Command::Restore(restore) => version::restore(&restore, peer, output),
         Command::Update(write) => {
             let exists = [("if-match", "*")];
             put(&write, &exists, peer, output).map_err(|failure| match failure.message.ends_with("does not exist") {

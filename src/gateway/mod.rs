@@ -7,7 +7,8 @@
 //! - `rest` one file per resource
 //! - `guard` what every request passes: where it comes from, how many at a time, what becomes of a panic
 //! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish
-//! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `rfc3339` the pieces of a request and an answer
+//! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
+//!   and an answer
 //!
 //! Not here: tokens and TLS. Until they are built, the gateway listens on loopback, and elsewhere only when
 //! [`Config::allow_insecure`] says so.
@@ -24,6 +25,7 @@ mod shape;
 mod sync_shape;
 #[cfg(test)]
 mod tests;
+mod version_shape;
 
 pub use server::{Gateway, serve};
 

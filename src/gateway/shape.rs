@@ -85,16 +85,17 @@ fn cursor(id: &DocumentId) -> String {
 /// # Errors
 /// For a text that is none.
 pub(super) fn parse_cursor(text: &str) -> crate::Result<DocumentId> {
-    let invalid = || {
-        crate::Error::Invalid(crate::Invalid {
-            message: "the cursor is none that this gateway gave; leave it out to start from the first page".into(),
-            field: Some("cursor".into()),
-            position: None,
-            kind: crate::InvalidKind::Syntax,
-        })
-    };
-    let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| invalid())?;
-    std::str::from_utf8(&bytes).ok().and_then(|id| id.parse().ok()).ok_or_else(invalid)
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| invalid_cursor())?;
+    std::str::from_utf8(&bytes).ok().and_then(|id| id.parse().ok()).ok_or_else(invalid_cursor)
+}
+
+pub(super) fn invalid_cursor() -> crate::Error {
+    crate::Error::Invalid(crate::Invalid {
+        message: "the cursor is none that this gateway gave; leave it out to start from the first page".into(),
+        field: Some("cursor".into()),
+        position: None,
+        kind: crate::InvalidKind::Syntax,
+    })
 }
 
 pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {

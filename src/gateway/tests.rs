@@ -13,6 +13,8 @@ use super::{App, Config, rest};
 use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, GATEWAY_REQUESTS_MAX};
 use crate::{Peer, PeerConfig};
 
+mod version;
+
 pub(super) struct Client {
     pub(super) peer: Peer,
     pub(super) router: Router,

@@ -10,3 +10,4 @@ mod lan;
 mod profiles;
 mod programs;
 mod survival;
+mod versions;

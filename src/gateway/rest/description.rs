@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::Method;
 use bytes::Bytes;
 use utoipa::PartialSchema;
 use utoipa::openapi::header::{Header, HeaderBuilder};
@@ -60,7 +61,7 @@ pub(super) fn complete(mut api: OpenApi) -> Bytes {
     api.components = Some(components);
     let mut names = BTreeSet::new();
     for (path, item) in &mut api.paths.paths {
-        for operation in operations(item) {
+        for operation in operations(item).into_iter().flatten() {
             add_common(path, operation);
             name(operation, &mut names);
         }
@@ -68,9 +69,16 @@ pub(super) fn complete(mut api: OpenApi) -> Bytes {
     serde_json::to_vec(&api).expect("a description has keys of text").into()
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+/// The calls of a path, in the order of [`methods`].
+pub(super) fn operations(item: &mut PathItem) -> [Option<&mut Operation>; 8] {
     let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
-    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+    [get, put, post, delete, options, head, patch, trace].map(Option::as_mut)
+}
+
+/// The methods that a path may have.
+pub(super) fn methods() -> impl Iterator<Item = Method> {
+    let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE];
+    methods.into_iter().chain([Method::OPTIONS, Method::HEAD, Method::PATCH, Method::TRACE])
 }
 
 /// Adds what the guard may answer, and the problem to every answer that is one.

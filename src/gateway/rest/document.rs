@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::super::etag::{self, ETag};
 use super::super::problem::{Answer, Problem};
-use super::super::{App, body, path_segment, shape};
+use super::super::{App, body, path_segment, shape, version_shape};
 use super::parameter::{CollectionPath, Concern, DocumentPath};
 use super::{Path, Query, blocking, json, json_text, page_limit};
 use crate::node::Write;
@@ -54,10 +54,22 @@ pub(super) async fn create(
     Ok(written(Write::Created, &document))
 }
 
+/// Which version is read; the present one when nothing is said.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Reading {
+    /// The hashes of its heads, with commas between them, or a time.
+    at: Option<String>,
+}
+
 /// Reads a document: this peer's replica and nothing else.
 #[utoipa::path(
     get, path = "/collections/{collection}/documents/{id}", tag = "documents", operation_id = "readDocument",
-    params(DocumentPath, ("If-None-Match" = Option<String>, Header, description = "Versions that the client has")),
+    params(
+        DocumentPath, Reading,
+        ("If-None-Match" = Option<String>, Header, description = "Versions that the client has"),
+    ),
     responses(
         (status = 200, description = "The document", body = shape::Document, headers(
             ("ETag" = String, description = "Its version"),
@@ -65,14 +77,24 @@ pub(super) async fn create(
         (status = 304, description = "The client has this version", headers(
             ("ETag" = String, description = "Its version"),
         )),
-        (status = 404, description = "There is no such document"),
+        (status = 400, description = "The version is malformed"),
+        (status = 404, description = "There is no such document, or was none in that version"),
         (status = 422, description = "A name or an id breaks a rule"),
     ),
 )]
-pub(super) async fn read(State(app): State<App>, Path(at): Path<DocumentPath>, headers: HeaderMap) -> Answer {
+pub(super) async fn read(
+    State(app): State<App>,
+    Path(at): Path<DocumentPath>,
+    Query(reading): Query<Reading>,
+    headers: HeaderMap,
+) -> Answer {
     let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
-    let Some(document) = collection.get(&id)? else {
-        return Err(Error::NotFound(format!("document {}/{id} does not exist", collection.name())).into());
+    let (found, then) = match &reading.at {
+        None => (collection.get(&id)?, ""),
+        Some(at) => (collection.get_at(&id, version_shape::parse_at("at", at)?).await?, " in that version"),
+    };
+    let Some(document) = found else {
+        return Err(Error::NotFound(format!("document {}/{id} does not exist{then}", collection.name())).into());
     };
     let tag = ETag::new(document.heads());
     if etag::is_known(&headers, &tag)? {

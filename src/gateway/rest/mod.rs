@@ -11,9 +11,11 @@ mod document;
 mod feed;
 mod mesh;
 mod parameter;
+mod query;
 mod status;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -42,7 +44,9 @@ const PAGE_DOCUMENTS: usize = 100;
 
 /// Every call, behind the guard.
 pub(super) fn router(app: App) -> Router {
-    let (router, api) = calls().split_for_parts();
+    let (router, mut api) = calls().split_for_parts();
+    let known = query::Known::new(&mut api);
+    let router = router.route_layer(from_fn_with_state(known, query::check));
     let router = router.layer(Extension(docs::Description(description::complete(api))));
     let router = router.fallback(unknown).method_not_allowed_fallback(not_allowed).with_state(app.clone());
     let router = if app.shared.config.cors_enabled { router.layer(cors(&app.shared.config)) } else { router };
@@ -57,6 +61,10 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(document::list, document::create))
         .routes(routes!(feed::changes))
         .routes(routes!(document::read, document::write, document::delete))
+        .routes(routes!(version::history))
+        .routes(routes!(version::diff))
+        .routes(routes!(version::conflicts))
+        .routes(routes!(version::restore))
         .routes(routes!(mesh::invite))
         .routes(routes!(mesh::join))
         .routes(routes!(mesh::peers))

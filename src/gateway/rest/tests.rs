@@ -141,6 +141,10 @@ fn check(api: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), Str
         });
         return check(api, &merged, value, at);
     }
+    if schema.get("type").is_none() {
+        // Of what may be any value nothing is said.
+        return Ok(());
+    }
     let kinds = schema["type"].as_array().cloned().unwrap_or_else(|| vec![schema["type"].clone()]);
     let kind = match value {
         Value::Null => "null",
@@ -266,6 +270,7 @@ impl Record {
 const WITH_BODY: &[&str] = &[
     "POST /collections/users/documents",
     "PUT /collections/users/documents/a",
+    "POST /collections/users/documents/a/restore",
     "POST /mesh/invites",
     "POST /mesh/join",
 ];
@@ -309,6 +314,29 @@ const TABLE: &[Provocation] = &[
     (304, "GET /collections/users/documents/a", &[("if-none-match", "*")], ""),
     (404, "GET /collections/users/documents/none", &[], ""),
     (422, "GET /collections/users/documents/a%0Ab", &[], ""),
+    (200, "GET /collections/users/documents/a?at=2999-01-01T00:00:00Z", &[], ""),
+    (400, "GET /collections/users/documents/a?at=then", &[], ""),
+    (400, "GET /collections/users/documents/a?misspelt=1", &[], ""),
+    (200, "GET /collections/users/documents/a/history", &[], ""),
+    (200, "GET /collections/users/documents/a/history?limit=1", &[], ""),
+    (400, "GET /collections/users/documents/a/history?limit=0", &[], ""),
+    (404, "GET /collections/users/documents/none/history", &[], ""),
+    (422, "GET /collections/users/documents/a%0Ab/history", &[], ""),
+    (200, "GET /collections/users/documents/a/diff?from=2999-01-01T00:00:00Z", &[], ""),
+    (200, "GET /collections/users/documents/a/diff?from=1999-01-01T00:00:00Z", &[], ""),
+    (200, "GET /collections/users/documents/a/diff?from=1999-01-01T00:00:00Z&format=json-patch", &[], ""),
+    (400, "GET /collections/users/documents/a/diff", &[], ""),
+    (404, "GET /collections/users/documents/none/diff?from=2999-01-01T00:00:00Z", &[], ""),
+    (422, "GET /collections/users/documents/a%0Ab/diff?from=2999-01-01T00:00:00Z", &[], ""),
+    (200, "GET /collections/users/documents/a/conflicts", &[], ""),
+    (404, "GET /collections/users/documents/none/conflicts", &[], ""),
+    (422, "GET /collections/users/documents/a%0Ab/conflicts", &[], ""),
+    (200, "POST /collections/users/documents/a/restore", &[], r#"{"at": "2999-01-01T00:00:00Z"}"#),
+    (202, "POST /collections/users/documents/a/restore?w=1&timeout_ms=1", &[], r#"{"at": "2999-01-01T00:00:00Z"}"#),
+    (400, "POST /collections/users/documents/a/restore", &[], r#"{"at": "then"}"#),
+    (404, "POST /collections/users/documents/none/restore", &[], r#"{"at": "2999-01-01T00:00:00Z"}"#),
+    (422, "POST /collections/users/documents/a/restore", &[], r#"{"to": "2999-01-01T00:00:00Z"}"#),
+    (412, "POST /collections/users/documents/a/restore", &[("if-match", "\"x\"")], r#"{"at": "2999-01-01T00:00:00Z"}"#),
     (200, "GET /sync/why/users/a", &[], ""),
     (404, "GET /sync/why/users/none", &[], ""),
     (422, "GET /sync/why/users/a%00", &[], ""),
@@ -346,6 +374,7 @@ async fn every_described_status_can_occur_and_no_other_does() {
         record.see(&client, *status, call, headers, *body).await;
     }
     bodies(&mut record, &client).await;
+    reviving(&mut record, &client).await;
     joining(&mut record, &client).await;
     at_the_door(&mut record, &client).await;
     client.peer.shutdown().await;
@@ -387,6 +416,14 @@ async fn joining(record: &mut Record, client: &Client) {
     for peer in [host.peer, other.peer] {
         peer.shutdown().await;
     }
+}
+
+/// Reviving needs the heads of a version.
+async fn reviving(record: &mut Record, client: &Client) {
+    let written = client.send("PUT /collections/users/documents/gone", &[], "{}").await.json();
+    client.send("DELETE /collections/users/documents/gone", &[], "").await;
+    let body = json!({ "at": written["heads"] }).to_string();
+    record.see(client, 201, "POST /collections/users/documents/gone/restore", &[], body).await;
 }
 
 /// What the guard answers, for every call.
