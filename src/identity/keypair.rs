@@ -1,20 +1,18 @@
 //! A peer's secret key, and the file it lives in.
 //!
 //! The file is text: a header, the secret seed, and the peer id that follows from it, by which damage is
-//! noticed. It is created as a whole or not at all, readable by its owner only, and never written again: a
-//! peer that silently got a new key would lose its membership and its name. The secret is wiped from memory
-//! when it is dropped, and never shown by `Debug`.
+//! noticed. It is never written again: a peer that silently got a new key would lose its membership and its
+//! name. The secret is wiped from memory when it is dropped, and never shown by `Debug`.
 //!
 //! There is no passphrase; whoever reads the file is the peer.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signer, SigningKey};
 use zeroize::Zeroizing;
 
+use super::secret_file::{self, SecretFileError};
 use super::signed::{Signature, message};
 use crate::base::PeerId;
 
@@ -74,7 +72,7 @@ impl Keypair {
         }
         create(path, &fresh)?;
         // Read back what the disk has: it is another process's key if that one was first.
-        load(path)?.ok_or_else(|| KeyFileError::io(path, "read back", &io::ErrorKind::NotFound.into()))
+        load(path)?.ok_or_else(|| KeyFileError::damaged(path, "it is gone as soon as it was made"))
     }
 }
 
@@ -87,27 +85,9 @@ impl fmt::Debug for Keypair {
 /// Why a key file could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// The operating system refused.
-    #[error("cannot {action} the key file {}: {message}", path.display())]
-    Io {
-        /// The key file.
-        path: PathBuf,
-        /// What was being done.
-        action: &'static str,
-        /// What the system said.
-        message: String,
-    },
-    /// Others than its owner can read or write the file.
-    #[error(
-        "the key file {} is open to other users (mode {mode:o}): run `chmod 600` on it, or, if somebody may have \
-         read it, move it away to start with a new identity", path.display()
-    )]
-    Exposed {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// It could not be read or made, or others can read it.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
     /// The file does not hold a key.
     #[error(
         "the key file {} is damaged ({why}): restore it from a backup, or move it away to start with a new \
@@ -122,10 +102,6 @@ pub enum KeyFileError {
 }
 
 impl KeyFileError {
-    fn io(path: &Path, action: &'static str, error: &io::Error) -> Self {
-        Self::Io { path: path.to_owned(), action, message: error.to_string() }
-    }
-
     fn damaged(path: &Path, why: &'static str) -> Self {
         Self::Damaged { path: path.to_owned(), why }
     }
@@ -133,46 +109,17 @@ impl KeyFileError {
 
 impl From<KeyFileError> for crate::Error {
     fn from(error: KeyFileError) -> Self {
-        let text = error.to_string();
         match error {
-            KeyFileError::Io { .. } | KeyFileError::Exposed { .. } => Self::Io(text),
-            KeyFileError::Damaged { .. } => Self::Corrupt(text),
+            KeyFileError::File(error) => error.into(),
+            KeyFileError::Damaged { .. } => Self::Corrupt(error.to_string()),
         }
     }
 }
 
 /// Reads the key file, `None` when there is none.
 fn load(path: &Path) -> Result<Option<Keypair>, KeyFileError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(KeyFileError::io(path, "open", &error)),
-    };
-    // Asked of the open file, so that it is the one that is read.
-    let metadata = file.metadata().map_err(|error| KeyFileError::io(path, "inspect", &error))?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::damaged(path, "it is not a regular file"));
-    }
-    check_permissions(path, &metadata)?;
-    // Reserved at once: a buffer that grows leaves copies of the secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| KeyFileError::io(path, "read", &error))?;
+    let Some(bytes) = secret_file::read(path, FILE_BYTES_MAX)? else { return Ok(None) };
     parse(&bytes).map(Some).map_err(|why| KeyFileError::damaged(path, why))
-}
-
-#[cfg(unix)]
-fn check_permissions(path: &Path, metadata: &fs::Metadata) -> Result<(), KeyFileError> {
-    use std::os::unix::fs::PermissionsExt;
-
-    match metadata.permissions().mode() & 0o7777 {
-        mode if mode & 0o077 == 0 => Ok(()),
-        mode => Err(KeyFileError::Exposed { path: path.to_owned(), mode }),
-    }
-}
-
-#[cfg(not(unix))]
-fn check_permissions(_: &Path, _: &fs::Metadata) -> Result<(), KeyFileError> {
-    Ok(())
 }
 
 fn parse(bytes: &[u8]) -> Result<Keypair, &'static str> {
@@ -196,58 +143,17 @@ fn parse(bytes: &[u8]) -> Result<Keypair, &'static str> {
     Ok(keypair)
 }
 
-/// Creates the key file unless there is one, as a whole: written beside, synced, then given its name.
+/// Creates the key file unless there is one.
 fn create(path: &Path, keypair: &Keypair) -> Result<(), KeyFileError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        Some(_) | None => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(|error| KeyFileError::io(path, "create the folder of", &error))?;
-    let mut temporary = path.as_os_str().to_owned();
-    // Named by the random public key, so that neither another process nor a crash is in the way.
-    temporary.push(format!(".{}.tmp", keypair.peer));
-    let temporary = PathBuf::from(temporary);
-
-    let created = write_new(&temporary, keypair).and_then(|()| give_name(&temporary, path));
-    // Gone already after a rename; after an error it must not stay.
-    let _ = fs::remove_file(&temporary);
-    created.and_then(|()| sync_folder(folder)).map_err(|error| KeyFileError::io(path, "create", &error))
-}
-
-fn write_new(path: &Path, keypair: &Keypair) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let secret = Zeroizing::new(data_encoding::HEXLOWER.encode(&*keypair.seed()));
     let text = Zeroizing::new(format!("{HEADER}\nsecret {}\npeer {}\n", *secret, keypair.peer));
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// Gives the finished file its name. A hard link fails where a file is already, a rename would replace it;
-/// the rename is for file systems without links.
-fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(temporary, path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(_) => fs::rename(temporary, path),
-    }
-}
-
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
-    Ok(())
+    Ok(secret_file::create(path, text.as_bytes())?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -279,23 +185,6 @@ mod tests {
         create(&path, &Keypair::from_seed([2; 32])).unwrap();
         let found = Keypair::load_or_create(&path, [3; 32]).unwrap();
         assert_eq!(found.peer_id(), Keypair::from_seed([1; 32]).peer_id());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_key_file_open_to_others_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("identity.key");
-        Keypair::load_or_create(&path, [1; 32]).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Keypair::load_or_create(&path, [1; 32]).unwrap_err();
-        assert!(matches!(error, KeyFileError::Exposed { mode: 0o640, .. }));
-        assert!(error.to_string().contains("chmod 600"), "{error}");
-        assert!(matches!(crate::Error::from(error), crate::Error::Io(_)));
     }
 
     #[test]

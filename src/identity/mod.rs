@@ -5,7 +5,9 @@
 //! one. What a signer is *allowed* to do is not asked here: that is `access`.
 
 mod keypair;
+pub mod secret_file;
 mod signed;
 
 pub use keypair::{KeyFileError, Keypair};
+pub use secret_file::SecretFileError;
 pub use signed::{BadSignature, Signable, Signature, Signed, Verified, verify};
