@@ -199,6 +199,16 @@ pub const GATEWAY_CONNECTIONS_MAX: usize = 1_024;
 pub const GATEWAY_HEAD_BYTES_MAX: usize = 32 << 10;
 /// Headers of a request.
 pub const GATEWAY_HEADERS_MAX: usize = 100;
+/// TLS handshakes that the gateway computes at a time: each takes about a millisecond of a core.
+pub const GATEWAY_HANDSHAKES_MAX: usize = 64;
+/// Clients of the gateway whose requests and wrong tokens are counted; whoever was silent the longest is forgotten.
+pub const GATEWAY_CLIENTS_MAX: usize = 4_096;
+/// Characters of a token at least: what nobody guesses.
+pub const TOKEN_BYTES_MIN: usize = 32;
+/// Characters of a token at most.
+pub const TOKEN_BYTES_MAX: usize = 512;
+/// Bytes of a file with certificates or a key: a chain of the largest.
+pub const TLS_FILE_BYTES_MAX: u64 = 256 << 10;
 /// Documents in one page of a listing.
 pub const PAGE_DOCUMENTS_MAX: usize = 1_000;
 /// Bytes of a request's id as a client may choose it: what fits a log line.

@@ -26,9 +26,17 @@ impl Genesis {
     /// # Errors
     /// When the name breaks its rule, or `created` is the last moment there is.
     pub fn found(name: &str, founder: &Keypair, created: Hlc, nonce: [u8; 16]) -> Result<Verified<Self>, crate::Error> {
-        check_name(name).map_err(crate::Error::invalid)?;
+        Self::check_name(name)?;
         check_time(created).map_err(|error| crate::Error::invalid(error.to_string()))?;
         Ok(Verified::own(Self { name: name.to_owned(), founder: founder.peer_id(), created, nonce }, founder))
+    }
+
+    /// Whether a mesh can have this name.
+    ///
+    /// # Errors
+    /// When the name breaks its rule.
+    pub fn check_name(name: &str) -> Result<(), crate::Error> {
+        check_name(name).map_err(crate::Error::invalid)
     }
 }
 

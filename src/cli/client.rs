@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::failure::Outcome;
-use super::http::Peer;
+use super::http::{Access, Peer};
 use super::output::{Format, Output, line};
 use super::{collection, config, document, mesh, node, status, sync, watch};
 
@@ -15,9 +15,8 @@ use super::{collection, config, document, mesh, node, status, sync, watch};
 #[command(name = "aerolithsdb-cli", version, arg_required_else_help = true, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable")]
 struct Args {
-    /// The peer's gateway
-    #[arg(long, global = true, env = "AEROLITHSDB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    url: String,
+    #[command(flatten)]
+    access: Access,
     /// How answers are shown; by default tables on a terminal and JSON in a pipe
     #[arg(long, visible_alias = "format", short, global = true, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
@@ -70,7 +69,7 @@ pub fn run() -> ExitCode {
 }
 
 fn execute(args: Args) -> Outcome {
-    let peer = || Peer::at(&args.url);
+    let peer = || Peer::at(&args.access);
     let output = Output::new(args.output);
     match args.command {
         Command::Document(command) => document::run(command, &peer()?, output),

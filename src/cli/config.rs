@@ -15,7 +15,7 @@ use crate::config::{Config, Settings, file, profile};
 pub(super) enum Command {
     /// Show every key with its value and where it comes from, as a peer started here and now would see it
     Show(Sources),
-    /// Check a file
+    /// Check a file as the start does, short of opening what it names
     Check {
         /// The file
         file: PathBuf,

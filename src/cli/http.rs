@@ -1,13 +1,20 @@
 //! Calls to a peer's gateway.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::Value;
-use ureq::http::{Method, Request, Response};
+use ureq::http::header::AUTHORIZATION;
+use ureq::http::{HeaderValue, Method, Request, Response};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body};
 
 use super::failure::{Failure, Kind, Outcome};
+use super::tls::Tls;
+use crate::gateway;
 
 /// How long a connection may take: peers are near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,25 +23,82 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of an answer: a page of the largest documents.
 const ANSWER_BYTES_MAX: u64 = 2 << 30;
 
+/// Which peer to call, and what it wants to see.
+#[derive(Debug, Args)]
+pub(super) struct Access {
+    /// The peer's gateway
+    #[arg(long, global = true, env = "AEROLITHSDB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    url: String,
+    /// The token that the peer wants; --token-file keeps it out of the list of processes
+    #[arg(long, global = true, env = "AEROLITHSDB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// A file with the token, such as the peer's security.token_file
+    #[arg(long, global = true, env = "AEROLITHSDB_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The SHA-256 fingerprint of the peer's certificate, as the peer prints it at its start
+    #[arg(long, global = true, env = "AEROLITHSDB_TLS_FINGERPRINT", value_name = "SHA256")]
+    tls_fingerprint: Option<String>,
+    /// A file with the certificates to trust (PEM), instead of those that the system trusts
+    #[arg(long, global = true, env = "AEROLITHSDB_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Access {
+    /// The header of the token.
+    fn authorization(&self) -> Outcome<Option<HeaderValue>> {
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => match gateway::read_token(file)? {
+                Some(token) => token.to_string(),
+                None => return Err(Failure::new(Kind::Usage, format!("there is no token file {}", file.display()))),
+            },
+            (None, None) => return Ok(None),
+        };
+        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut value = value.map_err(|_| Failure::new(Kind::Usage, "the token holds what no token holds"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// How TLS is done; `None` for plain HTTP.
+    fn tls(&self) -> Outcome<Option<Tls>> {
+        let trusted = self.tls_fingerprint.is_some() || self.ca.is_some();
+        match (&self.tls_fingerprint, &self.ca) {
+            // Whoever names a certificate must not talk to whom has none.
+            _ if !self.url.starts_with("https://") && trusted => {
+                Err(Failure::new(Kind::Usage, "--tls-fingerprint and --ca need a URL that starts with https://"))
+            }
+            _ if !self.url.starts_with("https://") => Ok(None),
+            (Some(fingerprint), _) => Tls::pinned(fingerprint).map(Some),
+            (None, Some(file)) => Tls::with_ca(file).map(Some),
+            (None, None) => Tls::of_system().map(Some),
+        }
+    }
+}
+
 /// A peer to call.
 #[derive(Debug)]
 pub(super) struct Peer {
     agent: Agent,
     url: String,
+    authorization: Option<HeaderValue>,
 }
 
 impl Peer {
     /// A peer at a URL; `host:port` alone will do.
     ///
     /// # Errors
-    /// For a URL that is not plain HTTP.
-    pub(super) fn at(url: &str) -> Outcome<Self> {
-        let url = url.trim_end_matches('/');
-        if url.starts_with("https://") {
-            return Err(Failure::new(Kind::Usage, "this version has no TLS yet; use a URL that starts with http://"));
-        }
-        let url = if url.starts_with("http://") { url.to_owned() } else { format!("http://{url}") };
-        Ok(Self { agent: agent(Some(CALL_TIMEOUT)), url })
+    /// For a token file or certificates that cannot be read.
+    pub(super) fn at(access: &Access) -> Outcome<Self> {
+        let url = access.url.trim_end_matches('/');
+        let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+        let agent = match access.tls()? {
+            Some(tls) => {
+                Agent::with_parts(config(CALL_TIMEOUT), TcpConnector::default().chain(tls), DefaultResolver::default())
+            }
+            None => agent(CALL_TIMEOUT),
+        };
+        Ok(Self { agent, url, authorization: access.authorization()? })
     }
 
     /// Its URL.
@@ -50,7 +114,8 @@ impl Peer {
     /// Opens a stream that lasts until either side ends it.
     pub(super) fn stream(&self, path: &str) -> Outcome<impl Read + use<>> {
         let request = Request::builder().uri(format!("{}{path}", self.url)).body(());
-        let response = self.run_with(&agent(None), request)?;
+        let endless = request.map(|request| self.agent.configure_request(request).timeout_global(None).build());
+        let response = self.run(endless)?;
         match response.status().as_u16() {
             200 => Ok(response.into_body().into_reader()),
             _ => Err(self.answer(response).err().unwrap_or_else(|| Failure::new(Kind::Failed, "no stream came"))),
@@ -82,16 +147,10 @@ impl Peer {
     }
 
     fn run<B: ureq::AsSendBody>(&self, request: Result<Request<B>, ureq::http::Error>) -> Outcome<Response<Body>> {
-        self.run_with(&self.agent, request)
-    }
-
-    fn run_with<B: ureq::AsSendBody>(
-        &self,
-        agent: &Agent,
-        request: Result<Request<B>, ureq::http::Error>,
-    ) -> Outcome<Response<Body>> {
         let wrong = |error| Failure::new(Kind::Usage, format!("{} is not a URL to call: {error}", self.url));
-        agent.run(request.map_err(wrong)?).map_err(|error| self.unreachable(&error))
+        let mut request = request.map_err(wrong)?;
+        request.headers_mut().extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
+        self.agent.run(request).map_err(|error| self.unreachable(&error))
     }
 
     fn answer(&self, mut response: Response<Body>) -> Outcome<Value> {
@@ -114,11 +173,25 @@ impl Peer {
         if matches!(error, ureq::Error::BadUri(_)) {
             return Failure::new(Kind::Usage, format!("{url} is not a URL to call: {error}"));
         }
+        if let ureq::Error::Io(io) = error
+            && let Some(tls) = io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())
+        {
+            return Failure::new(Kind::Failed, not_trusted(url, tls));
+        }
         let message = format!(
             "no peer answers at {url} ({error})\nstart one with: aerolithsdb\nor name another with --url or AEROLITHSDB_URL"
         );
         Failure::new(Kind::Unavailable, message)
     }
+}
+
+/// Why a peer is not talked to, and what to do.
+fn not_trusted(url: &str, error: &rustls::Error) -> String {
+    let why = if let rustls::Error::General(why) = error { why.clone() } else { error.to_string() };
+    format!(
+        "{url} is not trusted: {why}\nif it is the right peer, pass the fingerprint that it prints at its start with \
+         --tls-fingerprint"
+    )
 }
 
 /// What a problem says.
@@ -130,14 +203,17 @@ fn detail(problem: &Value, status: u16) -> String {
 }
 
 /// An HTTP client for peers: no proxy, since peers are near, and errors as answers.
-pub(super) fn agent(timeout: Option<Duration>) -> Agent {
+pub(super) fn agent(timeout: Duration) -> Agent {
+    Agent::new_with_config(config(timeout))
+}
+
+fn config(timeout: Duration) -> ureq::config::Config {
     Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(timeout)
+        .timeout_global(Some(timeout))
         .max_redirects(0)
         .user_agent(concat!("aerolithsdb/", env!("CARGO_PKG_VERSION")))
         .build()
-        .new_agent()
 }

@@ -13,11 +13,9 @@ use crate::{Error, Result};
 /// Starts logging.
 ///
 /// # Errors
-/// [`Error::Invalid`] for directives that make no sense, [`Error::Io`] for a file that cannot be opened.
+/// [`Error::Io`] for a file that cannot be opened.
 pub(super) fn init(logging: &Logging) -> Result<()> {
-    let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
-        Error::invalid(format!("observability.logging.level (--log): {error}; use error, warn, info, debug or trace"))
-    })?;
+    let filter = EnvFilter::try_new(&logging.filter).map_err(|error| Error::invalid(error.to_string()))?;
     let (writer, colors) = match &logging.output {
         LogOutput::Stderr => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
         LogOutput::Stdout => (BoxMakeWriter::new(std::io::stdout), std::io::stdout().is_terminal()),

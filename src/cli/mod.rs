@@ -3,7 +3,7 @@
 //! - `serve` the peer: from flags to a running peer, and back down on a signal
 //! - `document`, `collection`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands, one file each;
 //!   `version` those of `document` that are about its past
-//! - `http` how the client calls a peer; `output` how it shows an answer; `failure` how it ends
+//! - `http` how the client calls a peer, `tls` whom it trusts; `output` how it shows an answer; `failure` how it ends
 //!
 //! The client knows nothing of the peer's inside: it speaks HTTP, and shows what it is told.
 
@@ -22,6 +22,7 @@ mod seed;
 mod serve;
 mod status;
 mod sync;
+mod tls;
 mod version;
 mod watch;
 

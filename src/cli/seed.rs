@@ -55,7 +55,7 @@ async fn learn(peer: &Peer, url: &str) -> Result<()> {
 /// Calls by address and not by name: a gateway answers under plain addresses without being told its names.
 async fn status(address: SocketAddr) -> Result<Value> {
     let call = move || {
-        let answer = agent(Some(ASK_TIMEOUT)).get(format!("http://{address}/api/v1/nodes/status")).call();
+        let answer = agent(ASK_TIMEOUT).get(format!("http://{address}/api/v1/nodes/status")).call();
         let mut answer = answer.map_err(|error| Error::Unavailable(error.to_string()))?;
         let bytes = answer.body_mut().with_config().limit(STATUS_BYTES_MAX).read_to_vec();
         let bytes = bytes.map_err(|error| Error::Unavailable(error.to_string()))?;

@@ -1,6 +1,5 @@
 //! The peer as a program: from flags to a running peer, and back down on a signal.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,6 +36,12 @@ struct Args {
     /// The address on which the REST gateway listens
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<String>,
+    /// The file with the token that every call to the REST gateway needs; made when it is not there
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
+    /// TLS of the REST gateway: off, generated (a certificate of its own, for clients that pin it), or files
+    #[arg(long, value_name = "WORD")]
+    tls: Option<String>,
     /// Where to listen for other peers: a port, address:port, or a multiaddr; 0 takes a free port
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     listen: Vec<String>,
@@ -60,6 +65,8 @@ impl Args {
         set("storage.data_dir", self.data_dir.as_deref())?;
         set("api.rest_api.port", self.rest_port.as_deref())?;
         set("api.rest_api.bind", self.bind.as_deref())?;
+        set("security.token_file", self.token_file.as_deref())?;
+        set("security.tls", self.tls.as_deref())?;
         set("network.listen", list(&self.listen).as_deref())?;
         set("node.seed_nodes", list(&self.seed).as_deref())?;
         set("network.mdns", self.no_mdns.then_some("false"))?;
@@ -107,6 +114,7 @@ fn start(args: &Args) -> Result<()> {
 async fn live(config: Config) -> Result<()> {
     let mut signals = Signals::new()?;
     let peer = Peer::start(config.peer).await.map_err(advise)?;
+    let token_file = config.rest.as_ref().and_then(|rest| rest.token_file.clone());
     let gateway = match serve(&peer, config.rest).await {
         Ok(gateway) => gateway,
         Err(error) => {
@@ -114,7 +122,12 @@ async fn live(config: Config) -> Result<()> {
             return Err(error);
         }
     };
-    banner::print(&peer, gateway.as_ref().map(Gateway::address), &config.data_dir).await?;
+    let rest = gateway.as_ref().map(|gateway| banner::Rest {
+        address: gateway.address(),
+        fingerprint: gateway.fingerprint(),
+        token_file: token_file.as_deref(),
+    });
+    banner::print(&peer, rest, &config.data_dir).await?;
     let seeds = ask_seeds(&peer, config.rest_seeds);
     signals.next().await;
     tokio::spawn(async move {
@@ -194,14 +207,6 @@ impl Signals {
     }
 }
 
-/// The URL under which programs on this machine reach a gateway.
-pub(super) fn url(address: SocketAddr) -> String {
-    match address.ip() {
-        ip if ip.is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
-        _ => format!("http://{address}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -211,15 +216,13 @@ mod tests {
     #[test]
     fn flags_set_keys() {
         Args::command().debug_assert();
-        let line =
-            "aerolithsdb --data-dir d --rest-port 0 --bind ::1 --listen 0 --listen 127.0.0.1:5 --seed a:1 --no-mdns";
+        let line = "aerolithsdb --data-dir d --rest-port 0 --bind ::1 --listen 0 --listen 127.0.0.1:5 --seed a:1 \
+                    --no-mdns --token-file t --tls generated";
         let args = Args::try_parse_from(line.split(' ')).unwrap();
         let config = Config::new(&args.settings().unwrap()).unwrap();
         let rest = config.rest.unwrap();
-        assert_eq!(
-            (config.data_dir.to_str(), rest.port, url(SocketAddr::new(rest.bind, 1)).as_str()),
-            (Some("d"), 0, "http://[::1]:1")
-        );
+        assert_eq!((config.data_dir.to_str(), rest.port, rest.bind.to_string().as_str()), (Some("d"), 0, "::1"));
+        assert_eq!((rest.token_file, rest.tls), (Some("t".into()), Some(gateway::Tls::Generated("d".into()))));
         assert_eq!(
             config.peer.network.listen,
             [

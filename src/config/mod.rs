@@ -2,14 +2,17 @@
 //!
 //! Each layer is a set of [`Settings`], checked against one table of keys ([`key`]) as it is read: a key that
 //! nobody knows is an error that names the nearest one, wherever it comes from. Layers are laid over each other, and
-//! what results becomes a [`Config`], the values that the program needs.
+//! what results becomes a [`Config`], the values that the program needs: all that can be known to be wrong without
+//! opening a file or a socket is refused here.
 //!
 //! A key whose part of the system is not built yet is accepted; [`Config::warnings`] says which of them were set.
 //! Not here: reading flags (`cli`) and what the values do.
 
 pub mod file;
 pub mod key;
+mod logging;
 pub mod profile;
+mod rest;
 pub mod units;
 
 #[cfg(test)]
@@ -19,16 +22,29 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+
 use self::key::{KEYS, Key, Setting};
+use crate::access::Genesis;
 use crate::gateway;
 use crate::kv::Durability;
+use crate::limits::ADDRESS_BYTES_MAX;
 use crate::peer::{NetworkConfig, PeerConfig};
 use crate::{Error, Result};
 
 /// The port on which peers meet.
 const MESH_PORT: u16 = 4001;
 /// Variables that begin like ours and belong to the client, or to flags.
-const OTHER_VARIABLES: [&str; 3] = ["AEROLITHSDB_URL", "AEROLITHSDB_CONFIG", "AEROLITHSDB_PROFILE"];
+const OTHER_VARIABLES: [&str; 7] = [
+    "AEROLITHSDB_URL",
+    "AEROLITHSDB_TOKEN",
+    "AEROLITHSDB_TOKEN_FILE",
+    "AEROLITHSDB_TLS_FINGERPRINT",
+    "AEROLITHSDB_CA",
+    "AEROLITHSDB_CONFIG",
+    "AEROLITHSDB_PROFILE",
+];
 
 /// What one layer sets.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -175,28 +191,30 @@ impl Config {
     /// The configuration that settings make.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for values that make no sense.
+    /// [`Error::Invalid`] for values that make no sense, [`Error::Denied`] for a gateway that would be open to others.
     pub fn new(settings: &Settings) -> Result<Self> {
         let data_dir = PathBuf::from(settings.text("storage.data_dir").unwrap_or("./data"));
         let (seeds, rest_seeds) = seeds(settings)?;
         let defaults = PeerConfig::default();
         let cache_bytes = settings.integer("storage.cache_size_bytes").map(usize::try_from).transpose();
         let cache_bytes = cache_bytes.map_err(|_| Error::invalid("storage.cache_size_bytes is beyond this machine"))?;
+        let mesh_name = settings.text("node.mesh_name").map_or(defaults.mesh_name, str::to_owned);
+        Genesis::check_name(&mesh_name).map_err(|error| Error::invalid(format!("node.mesh_name: {error}")))?;
         let peer = PeerConfig {
             data_dir: Some(data_dir.clone()),
             cache_bytes: cache_bytes.unwrap_or(defaults.cache_bytes),
             durability: durability(settings),
             node_id: settings.text("node.node_id").map_or(defaults.node_id, str::to_owned),
-            mesh_name: settings.text("node.mesh_name").map_or(defaults.mesh_name, str::to_owned),
+            mesh_name,
             network: network(settings, seeds)?,
         };
         Ok(Self {
             peer,
-            data_dir,
             rest_seeds,
-            rest: rest(settings)?,
-            logging: logging(settings),
+            rest: rest::rest(settings, &data_dir)?,
+            logging: logging::logging(settings)?,
             warnings: warnings(settings),
+            data_dir,
         })
     }
 }
@@ -235,8 +253,28 @@ fn rest_url(seed: &str) -> Result<String> {
     Ok(format!("http://{authority}"))
 }
 
+/// An address on which the network can listen: an IP address with QUIC, or with TCP.
+fn checked_listener(text: String) -> Result<String> {
+    let text = checked_multiaddr("network.listen", text)?;
+    let address: Multiaddr = text.parse().expect("it was just checked");
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    match parts.as_slice() {
+        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_), Protocol::P2p(_)]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1, Protocol::P2p(_)] => Ok(text),
+        _ => Err(Error::invalid(format!(
+            "network.listen: {text:?} cannot be listened on; addresses like /ip4/0.0.0.0/udp/4001/quic-v1 and \
+             /ip4/0.0.0.0/tcp/4001 can"
+        ))),
+    }
+}
+
 fn checked_multiaddr(path: &str, text: String) -> Result<String> {
-    match text.parse::<libp2p::Multiaddr>() {
+    if text.len() > ADDRESS_BYTES_MAX {
+        return Err(Error::invalid(format!("{path}: an address is longer than {ADDRESS_BYTES_MAX} bytes")));
+    }
+    match text.parse::<Multiaddr>() {
         Ok(_) => Ok(text),
         Err(error) => Err(Error::invalid(format!("{path}: {text:?} is not a multiaddr ({error})"))),
     }
@@ -269,7 +307,7 @@ fn listeners(text: String, bind: IpAddr) -> Result<Vec<String>> {
     }
     match text.parse::<SocketAddr>() {
         Ok(address) => Ok(listeners_at(address.ip(), address.port())),
-        Err(_) => Ok(vec![checked_multiaddr("network.listen", text)?]),
+        Err(_) => Ok(vec![checked_listener(text)?]),
     }
 }
 
@@ -282,43 +320,6 @@ fn address(settings: &Settings, path: &str, default: &str) -> Result<IpAddr> {
     let text = settings.text(path).unwrap_or(default);
     let text = if text == "localhost" { "127.0.0.1" } else { text };
     text.parse().map_err(|_| Error::invalid(format!("{path} takes an IP address such as 127.0.0.1, not {text:?}")))
-}
-
-fn rest(settings: &Settings) -> Result<Option<gateway::Config>> {
-    if settings.flag("api.rest_api.enabled") == Some(false) {
-        return Ok(None);
-    }
-    let port = settings.integer("api.rest_api.port").or_else(|| settings.integer("node.port"));
-    let mut allowed_hosts = settings.list("api.rest_api.allowed_hosts").unwrap_or_default();
-    let allow_insecure = settings.flag("api.rest_api.allow_insecure").unwrap_or(false);
-    if allow_insecure {
-        // In a network of containers a peer is called by its name.
-        allowed_hosts.extend(settings.text("node.node_id").map(str::to_owned));
-    }
-    Ok(Some(gateway::Config {
-        bind: address(settings, "api.rest_api.bind", "127.0.0.1")?,
-        port: port.map_or(gateway::PORT, |port| u16::try_from(port).expect("ports were checked to be at most 65535")),
-        allow_insecure,
-        allowed_hosts,
-        cors_enabled: settings.flag("api.rest_api.cors_enabled").unwrap_or(false),
-        cors_origins: settings.list("api.rest_api.cors_origins").unwrap_or_default(),
-    }))
-}
-
-fn logging(settings: &Settings) -> Logging {
-    let level = settings.text("observability.logging.level").unwrap_or("info");
-    // A single level is meant for this program; its libraries speak up when something is wrong.
-    let is_level = matches!(level.to_ascii_lowercase().as_str(), "error" | "warn" | "info" | "debug" | "trace" | "off");
-    let output = match settings.text("observability.logging.output") {
-        None | Some("stderr") => LogOutput::Stderr,
-        Some("stdout") => LogOutput::Stdout,
-        Some(path) => LogOutput::File(path.into()),
-    };
-    Logging {
-        filter: if is_level { format!("error,aerolithsdb={level}") } else { level.to_owned() },
-        json: settings.text("observability.logging.format") == Some("json"),
-        output,
-    }
 }
 
 fn warnings(settings: &Settings) -> Vec<String> {

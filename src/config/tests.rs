@@ -148,3 +148,41 @@ fn the_defaults_of_the_table_are_those_of_the_program() {
     let (ours, theirs) = (Config::new(&settings).unwrap(), Config::new(&Settings::default()).unwrap());
     assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
 }
+
+#[test]
+fn what_the_start_would_refuse_is_refused_before() {
+    for (text, advice) in [
+        ("[api.rest_api]\nbind = \"0.0.0.0\"", "allow_insecure"),
+        ("[api.rest_api]\nbind = \"0.0.0.0\"\n[security]\ntls = \"generated\"", "--token-file"),
+        ("[api.rest_api]\nbind = \"0.0.0.0\"\n[security]\ntoken_file = \"t\"", "--tls generated"),
+        ("[security]\ntls = \"files\"", "security.tls_key"),
+        ("[security]\ntls_key = \"x\"", "security.tls = files"),
+        ("[network]\nlisten = [\"/ip4/0.0.0.0/udp/4001\"]", "cannot be listened on"),
+        ("[network]\nlisten = [\"/dns4/a.example/tcp/1\"]", "cannot be listened on"),
+        ("[network]\nlisten = [\"/ip4/0.0.0.0/tcp/1/ws\"]", "cannot be listened on"),
+        ("[network]\nexternal_addresses = [\"a.example:1\"]", "not a multiaddr"),
+        ("[node]\nmesh_name = \"\"", "node.mesh_name"),
+        ("[observability.logging]\nlevel = \"debgu\"", "target=level"),
+    ] {
+        let why = message(Config::new(&parse(text, Language::Toml).unwrap()));
+        assert!(why.contains(advice), "{text}: {why}");
+    }
+    for text in [
+        "[api.rest_api]\nbind = \"0.0.0.0\"\n[security]\ntls = \"generated\"\ntoken_file = \"t\"",
+        "[api.rest_api]\nbind = \"0.0.0.0\"\nenabled = false",
+        "[api.rest_api]\nbind = \"0.0.0.0\"\nallow_insecure = true",
+        "[network]\nlisten = [\"/ip6/::/udp/0/quic-v1\", \"/ip4/127.0.0.1/tcp/0\", \"0\"]",
+    ] {
+        assert!(Config::new(&parse(text, Language::Toml).unwrap()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn requests_are_limited_beyond_loopback_unless_it_is_said() {
+    let limit = |text: &str| {
+        let text = format!("[security]\ntls = \"generated\"\ntoken_file = \"t\"\n[api.rest_api]\n{text}");
+        Config::new(&parse(&text, Language::Toml).unwrap()).unwrap().rest.unwrap().rate_limit_per_s
+    };
+    assert_eq!((limit(""), limit("rate_limit_per_s = 7")), (0, 7));
+    assert_eq!((limit("bind = \"::\""), limit("bind = \"::\"\nrate_limit_per_s = 0")), (500, 0));
+}

@@ -116,6 +116,8 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Answer<Option<Tags<'a>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
@@ -151,5 +153,27 @@ mod tests {
         assert_eq!(condition(&[(IF_MATCH, "\"x\"")]).unwrap_err().status, 412);
         assert_eq!(condition(&[(IF_NONE_MATCH, "\"x\"")]).unwrap_err().status, 400);
         assert_eq!(condition(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]).unwrap_err().status, 400);
+    }
+
+    proptest! {
+        /// Whatever the headers hold, they are understood or refused; and our own tag is found among any others.
+        #[test]
+        fn any_header_is_read_without_a_panic(
+            values in prop::collection::vec(prop::collection::vec(prop_oneof![0x20u8..0x7f, 0x80u8..=0xff], 0..60), 0..4),
+            name in prop_oneof![Just(IF_MATCH), Just(IF_NONE_MATCH)],
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(name.clone(), HeaderValue::from_bytes(value).unwrap());
+            }
+            let tag = ETag::new(&[ChangeHash([1; 32])]);
+            let (known, condition) = (is_known(&headers, &tag), super::condition(&headers, || Ok(None)));
+            for status in [known.err(), condition.err()].into_iter().flatten().map(|problem| problem.status.as_u16()) {
+                prop_assert!([400, 412].contains(&status));
+            }
+            headers.append(IF_NONE_MATCH, tag.header());
+            let is_text = values.iter().flatten().all(u8::is_ascii) || name == IF_MATCH;
+            prop_assert!(!is_text || is_known(&headers, &tag).unwrap());
+        }
     }
 }

@@ -5,37 +5,53 @@
 //! configuration allows. And `Origin`, which browsers send with whatever could change something, must be the
 //! gateway itself unless CORS is on.
 //!
-//! **Load.** More requests than the bound are told to come back; health is answered regardless.
+//! **Token.** When the peer has a token, every call needs it, but for health and the description, which say nothing
+//! of documents. A client that sends too many wrong ones is told to wait. The right one passes all the same: it is too
+//! long to be guessed, and else one client could lock out all that share its address.
+//!
+//! **Load.** A client that asks too often, and more requests at a time than the bound, are told to come back; health
+//! is answered regardless.
 //!
 //! **Ids and panics.** Each request has an id, its own or a fresh one, which the answer repeats. A panic ends one
 //! request with 500, not the connection. Problems get their body here, where the path is known.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 
 use super::problem::{Answer, Problem};
+use super::token::{Credentials, credentials};
 use super::{App, Config};
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
-/// Calls that are answered under any load.
+/// Calls that are answered under any load, and to anybody.
 const HEALTH: [&str; 4] = ["/health", "/health/ready", "/api/v1/health", "/api/v1/health/ready"];
+/// What says nothing about this peer, and is shown to anybody: a browser has no token when it loads a page.
+const DOCS: [&str; 4] = ["/api/v1/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Where a connection comes from. The server puts it into each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// Lets a request through, or answers it.
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let id = request_id(&app, request.headers());
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let client = client_address(&request);
     let mut response = match pass(&app, request, next).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
@@ -50,9 +66,29 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
         }
     }
     let status = response.status().as_u16();
-    tracing::debug!(%method, path = uri.path(), status, micros = start.elapsed().as_micros(), request = ?id, "request");
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+    let micros = start.elapsed().as_micros();
+    // Never the query, a header or a body: they hold what is the client's.
+    tracing::debug!(target: "aerolithsdb::access", %method, path = uri.path(), status, micros, request = ?id, %client);
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    // Answers are of now and of this client; and no page elsewhere is to load them as something that they are not.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    end_with_the_gateway(&app, response)
+}
+
+fn client_address(request: &Request) -> IpAddr {
+    request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |ClientAddress(address)| *address)
+}
+
+/// Lets an endless answer end when the gateway stops, so that no client holds up a shutdown.
+fn end_with_the_gateway(app: &App, response: Response) -> Response {
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
+        return response;
+    }
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(app.stopped()))))
 }
 
 /// Whether a path is answered under any load.
@@ -60,11 +96,22 @@ pub(super) fn is_health(path: &str) -> bool {
     HEALTH.contains(&path)
 }
 
+/// Whether a path is answered without a token.
+pub(super) fn is_open(path: &str) -> bool {
+    is_health(path) || DOCS.contains(&path)
+}
+
 async fn pass(app: &App, request: Request, next: Next) -> Answer {
     let config = &app.shared.config;
     check_host(config, &request)?;
     check_origin(config, request.headers())?;
     let is_health = is_health(request.uri().path());
+    if !is_health {
+        check_rate(app, client_address(&request))?;
+    }
+    if !is_open(request.uri().path()) {
+        check_token(app, client_address(&request), request.headers())?;
+    }
     let _permit = match app.shared.permits.try_acquire() {
         Ok(permit) => Some(permit),
         Err(_) if is_health => None,
@@ -74,6 +121,32 @@ async fn pass(app: &App, request: Request, next: Next) -> Answer {
         tracing::error!("a request panicked; the message is above");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in this peer; its log says more")
     })
+}
+
+fn check_rate(app: &App, client: IpAddr) -> Answer<()> {
+    let refused = |wait_s| Problem::too_many("this client makes more requests a second than it may; wait", wait_s);
+    app.shared.clients.request(client, app.now_us()).map_err(refused)
+}
+
+fn check_token(app: &App, client: IpAddr, headers: &HeaderMap) -> Answer<()> {
+    let Some(token) = &app.shared.token else { return Ok(()) };
+    let unauthorized = |detail: &'static str| Problem::new(StatusCode::UNAUTHORIZED, detail);
+    let given = match credentials(headers) {
+        Credentials::Missing => {
+            return Err(unauthorized(
+                "this peer wants a token: send Authorization: Bearer TOKEN (aerolithsdb-cli --token-file FILE); the \
+                 peer's security.token_file holds it",
+            ));
+        }
+        Credentials::Unusable => return Err(unauthorized("the header is not Authorization: Bearer TOKEN")),
+        Credentials::Bearer(given) => given,
+    };
+    if token.is(given) {
+        return Ok(());
+    }
+    let refused = |wait_s| Problem::too_many("this client sends too many wrong tokens; wait", wait_s);
+    app.shared.clients.wrong_token(client, app.now_us()).map_err(refused)?;
+    Err(unauthorized("the token is wrong; the peer's security.token_file holds the right one"))
 }
 
 /// The client's id when it is short and printable, else a fresh one.
@@ -132,8 +205,9 @@ fn is_local(host: &str) -> bool {
 
 fn check_origin(config: &Config, headers: &HeaderMap) -> Answer<()> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let scheme: &[u8] = if config.tls.is_some() { b"https://" } else { b"http://" };
     let same = headers.get(HOST).is_some_and(|host| {
-        origin.as_bytes().strip_prefix(b"http://").is_some_and(|of| of.eq_ignore_ascii_case(host.as_bytes()))
+        origin.as_bytes().strip_prefix(scheme).is_some_and(|of| of.eq_ignore_ascii_case(host.as_bytes()))
     });
     if same || is_allowed_origin(config, origin) {
         return Ok(());
@@ -161,6 +235,8 @@ pub(super) fn is_allowed_origin(config: &Config, origin: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -195,5 +271,37 @@ mod tests {
         assert!(!allowed(&local, "http://evil.example") && !allowed(&local, "null"));
         let listed = Config { cors_origins: vec!["https://app.example".into()], ..local };
         assert!(allowed(&listed, "https://app.example") && !allowed(&listed, "http://localhost:3000"));
+    }
+
+    #[test]
+    fn a_page_of_the_gateway_itself_may_call_by_its_own_scheme() {
+        let headers = |origin: &'static str| {
+            let pairs = [(HOST, "localhost:8080"), (ORIGIN, origin)];
+            pairs.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect::<HeaderMap>()
+        };
+        let plain = Config::default();
+        let secure = Config { tls: Some(super::super::Tls::Generated("data".into())), ..Config::default() };
+        for (config, good, bad) in [
+            (&plain, "http://localhost:8080", "https://localhost:8080"),
+            (&secure, "https://localhost:8080", "http://localhost:8080"),
+        ] {
+            assert!(check_origin(config, &headers(good)).is_ok());
+            assert_eq!(check_origin(config, &headers(bad)).unwrap_err().status, 403);
+        }
+    }
+
+    proptest! {
+        /// Whatever stands in `Host` and `Origin`, it is understood or refused; and no name is ours by accident.
+        #[test]
+        fn any_host_is_read_without_a_panic(host in "[ -~]{0,80}|[a-z0-9.:@\\[\\]-]{0,40}|localhost[a-z.:@]{1,20}") {
+            let open = Config { bind: "0.0.0.0".parse().unwrap(), cors_enabled: true, ..Config::default() };
+            if let Some(name) = host_of(&host) && is_ours(&open, &name) {
+                prop_assert!(name == "localhost" || name.parse::<IpAddr>().is_ok(), "{host:?}");
+            }
+            let Ok(origin) = HeaderValue::from_str(&host) else { return Ok(()) };
+            is_allowed_origin(&open, &origin);
+            let headers: HeaderMap = [(ORIGIN, origin)].into_iter().collect();
+            prop_assert!(check_origin(&Config::default(), &headers).is_err());
+        }
     }
 }

@@ -5,15 +5,17 @@
 //! documents, and a guard that turns away what a program beside the peer would not send.
 //!
 //! - `rest` one file per resource
-//! - `guard` what every request passes: where it comes from, how many at a time, what becomes of a panic
-//! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish
+//! - `guard` what every request passes: where it comes from, its token, how many, what becomes of a panic
+//! - `clients` how often each client may call; `token` what it has to show
+//! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish; `tls` their certificate
 //! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
 //!   and an answer
 //!
-//! Not here: tokens and TLS. Until they are built, the gateway listens on loopback, and elsewhere only when
-//! [`Config::allow_insecure`] says so.
+//! The gateway listens on loopback. Elsewhere it needs a token and TLS, unless [`Config::allow_insecure`] says that
+//! the network in front is trusted.
 
 mod body;
+mod clients;
 mod etag;
 mod feed_shape;
 mod guard;
@@ -25,19 +27,29 @@ mod shape;
 mod sync_shape;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod token;
 mod version_shape;
 
 pub use server::{Gateway, serve};
+pub use tls::Tls;
+pub(crate) use tls::fingerprint;
+pub use token::read as read_token;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{Semaphore, watch};
 
+use self::clients::Clients;
+use self::token::Token;
 use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_REQUESTS_MAX};
 use crate::peer::Peer;
+use crate::{Error, Result};
 
 /// The port of the REST gateway.
 pub const PORT: u16 = 8080;
@@ -51,8 +63,14 @@ pub struct Config {
     pub bind: IpAddr,
     /// The port; 0 takes a free one.
     pub port: u16,
-    /// Whether listening elsewhere than on loopback is meant, although there is no token and no TLS yet.
+    /// The file with the token that every call needs, made when it is not there; `None` for no token.
+    pub token_file: Option<PathBuf>,
+    /// The certificate; `None` for plain HTTP.
+    pub tls: Option<Tls>,
+    /// Whether listening elsewhere than on loopback is meant although a token or TLS is missing.
     pub allow_insecure: bool,
+    /// Requests a second that one client may make, and as many at once; 0 for any number.
+    pub rate_limit_per_s: u32,
     /// Names beside `localhost` and plain addresses that a `Host` header may give.
     pub allowed_hosts: Vec<String>,
     /// Whether pages of other origins may call.
@@ -66,11 +84,42 @@ impl Default for Config {
         Self {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: PORT,
+            token_file: None,
+            tls: None,
             allow_insecure: false,
+            rate_limit_per_s: 0,
             allowed_hosts: Vec::new(),
             cors_enabled: false,
             cors_origins: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// Refuses to listen where others could call without a token, or read along.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] with what to set.
+    pub fn check(&self) -> Result<()> {
+        let missing = match (&self.token_file, &self.tls) {
+            (Some(_), Some(_)) => return Ok(()),
+            _ if self.bind.is_loopback() || self.allow_insecure => return Ok(()),
+            (None, None) => {
+                "a token and TLS, because whoever reaches it could read and write everything: set security.token_file \
+                 (--token-file FILE) and security.tls (--tls generated)"
+            }
+            (None, Some(_)) => {
+                "a token, because whoever reaches it could read and write everything: set security.token_file \
+                 (--token-file FILE)"
+            }
+            (Some(_), None) => "TLS, because the token could be read on the way: set security.tls (--tls generated)",
+        };
+        Err(Error::Denied(format!(
+            "the gateway is not opened on {} without {missing}. Or listen on 127.0.0.1; or, where the network in front \
+             is trusted (a container, a tunnel), set api.rest_api.allow_insecure = true \
+             (AEROLITHSDB_API_REST_ALLOW_INSECURE=true)",
+            self.bind
+        )))
     }
 }
 
@@ -84,6 +133,9 @@ struct App {
 #[derive(Debug)]
 struct Shared {
     config: Config,
+    token: Option<Token>,
+    clients: Clients,
+    started: Instant,
     stopping: watch::Sender<bool>,
     permits: Semaphore,
     /// Room for live feeds.
@@ -94,9 +146,12 @@ struct Shared {
 }
 
 impl App {
-    fn new(peer: Peer, config: Config, run: u32) -> Self {
+    fn new(peer: Peer, config: Config, run: u32, token: Option<Token>) -> Self {
         let shared = Shared {
+            clients: Clients::new(config.rate_limit_per_s),
             config,
+            token,
+            started: Instant::now(),
             stopping: watch::Sender::new(false),
             permits: Semaphore::new(GATEWAY_REQUESTS_MAX),
             feeds: Arc::new(Semaphore::new(GATEWAY_FEEDS_MAX)),
@@ -108,6 +163,18 @@ impl App {
 
     fn is_stopping(&self) -> bool {
         *self.shared.stopping.borrow()
+    }
+
+    /// Microseconds since the start.
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits until the gateway stops: what lasts for long ends then.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopping = self.shared.stopping.subscribe();
+        // An error means that all is gone, which is the same.
+        async move { _ = stopping.wait_for(|stopping| *stopping).await }
     }
 }
 

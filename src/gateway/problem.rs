@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::{Error, Invalid, InvalidKind};
 
 /// Seconds after which a client that met an overloaded peer may try again.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_S: u64 = 1;
 
 /// An error as a client sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Problem {
     pub(super) position: Option<(usize, usize)>,
     /// Why the peer is not ready, one reason each; empty for everything else.
     pub(super) reasons: Vec<&'static str>,
+    /// Seconds after which to try again, where that helps.
+    pub(super) retry_after_s: Option<u64>,
 }
 
 /// The result of a handler.
@@ -68,7 +70,13 @@ impl Problem {
     /// A problem with nothing but a status and a text.
     #[must_use]
     pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), field: None, position: None, reasons: Vec::new() }
+        Self { status, detail: detail.into(), field: None, position: None, reasons: Vec::new(), retry_after_s: None }
+    }
+
+    /// The problem of a client that calls too often, and may call again after some seconds.
+    #[must_use]
+    pub(super) fn too_many(detail: &'static str, retry_after_s: u64) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
     /// The problem of an error in a call that had a precondition: a conflict means that it did not hold.
@@ -108,8 +116,12 @@ impl IntoResponse for Problem {
         let mut response = self.status.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_S);
+        let unavailable = (self.status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_S);
+        if let Some(seconds) = self.retry_after_s.or(unavailable) {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"aerolithsdb\""));
         }
         response.extensions_mut().insert(self);
         response

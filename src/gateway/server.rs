@@ -1,35 +1,62 @@
-//! Connections of the gateway: accepting them within bounds, cutting slow ones, and letting requests finish.
+//! Connections of the gateway: accepting them within bounds, TLS, cutting slow ones, and letting requests finish.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+use tower::ServiceExt;
 
-use super::{App, Config, rest, socket_address};
-use crate::limits::{GATEWAY_CONNECTIONS_MAX, GATEWAY_HEAD_BYTES_MAX, GATEWAY_HEADERS_MAX};
+use super::guard::ClientAddress;
+use super::token::Token;
+use super::{App, Config, rest, socket_address, tls};
+use crate::limits::{GATEWAY_CONNECTIONS_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_HEAD_BYTES_MAX, GATEWAY_HEADERS_MAX};
 use crate::peer::Peer;
 use crate::{Error, Result};
 
-/// How long a connection may take to send a request's head, idle time between requests included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a shutdown waits for requests.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting rests when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections there may be, and how long they may take.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Connections at a time; more wait in the system's backlog.
+    connections: usize,
+    /// For a TLS handshake.
+    handshake: Duration,
+    /// For a request's head, idle time between requests included.
+    head: Duration,
+    /// For the requests that are under way at a shutdown.
+    drain: Duration,
+}
+
+const BOUNDS: Bounds = Bounds {
+    connections: GATEWAY_CONNECTIONS_MAX,
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(30),
+    drain: Duration::from_secs(10),
+};
 
 /// A running gateway. Dropping it leaves it running until the process ends.
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
+    fingerprint: Option<String>,
     app: App,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
@@ -39,17 +66,31 @@ pub struct Gateway {
 ///
 /// # Errors
 /// [`Error::Denied`] for an address beyond loopback that the configuration does not allow, [`Error::Io`] when it
-/// cannot be listened on.
+/// cannot be listened on, or the token or the certificate cannot be read or made; [`Error::Invalid`] when they are
+/// unusable.
 pub async fn serve(peer: Peer, config: Config) -> Result<Gateway> {
-    check_exposure(&config)?;
+    serve_within(peer, config, BOUNDS).await
+}
+
+async fn serve_within(peer: Peer, config: Config, bounds: Bounds) -> Result<Gateway> {
+    config.check()?;
+    let token = config.token_file.as_deref().map(Token::load_or_create).transpose()?;
+    let tls = config.tls.as_ref().map(|tls| tls::load(tls, &config)).transpose()?;
+    let (tls, fingerprint) = tls.unzip();
     let wanted = socket_address(&config);
     let listener = TcpListener::bind(wanted).await.map_err(|error| refused(wanted, &error))?;
     let address = listener.local_addr().map_err(|error| Error::Io(format!("listening on {wanted}: {error}")))?;
     let run = getrandom::u32().map_err(|error| Error::Io(format!("the system gives no randomness: {error}")))?;
-    let app = App::new(peer, config, run);
+    let app = App::new(peer, config, run, token);
     let (stop, stopped) = watch::channel(false);
-    let accepting = tokio::spawn(accept(listener, rest::router(app.clone()), stopped));
-    Ok(Gateway { address, app, stop, accepting })
+    let server = Server {
+        router: rest::router(app.clone()),
+        tls,
+        handshakes: Arc::new(Semaphore::new(GATEWAY_HANDSHAKES_MAX)),
+        bounds,
+    };
+    let accepting = tokio::spawn(accept(listener, server, stopped));
+    Ok(Gateway { address, fingerprint, app, stop, accepting })
 }
 
 impl Gateway {
@@ -59,7 +100,14 @@ impl Gateway {
         self.address
     }
 
-    /// Stops accepting, lets the requests that are under way finish, and cuts those that take too long.
+    /// The SHA-256 fingerprint of its certificate in hexadecimal; `None` without TLS.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
+    }
+
+    /// Stops accepting, ends what is endless, lets the requests that are under way finish, and cuts those that take
+    /// too long.
     pub async fn shutdown(self) {
         self.app.shared.stopping.send_replace(true);
         // An error means that accepting has ended, which is what is asked for.
@@ -68,19 +116,6 @@ impl Gateway {
             tracing::error!("the gateway did not end well");
         }
     }
-}
-
-/// Refuses to listen where others could call without a token.
-fn check_exposure(config: &Config) -> Result<()> {
-    if config.bind.is_loopback() || config.allow_insecure {
-        return Ok(());
-    }
-    Err(Error::Denied(format!(
-        "the gateway is not opened on {}: whoever reaches it could read and write everything, because this version has \
-         no tokens and no TLS yet. Listen on 127.0.0.1, or, where the network in front is trusted (a container, a \
-         tunnel), set api.rest_api.allow_insecure = true (AEROLITHSDB_API_REST_ALLOW_INSECURE=true)",
-        config.bind
-    )))
 }
 
 fn refused(address: SocketAddr, error: &std::io::Error) -> Error {
@@ -93,30 +128,47 @@ fn refused(address: SocketAddr, error: &std::io::Error) -> Error {
     Error::Io(format!("the gateway cannot listen on {address}: {error}{advice}"))
 }
 
-async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
+/// What all connections share.
+#[derive(Debug, Clone)]
+struct Server {
+    router: Router,
+    tls: Option<Arc<ServerConfig>>,
+    handshakes: Arc<Semaphore>,
+    bounds: Bounds,
+}
+
+async fn accept(listener: TcpListener, server: Server, mut stopped: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(GATEWAY_CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(server.bounds.connections));
     loop {
         let next = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => break,
             next = next_connection(&listener, room.clone()) => next,
         };
-        if let Some((stream, permit)) = next {
-            tokio::spawn(connection(stream, permit, router.clone(), graceful.watcher()));
+        if let Some((stream, client, permit)) = next {
+            let (server, watcher, stopped) = (server.clone(), graceful.watcher(), stopped.clone());
+            tokio::spawn(async move {
+                server.connection(stream, client, watcher, stopped).await;
+                drop(permit);
+            });
         }
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were cut that took more than {} s to finish", DRAIN_TIMEOUT.as_secs());
+    let drain = server.bounds.drain;
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were cut that took more than {} s to finish", drain.as_secs());
     }
 }
 
 /// The next connection, once there is room for it; `None` when it failed before it was accepted.
-async fn next_connection(listener: &TcpListener, room: Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+async fn next_connection(
+    listener: &TcpListener,
+    room: Arc<Semaphore>,
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let permit = room.acquire_owned().await.expect("the semaphore is never closed");
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, from)) => Some((stream, from.ip(), permit)),
         Err(error) => {
             tracing::warn!("the gateway cannot accept a connection: {error}");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -125,21 +177,48 @@ async fn next_connection(listener: &TcpListener, room: Arc<Semaphore>) -> Option
     }
 }
 
-async fn connection(stream: TcpStream, permit: OwnedSemaphorePermit, router: Router, watcher: Watcher) {
-    // Answers are small and written at once; waiting to fill a segment would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("no TCP_NODELAY: {error}");
+impl Server {
+    async fn connection(self, stream: TcpStream, client: IpAddr, watcher: Watcher, mut stopped: watch::Receiver<bool>) {
+        // Answers are small and written at once; waiting to fill a segment would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("no TCP_NODELAY: {error}");
+        }
+        let Some(tls) = self.tls.clone() else { return self.http(stream, client, watcher).await };
+        let shaken = tokio::select! {
+            biased;
+            // Nothing is under way on it.
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            shaken = tokio::time::timeout(self.bounds.handshake, self.shake_hands(tls, stream)) => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.http(stream, client, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%client, "a TLS handshake failed: {error}"),
+            Err(_) => tracing::debug!(%client, "a TLS handshake took too long"),
+        }
     }
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(GATEWAY_HEAD_BYTES_MAX)
-        .max_headers(GATEWAY_HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!("a connection to the gateway ended: {error}");
+
+    /// The costly part begins when the client has said what it wants: who is silent holds nobody up.
+    async fn shake_hands(&self, tls: Arc<ServerConfig>, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let _permit = self.handshakes.acquire().await.expect("the semaphore is never closed");
+        hello.into_stream(tls).await
     }
-    drop(permit);
+
+    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, client: IpAddr, watcher: Watcher) {
+        let from = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ClientAddress(client));
+            request
+        };
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.bounds.head)
+            .max_buf_size(GATEWAY_HEAD_BYTES_MAX)
+            .max_headers(GATEWAY_HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone().map_request(from)));
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%client, "a connection to the gateway ended: {error}");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -149,12 +228,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beyond_loopback_only_when_it_is_meant() {
+    fn beyond_loopback_only_with_a_token_and_tls_or_when_it_is_meant() {
         let open = Config { bind: "0.0.0.0".parse().unwrap(), ..Config::default() };
-        assert!(check_exposure(&Config::default()).is_ok());
-        let Err(Error::Denied(why)) = check_exposure(&open) else { panic!("it would be open") };
-        assert!(why.contains("allow_insecure"));
-        assert!(check_exposure(&Config { allow_insecure: true, ..open }).is_ok());
+        assert!(Config::default().check().is_ok());
+        let token_file = Some("token".into());
+        let tls = Some(tls::Tls::Generated("data".into()));
+        let with_token = Config { token_file: token_file.clone(), ..open.clone() };
+        let with_tls = Config { tls: tls.clone(), ..open.clone() };
+        for (config, advice) in
+            [(&open, "--tls generated"), (&with_tls, "--token-file"), (&with_token, "--tls generated")]
+        {
+            let Err(Error::Denied(why)) = config.check() else { panic!("it would be open") };
+            assert!(why.contains(advice) && why.contains("allow_insecure"), "{why}");
+        }
+        assert!(Config { token_file, tls, ..open.clone() }.check().is_ok());
+        assert!(Config { allow_insecure: true, ..open }.check().is_ok());
     }
 
     async fn exchange(stream: &mut TcpStream, request: &str) -> String {
@@ -174,9 +262,108 @@ mod tests {
         assert!(exchange(&mut stream, health).await.starts_with("HTTP/1.1 200"));
         let stranger = "GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n";
         assert!(exchange(&mut stream, stranger).await.starts_with("HTTP/1.1 421"));
-        tokio::time::timeout(DRAIN_TIMEOUT / 2, gateway.shutdown()).await.expect("nothing is under way");
+        tokio::time::timeout(BOUNDS.drain / 2, gateway.shutdown()).await.expect("nothing is under way");
         assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
         assert!(TcpStream::connect(address).await.is_err());
+        peer.shutdown().await;
+    }
+
+    async fn open(config: Config, bounds: Bounds) -> (Peer, Gateway) {
+        let peer = Peer::start(crate::PeerConfig::local()).await.unwrap();
+        let gateway = serve_within(peer.clone(), Config { port: 0, ..config }, bounds).await.unwrap();
+        (peer, gateway)
+    }
+
+    /// Everything until the other side closes.
+    async fn rest_of(stream: &mut TcpStream) -> String {
+        let mut bytes = Vec::new();
+        // A connection that is reset is as closed as any.
+        _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut bytes)).await.expect("it is closed");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_is_cut() {
+        let brief = Bounds { head: Duration::from_millis(50), handshake: Duration::from_millis(50), ..BOUNDS };
+        let (peer, gateway) = open(Config::default(), brief).await;
+        for start in ["", "GET /health HTTP/1.1\r\nHost: local"] {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            stream.write_all(start.as_bytes()).await.unwrap();
+            assert!(!rest_of(&mut stream).await.contains("200"), "{start:?}");
+        }
+        gateway.shutdown().await;
+        peer.shutdown().await;
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Some(tls::Tls::Generated(folder.path().to_owned()));
+        let (peer, gateway) = open(Config { tls, ..Config::default() }, brief).await;
+        for start in [&b""[..], b"\x16\x03\x01", b"GET /health HTTP/1.1\r\n\r\n"] {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            stream.write_all(start).await.unwrap();
+            assert!(!rest_of(&mut stream).await.contains("200"), "{start:?}");
+        }
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_head_has_its_bounds() {
+        let (peer, gateway) = open(Config::default(), BOUNDS).await;
+        let long = format!("X-Long: {}\r\n", "x".repeat(2 * GATEWAY_HEAD_BYTES_MAX));
+        let many: String = (0..=GATEWAY_HEADERS_MAX).map(|n| format!("X-{n}: x\r\n")).collect();
+        for (headers, status) in [("X-Short: x\r\n", "200"), (&long, "431"), (&many, "431")] {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+            // Refused before its end, so that sending the rest may fail.
+            _ = stream.write_all(request.as_bytes()).await;
+            let answer = rest_of(&mut stream).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+        }
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_for_room() {
+        let (peer, gateway) = open(Config::default(), Bounds { connections: 1, ..BOUNDS }).await;
+        let health = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let mut first = TcpStream::connect(gateway.address()).await.unwrap();
+        assert!(exchange(&mut first, health).await.starts_with("HTTP/1.1 200"));
+        let mut second = TcpStream::connect(gateway.address()).await.unwrap();
+        second.write_all(health.as_bytes()).await.unwrap();
+        // The first is still served, the second not yet: its answer would be here before the first's.
+        assert!(exchange(&mut first, health).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(second.try_read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(first);
+        assert!(exchange(&mut second, "").await.starts_with("HTTP/1.1 200"));
+        drop(second);
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_does_not_hold_up_a_shutdown() {
+        async fn endless() -> impl axum::response::IntoResponse {
+            let events = futures::stream::iter([Ok::<_, std::io::Error>("data: 1\n\n")]);
+            let events = futures::StreamExt::chain(events, futures::stream::pending());
+            ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events))
+        }
+        let peer = Peer::start(crate::PeerConfig::local()).await.unwrap();
+        let app = App::new(peer.clone(), Config::default(), 0, None);
+        let guarded = axum::middleware::from_fn_with_state(app.clone(), super::super::guard::guard);
+        let router = Router::new().route("/endless", axum::routing::get(endless)).layer(guarded);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), bounds: BOUNDS };
+        let accepting = tokio::spawn(accept(listener, server, stopped));
+        let gateway = Gateway { address, fingerprint: None, app, stop, accepting };
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = exchange(&mut stream, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        while !answer.contains("data: 1") {
+            answer += &exchange(&mut stream, "").await;
+        }
+        tokio::time::timeout(BOUNDS.drain / 2, gateway.shutdown()).await.expect("the stream was ended");
+        assert!(rest_of(&mut stream).await.ends_with("0\r\n\r\n"), "it was cut instead of ended");
         peer.shutdown().await;
     }
 

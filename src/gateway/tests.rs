@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::guard::guard;
+use super::token::Token;
 use super::{App, Config, rest};
 use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, GATEWAY_REQUESTS_MAX};
 use crate::{Peer, PeerConfig};
@@ -43,7 +44,7 @@ impl Client {
 
     pub(super) async fn with(config: Config) -> Self {
         let peer = Peer::start(PeerConfig::local()).await.unwrap();
-        let router = rest::router(App::new(peer.clone(), config, 0));
+        let router = rest::router(App::new(peer.clone(), config, 0, None));
         Self { peer, router }
     }
 
@@ -253,6 +254,145 @@ async fn cors_lets_pages_of_this_machine_call() {
 }
 
 #[tokio::test]
+async fn pages_can_ask_without_a_token_and_read_what_is_wrong() {
+    let peer = Peer::start(PeerConfig::local()).await.unwrap();
+    let config = Config { cors_enabled: true, ..Config::default() };
+    let router = rest::router(App::new(peer.clone(), config, 0, Some(Token::new("secret"))));
+    let client = Client { peer, router };
+    let origin = ("origin", "http://localhost:3000");
+    let asked =
+        [origin, ("access-control-request-method", "PATCH"), ("access-control-request-headers", "authorization")];
+    let answer = client.send("OPTIONS /collections/users/documents/a", &asked, "").await;
+    assert_eq!(answer.status, 200);
+    for (header, part) in [("methods", "PATCH"), ("headers", "authorization"), ("headers", "last-event-id")] {
+        assert!(answer.header(&format!("access-control-allow-{header}")).contains(part), "{part}");
+    }
+    let answer = client.send("GET /collections", &[origin], "").await;
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.header("access-control-allow-origin"), origin.1);
+    for exposed in ["etag", "location", "retry-after", "www-authenticate", "x-request-id"] {
+        assert!(answer.header("access-control-expose-headers").contains(exposed), "{exposed}");
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_token_opens_and_wrong_ones_are_told_to_wait() {
+    let peer = Peer::start(PeerConfig::local()).await.unwrap();
+    let router = rest::router(App::new(peer.clone(), Config::default(), 0, Some(Token::new("secret"))));
+    let client = Client { peer, router };
+    let send = async |token: &str| client.send("GET /collections", &[("authorization", token)], "").await;
+    assert_eq!(send("Bearer secret").await.status, 200);
+    let missing = client.get("/collections").await;
+    assert_eq!(missing.header("www-authenticate"), "Bearer realm=\"aerolithsdb\"");
+    assert_problem(&missing, 401, "/api/v1/collections");
+    assert_problem(&send("Basic secret").await, 401, "/api/v1/collections");
+    let wrong = loop {
+        let answer = send("Bearer secreT").await;
+        if answer.status != 401 {
+            break answer;
+        }
+    };
+    let problem = assert_problem(&wrong, 429, "/api/v1/collections");
+    assert!(wrong.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert!(!problem.to_string().contains("secreT"));
+    assert_eq!(send("Bearer secret").await.status, 200);
+    for open in ["/health", "/health/ready", "/docs", "/api/v1/openapi.json"] {
+        assert_eq!(client.get(open).await.status, 200, "{open}");
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_to_wait() {
+    let client = Client::with(Config { rate_limit_per_s: 1, ..Config::default() }).await;
+    let answer = loop {
+        let answer = client.get("/collections").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    assert_problem(&answer, 429, "/api/v1/collections");
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(client.get("/health").await.status, 200);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn answers_are_not_kept_or_taken_for_something_else() {
+    let client = Client::new().await;
+    client.put("a", "{}").await;
+    for path in ["/collections/users/documents/a", "/docs", "/nothing"] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.header("cache-control"), answer.header("x-content-type-options")), ("no-store", "nosniff"));
+        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
+    }
+    let page = client.get("/docs").await;
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"));
+    let (html, script) = (String::from_utf8(page.bytes).unwrap(), client.get("/docs/docs.js").await.bytes);
+    let script = String::from_utf8(script).unwrap();
+    for text in [&html, &script] {
+        assert!(!text.contains("http://") && !text.contains("https://"), "the page needs the Internet");
+    }
+    for unsafe_part in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+        assert!(!script.contains(unsafe_part), "{unsafe_part}");
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_access_log_holds_no_secrets() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || writer.clone());
+    // For this thread only, on which the whole test runs.
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let client = Client::new().await;
+    let headers = [("authorization", "Bearer the-token"), ("x-request-id", "mine-1")];
+    client.send("PUT /collections/users/documents/a?x=the-query", &headers, r#"{"n": "the-body"}"#).await;
+    client.peer.shutdown().await;
+    let text = lines.text();
+    let line = text.lines().find(|line| line.contains("aerolithsdb::access")).unwrap();
+    for part in [
+        "method=PUT",
+        "path=\"/api/v1/collections/users/documents/a\"",
+        "status=201",
+        "micros=",
+        "mine-1",
+        "client=127.0.0.1",
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    for secret in ["the-token", "the-query", "the-body"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+}
+
+/// What a subscriber writes.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
 async fn requests_have_ids() {
     let client = Client::new().await;
     let own = client.send("GET /nothing", &[("x-request-id", "mine-1")], "").await;
@@ -312,7 +452,7 @@ async fn tickets_are_made_and_their_faults_named() {
 #[tokio::test]
 async fn too_many_requests_are_told_to_come_back_but_health_is_answered() {
     let peer = Peer::start(PeerConfig::local()).await.unwrap();
-    let app = App::new(peer.clone(), Config::default(), 0);
+    let app = App::new(peer.clone(), Config::default(), 0, None);
     let client = Client { peer, router: rest::router(app.clone()) };
     let all = app.shared.permits.acquire_many(u32::try_from(GATEWAY_REQUESTS_MAX).unwrap()).await.unwrap();
     let answer = client.get("/collections").await;
@@ -330,7 +470,7 @@ async fn a_panic_ends_one_request() {
         panic!("on purpose");
     }
     let peer = Peer::start(PeerConfig::local()).await.unwrap();
-    let app = App::new(peer.clone(), Config::default(), 0);
+    let app = App::new(peer.clone(), Config::default(), 0, None);
     let guarded = Router::new().route("/api/v1/boom", get(boom)).layer(from_fn_with_state(app.clone(), guard));
     let client = Client { peer, router: guarded };
     assert_problem(&client.get("/boom").await, 500, "/api/v1/boom");

@@ -9,5 +9,6 @@ mod joining;
 mod lan;
 mod profiles;
 mod programs;
+mod security;
 mod survival;
 mod versions;

@@ -1,5 +1,5 @@
-//! What holds for every call, added to the descriptions of the handlers: the answers of the guard and the shape
-//! of problems.
+//! What holds for every call, added to the descriptions of the handlers: the answers of the guard, the shape of
+//! problems, and the token.
 //!
 //! A handler describes the statuses of its own. It does not say that those from 400 up are problem documents, nor
 //! that any request can be turned away at the door: that is said here, once.
@@ -12,6 +12,7 @@ use utoipa::PartialSchema;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
@@ -20,6 +21,7 @@ use super::super::problem::Shape;
 
 const PROBLEM: &str = "Problem";
 const PROBLEM_TYPE: &str = "application/problem+json";
+const TOKEN: &str = "token";
 
 /// Statuses of the guard, and what they mean. A handler's own words come first.
 const AT_THE_DOOR: [(&str, &str); 3] = [
@@ -27,7 +29,11 @@ const AT_THE_DOOR: [(&str, &str); 3] = [
     ("403", "Pages of this origin may not call"),
     ("421", "The peer does not answer under this name"),
 ];
-const UNDER_LOAD: (&str, &str) = ("503", "Too many requests at a time, or the peer is shutting down");
+const WITHOUT_TOKEN: (&str, &str) = ("401", "The peer wants a token, and this is none or a wrong one");
+const UNDER_LOAD: [(&str, &str); 2] = [
+    ("429", "The client sent too many requests, or too many wrong tokens"),
+    ("503", "Too many requests at a time, or the peer is shutting down"),
+];
 const FAULT: (&str, &str) = ("5XX", "A fault in this peer, such as 507 for a full disk");
 
 const TAGS: [(&str, &str); 6] = [
@@ -55,8 +61,12 @@ pub(super) fn complete(mut api: OpenApi) -> Bytes {
     api.tags = Some(TAGS.map(tag).to_vec());
     let mut shapes = Vec::new();
     <Shape<'_> as utoipa::ToSchema>::schemas(&mut shapes);
-    let mut components =
-        ComponentsBuilder::from(api.components.take().unwrap_or_default()).schema(PROBLEM, Shape::schema()).build();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+    let bearer = bearer.description(Some("What the peer's token file holds. A peer on loopback may do without."));
+    let mut components = ComponentsBuilder::from(api.components.take().unwrap_or_default())
+        .schema(PROBLEM, Shape::schema())
+        .security_scheme(TOKEN, SecurityScheme::Http(bearer.build()))
+        .build();
     components.schemas.extend(shapes);
     api.components = Some(components);
     let mut names = BTreeSet::new();
@@ -86,7 +96,11 @@ fn add_common(path: &str, operation: &mut Operation) {
     let mut common: Vec<(&str, &str)> = AT_THE_DOOR.to_vec();
     common.push(FAULT);
     if !guard::is_health(path) {
-        common.push(UNDER_LOAD);
+        common.extend(UNDER_LOAD);
+    }
+    if !guard::is_open(path) {
+        common.push(WITHOUT_TOKEN);
+        operation.security = Some(vec![SecurityRequirement::new(TOKEN, [""; 0])]);
     }
     let responses = &mut operation.responses.responses;
     for (status, meaning) in common {
@@ -107,10 +121,13 @@ fn add_problem(status: &str, response: &mut Response) {
     if response.content.is_empty() {
         response.content.insert(PROBLEM_TYPE.into(), RefOr::T(problem()));
     }
-    if status == "503" {
-        response
-            .headers
-            .insert("Retry-After".into(), RefOr::T(described(Type::Integer, "Seconds after which to try again")));
+    let mut header = |name: &str, kind, about: &str| {
+        response.headers.insert(name.into(), RefOr::T(described(kind, about)));
+    };
+    match status {
+        "401" => header("WWW-Authenticate", Type::String, "How to send the token"),
+        "429" | "503" => header("Retry-After", Type::Integer, "Seconds after which to try again"),
+        _ => {}
     }
 }
 

@@ -49,8 +49,9 @@ pub(super) fn router(app: App) -> Router {
     let router = router.route_layer(from_fn_with_state(known, query::check));
     let router = router.layer(Extension(docs::Description(description::complete(api))));
     let router = router.fallback(unknown).method_not_allowed_fallback(not_allowed).with_state(app.clone());
-    let router = if app.shared.config.cors_enabled { router.layer(cors(&app.shared.config)) } else { router };
-    router.layer(from_fn_with_state(app, guard))
+    let router = router.layer(from_fn_with_state(app.clone(), guard));
+    // Outermost: it answers what browsers ask before a call, which has no token, and lets pages read every problem.
+    if app.shared.config.cors_enabled { router.layer(cors(&app.shared.config)) } else { router }
 }
 
 /// Every call with its description. Those that share a path are named together.
@@ -84,16 +85,14 @@ fn health() -> OpenApiRouter<App> {
 
 fn cors(config: &Config) -> CorsLayer {
     let config = config.clone();
-    let exposed = [header::ETAG, header::LOCATION, header::RETRY_AFTER, HeaderName::from_static("x-request-id")];
+    let request_id = HeaderName::from_static("x-request-id");
+    let exposed = [header::ETAG, header::LOCATION, header::RETRY_AFTER, header::WWW_AUTHENTICATE, request_id.clone()];
+    let last_event_id = HeaderName::from_static("last-event-id");
+    let accepted = [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| is_allowed_origin(&config, origin)))
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([
-            header::CONTENT_TYPE,
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            HeaderName::from_static("last-event-id"),
-        ])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(accepted.into_iter().chain([request_id, last_event_id]).collect::<Vec<_>>())
         .expose_headers(exposed)
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::guard;
 use super::super::tests::{Answer, Client};
+use super::super::token::Token;
 use super::super::{App, Config};
 use super::{calls, description, router};
 use crate::limits::{
@@ -431,7 +432,16 @@ async fn at_the_door(record: &mut Record, client: &Client) {
     record.see_all(client, 403, &[("origin", "http://evil.example")]).await;
     record.see_all(client, 421, &[("host", "evil.example")]).await;
     record.see_all(client, 400, &[("host", "localhost"), ("host", "localhost")]).await;
-    let app = App::new(client.peer.clone(), Config::default(), 0);
+    let token = Some(Token::new("secret"));
+    let app = App::new(client.peer.clone(), Config { rate_limit_per_s: 1, ..Config::default() }, 0, token);
+    let strict = Client { peer: client.peer.clone(), router: router(app.clone()) };
+    // An hour is used up in advance.
+    app.shared.clients.request(std::net::Ipv4Addr::LOCALHOST.into(), app.now_us() + 3_600_000_000).unwrap();
+    record.see_all(&strict, 429, &[]).await;
+    let app = App::new(client.peer.clone(), Config::default(), 0, Some(Token::new("secret")));
+    let locked = Client { peer: client.peer.clone(), router: router(app) };
+    record.see_all(&locked, 401, &[]).await;
+    let app = App::new(client.peer.clone(), Config::default(), 0, None);
     let full = Client { peer: client.peer.clone(), router: router(app.clone()) };
     let all = app.shared.permits.acquire_many(u32::try_from(GATEWAY_REQUESTS_MAX).unwrap()).await.unwrap();
     let ready = ["/health/ready", "/api/v1/health/ready"];
