@@ -195,6 +195,9 @@ pub const GATEWAY_FEEDS_MAX: usize = 256;
 pub const GATEWAY_REQUESTS_MAX: usize = 512;
 /// Connections that the gateway has open at a time; more wait in the system's backlog.
 pub const GATEWAY_CONNECTIONS_MAX: usize = 1_024;
+/// Connections of one client elsewhere than on this machine: what a browser and a busy program need many times over,
+/// and too few to keep the others out.
+pub const GATEWAY_CONNECTIONS_PER_CLIENT_MAX: usize = 128;
 /// Bytes of the head of a request: a document id in its longest encoding, cookies that browsers send, and room.
 pub const GATEWAY_HEAD_BYTES_MAX: usize = 32 << 10;
 /// Headers of a request.

@@ -98,7 +98,11 @@ impl Peer {
             }
             None => agent(CALL_TIMEOUT),
         };
-        Ok(Self { agent, url, authorization: access.authorization()? })
+        let authorization = access.authorization()?;
+        if authorization.is_some() && !is_private(&url) {
+            eprintln!("warning: the token goes to {url} unencrypted; whoever sees it on the way has it");
+        }
+        Ok(Self { agent, url, authorization })
     }
 
     /// Its URL.
@@ -185,6 +189,15 @@ impl Peer {
     }
 }
 
+/// Whether what is sent to a URL stays between the two: by TLS, or on this machine.
+fn is_private(url: &str) -> bool {
+    let Ok(url) = url.parse::<ureq::http::Uri>() else { return true };
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    url.scheme_str() == Some("https")
+        || host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Why a peer is not talked to, and what to do.
 fn not_trusted(url: &str, error: &rustls::Error) -> String {
     let why = if let rustls::Error::General(why) = error { why.clone() } else { error.to_string() };
@@ -216,4 +229,19 @@ fn config(timeout: Duration) -> ureq::config::Config {
         .max_redirects(0)
         .user_agent(concat!("aerolithsdb/", env!("CARGO_PKG_VERSION")))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_private_under_tls_and_on_this_machine() {
+        for url in ["https://a.example:1", "http://localhost:8080", "http://127.0.0.1:8080", "http://[::1]:1"] {
+            assert!(is_private(url), "{url}");
+        }
+        for url in ["http://a.example", "http://192.0.2.1:8080", "http://localhost.a.example"] {
+            assert!(!is_private(url), "{url}");
+        }
+    }
 }

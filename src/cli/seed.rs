@@ -57,6 +57,10 @@ async fn status(address: SocketAddr) -> Result<Value> {
     let call = move || {
         let answer = agent(ASK_TIMEOUT).get(format!("http://{address}/api/v1/nodes/status")).call();
         let mut answer = answer.map_err(|error| Error::Unavailable(error.to_string()))?;
+        if answer.status() == 401 {
+            let advice = "the gateway there wants a token, which is not sent to seeds; name the peer by its multiaddr";
+            return Err(Error::Denied(advice.into()));
+        }
         let bytes = answer.body_mut().with_config().limit(STATUS_BYTES_MAX).read_to_vec();
         let bytes = bytes.map_err(|error| Error::Unavailable(error.to_string()))?;
         serde_json::from_slice(&bytes).map_err(|_| not_a_peer())
@@ -108,6 +112,18 @@ mod tests {
         assert_eq!(addresses(&status, near).unwrap().1, ["/dns4/a/tcp/1", "/ip4/127.0.0.1/tcp/1"]);
         assert!(addresses(&json!({"peer_id": id, "listen": []}), near).is_err());
         assert!(addresses(&json!({"status": "ok"}), near).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_wants_a_token_is_named_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let peer = Peer::start(PeerConfig::local()).await.unwrap();
+        let token_file = Some(folder.path().join("token"));
+        let config = gateway::Config { port: 0, token_file, ..Default::default() };
+        let gateway = gateway::serve(peer.clone(), config).await.unwrap();
+        assert!(matches!(status(gateway.address()).await, Err(Error::Denied(why)) if why.contains("multiaddr")));
+        gateway.shutdown().await;
+        peer.shutdown().await;
     }
 
     #[tokio::test]

@@ -1,10 +1,13 @@
-//! How often each client may call: requests, and wrong tokens.
+//! What each client may do: connections at a time, requests a second, and wrong tokens.
 //!
-//! Both are counted by the address of the client, in one bounded table: when it is full, whoever was silent the
-//! longest is forgotten. Behind a proxy all clients have one address. No clock is in here: times are arguments.
+//! All are counted by the address of the client. Requests and wrong tokens are in one bounded table: when it is full,
+//! whoever was silent the longest is forgotten. Behind a proxy all clients have one address. No clock is in here:
+//! times are arguments.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -86,6 +89,43 @@ impl Clients {
     }
 }
 
+/// The connections that are open, by client. There are no more entries than connections.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One open connection; dropping it makes room for another.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
+    all: Connections,
+    client: IpAddr,
+}
+
+impl Connections {
+    /// Counts a connection, unless its client has `max` already.
+    pub(super) fn open(&self, client: IpAddr, max: usize) -> Option<OpenConnection> {
+        let client = network(client);
+        let mut open = self.0.lock();
+        let count = open.entry(client).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        Some(OpenConnection { all: self.clone(), client })
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let mut open = self.all.0.lock();
+        if let Some(count) = open.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.client);
+            }
+        }
+    }
+}
+
 /// What counts as one client: an address, or the network of 64 bits that one customer has in IPv6.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -126,6 +166,19 @@ mod tests {
         assert_eq!((clients.wrong_token(a, 0), clients.wrong_token(b, S)), (Err(5), Err(4)));
         assert_eq!((clients.wrong_token(a, 5 * S), clients.request(a, 5 * S)), (Ok(()), Ok(())));
         assert_eq!(clients.wrong_token(ip("2001:db8:0:1::1"), 0), Ok(()));
+    }
+
+    #[test]
+    fn one_client_has_some_of_the_connections() {
+        let connections = Connections::default();
+        let (a, b) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        let first = connections.open(a, 2).unwrap();
+        let _second = connections.open(a, 2).unwrap();
+        assert!(connections.open(a, 2).is_none());
+        let other = connections.open(b, 2).unwrap();
+        drop((first, other));
+        assert!(connections.open(a, 2).is_some());
+        assert_eq!(connections.0.lock().len(), 1);
     }
 
     #[test]

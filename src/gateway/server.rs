@@ -22,10 +22,14 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
+use super::clients::Connections;
 use super::guard::ClientAddress;
 use super::token::Token;
 use super::{App, Config, rest, socket_address, tls};
-use crate::limits::{GATEWAY_CONNECTIONS_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_HEAD_BYTES_MAX, GATEWAY_HEADERS_MAX};
+use crate::limits::{
+    GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_CLIENT_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_HEAD_BYTES_MAX,
+    GATEWAY_HEADERS_MAX,
+};
 use crate::peer::Peer;
 use crate::{Error, Result};
 
@@ -37,6 +41,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Bounds {
     /// Connections at a time; more wait in the system's backlog.
     connections: usize,
+    /// Those of one client; more are closed. What calls from this machine shares one address, and is not bounded.
+    connections_per_client: usize,
+    /// Handshakes that are computed at a time.
+    handshakes: usize,
     /// For a TLS handshake.
     handshake: Duration,
     /// For a request's head, idle time between requests included.
@@ -47,6 +55,8 @@ struct Bounds {
 
 const BOUNDS: Bounds = Bounds {
     connections: GATEWAY_CONNECTIONS_MAX,
+    connections_per_client: GATEWAY_CONNECTIONS_PER_CLIENT_MAX,
+    handshakes: GATEWAY_HANDSHAKES_MAX,
     handshake: Duration::from_secs(10),
     head: Duration::from_secs(30),
     drain: Duration::from_secs(10),
@@ -86,7 +96,7 @@ async fn serve_within(peer: Peer, config: Config, bounds: Bounds) -> Result<Gate
     let server = Server {
         router: rest::router(app.clone()),
         tls,
-        handshakes: Arc::new(Semaphore::new(GATEWAY_HANDSHAKES_MAX)),
+        handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
         bounds,
     };
     let accepting = tokio::spawn(accept(listener, server, stopped));
@@ -140,6 +150,7 @@ struct Server {
 async fn accept(listener: TcpListener, server: Server, mut stopped: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(server.bounds.connections));
+    let connections = Connections::default();
     loop {
         let next = tokio::select! {
             biased;
@@ -147,10 +158,15 @@ async fn accept(listener: TcpListener, server: Server, mut stopped: watch::Recei
             next = next_connection(&listener, room.clone()) => next,
         };
         if let Some((stream, client, permit)) = next {
+            let max = if client.is_loopback() { usize::MAX } else { server.bounds.connections_per_client };
+            let Some(open) = connections.open(client, max) else {
+                tracing::debug!(%client, "a client has too many connections; one is closed");
+                continue;
+            };
             let (server, watcher, stopped) = (server.clone(), graceful.watcher(), stopped.clone());
             tokio::spawn(async move {
                 server.connection(stream, client, watcher, stopped).await;
-                drop(permit);
+                drop((permit, open));
             });
         }
     }
@@ -338,6 +354,33 @@ mod tests {
         drop(second);
         gateway.shutdown().await;
         peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn handshakes_are_computed_within_their_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Some(tls::Tls::Generated(folder.path().to_owned()));
+        let config = Config { tls, ..Config::default() };
+        let hello = |roots| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            tokio_rustls::TlsConnector::from(Arc::new(
+                client.unwrap().with_root_certificates(roots).with_no_client_auth(),
+            ))
+        };
+        // Without room for one, a handshake waits until its time is over; with room the same one succeeds.
+        for (handshakes, handshake, succeeds) in [(0, Duration::from_millis(50), false), (1, BOUNDS.handshake, true)] {
+            let (peer, gateway) = open(config.clone(), Bounds { handshakes, handshake, ..BOUNDS }).await;
+            let mut roots = rustls::RootCertStore::empty();
+            let pem = folder.path().join("gateway-tls.pem");
+            let certificate = rustls::pki_types::pem::PemObject::from_pem_file(&pem).unwrap();
+            roots.add(certificate).unwrap();
+            let stream = TcpStream::connect(gateway.address()).await.unwrap();
+            let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+            assert_eq!(hello(roots).connect(name, stream).await.is_ok(), succeeds);
+            gateway.shutdown().await;
+            peer.shutdown().await;
+        }
     }
 
     #[tokio::test]
