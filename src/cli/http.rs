@@ -1,7 +1,10 @@
 //! Calls to a peer's gateway.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,6 +14,7 @@ use ureq::http::{HeaderValue, Method, Request, Response};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body};
+use zeroize::Zeroizing;
 
 use super::failure::{Failure, Kind, Outcome};
 use super::tls::Tls;
@@ -23,6 +27,24 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of an answer: a page of the largest documents.
 const ANSWER_BYTES_MAX: u64 = 2 << 30;
 
+/// A text that `Debug` does not show.
+#[derive(Clone)]
+struct Secret(Zeroizing<String>);
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
 /// Which peer to call, and what it wants to see.
 #[derive(Debug, Args)]
 pub(super) struct Access {
@@ -31,7 +53,7 @@ pub(super) struct Access {
     url: String,
     /// The token that the peer wants; --token-file keeps it out of the list of processes
     #[arg(long, global = true, env = "AEROLITHSDB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    token: Option<String>,
+    token: Option<Secret>,
     /// A file with the token, such as the peer's security.token_file
     #[arg(long, global = true, env = "AEROLITHSDB_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -47,14 +69,14 @@ impl Access {
     /// The header of the token.
     fn authorization(&self) -> Outcome<Option<HeaderValue>> {
         let token = match (&self.token, &self.token_file) {
-            (Some(token), _) => token.clone(),
+            (Some(token), _) => token.0.clone(),
             (None, Some(file)) => match gateway::read_token(file)? {
-                Some(token) => token.to_string(),
+                Some(token) => token,
                 None => return Err(Failure::new(Kind::Usage, format!("there is no token file {}", file.display()))),
             },
             (None, None) => return Ok(None),
         };
-        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        let value = HeaderValue::try_from(format!("Bearer {}", *token));
         let mut value = value.map_err(|_| Failure::new(Kind::Usage, "the token holds what no token holds"))?;
         value.set_sensitive(true);
         Ok(Some(value))

@@ -338,6 +338,47 @@ mod tests {
         peer.shutdown().await;
     }
 
+    /// Bytes that are nothing, and requests with some bytes changed, from one seed.
+    #[tokio::test]
+    async fn garbage_harms_nobody() {
+        use rand::rngs::StdRng;
+        use rand::{RngExt, SeedableRng};
+
+        let (peer, gateway) = open(Config::default(), Bounds { head: Duration::from_millis(20), ..BOUNDS }).await;
+        let good =
+            b"PUT /api/v1/collections/users/documents/a?x=1 HTTP/1.1\r\nHost: localhost\r\nIf-Match: \"x\", *\r\n\
+                     Authorization: Bearer abc\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\
+                     Connection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        let mut random = StdRng::seed_from_u64(7);
+        for round in 0..300 {
+            let mut bytes = good.to_vec();
+            if round % 3 == 0 {
+                bytes = (0..random.random_range(0..300)).map(|_| random.random()).collect();
+            } else {
+                for _ in 0..random.random_range(1..6) {
+                    let at = random.random_range(0..bytes.len());
+                    match random.random_range(0..3) {
+                        0 => bytes[at] = random.random(),
+                        1 => _ = bytes.remove(at),
+                        _ => bytes.insert(at, *b"\0\r\n \xff:;".get(random.random_range(0..7)).unwrap()),
+                    }
+                }
+            }
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            // It may be refused before its end.
+            _ = stream.write_all(&bytes).await;
+            _ = stream.shutdown().await;
+            let answer = rest_of(&mut stream).await;
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1."), "round {round}: {answer:?}");
+            assert!(!answer.starts_with("HTTP/1.1 5"), "round {round}: {answer}");
+        }
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let health = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert!(exchange(&mut stream, health).await.starts_with("HTTP/1.1 200"));
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
     #[tokio::test]
     async fn connections_beyond_the_bound_wait_for_room() {
         let (peer, gateway) = open(Config::default(), Bounds { connections: 1, ..BOUNDS }).await;

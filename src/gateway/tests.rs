@@ -359,7 +359,7 @@ async fn the_access_log_holds_no_secrets() {
     for part in [
         "method=PUT",
         "path=\"/api/v1/collections/users/documents/a\"",
-        "status=201",
+        "status=400",
         "micros=",
         "mine-1",
         "client=127.0.0.1",

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
@@ -130,7 +130,7 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
     collection.changes(since, "", 1).map_err(|error| gone(error.into()))?;
     let feed = collection.watch_from(since.unwrap_or(start), &wanted.id_prefix);
     let (chunks, body) = mpsc::channel(1);
-    tokio::spawn(send_all(feed, wanted.data, chunks, app.shared.stopping.subscribe(), room));
+    tokio::spawn(send_all(feed, wanted.data, chunks, room));
     let body = futures::stream::unfold(body, |mut body| async {
         body.recv().await.map(|chunk: Bytes| (Ok::<_, Infallible>(chunk), body))
     });
@@ -141,14 +141,8 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// Sends what changes until the reader is gone or takes nothing, or the peer stops.
-async fn send_all(
-    mut feed: Feed,
-    data: bool,
-    chunks: mpsc::Sender<Bytes>,
-    mut stopping: watch::Receiver<bool>,
-    _room: OwnedSemaphorePermit,
-) {
+/// Sends what changes until the reader is gone or takes nothing. The guard ends streams when the gateway stops.
+async fn send_all(mut feed: Feed, data: bool, chunks: mpsc::Sender<Bytes>, _room: OwnedSemaphorePermit) {
     let mut chunk = Bytes::from(format!("retry: {RETRY_MS}\n: connected\n\n"));
     loop {
         if !matches!(timeout(STALL, chunks.send(chunk)).await, Ok(Ok(()))) {
@@ -165,7 +159,6 @@ async fn send_all(
             },
             () = tokio::time::sleep(ALIVE) => Bytes::from_static(b": alive\n\n"),
             () = chunks.closed() => return,
-            _ = stopping.wait_for(|stopping| *stopping) => return,
         };
     }
 }
