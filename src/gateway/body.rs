@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -17,6 +17,8 @@ use crate::limits::DOCUMENT_BYTES_MAX;
 /// Seconds within which a body must be here: a document over the slowest link, not a client that holds a slot.
 /// Tests await the answer to a body that never comes.
 const BODY_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+/// The names of NDJSON; none is registered, the first is the most common one.
+pub(super) const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
 /// Reads a document.
 ///
@@ -54,12 +56,44 @@ async fn read(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
     }
 }
 
+/// Lines of JSON under their names, or no type at all.
+///
+/// # Errors
+/// 415 for another type, plain JSON among them, and for compressed bodies.
+pub(super) fn check_lines(headers: &HeaderMap) -> Answer<()> {
+    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let detail = format!("the body is compressed ({encoding:?}): send it as it is");
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let Some(found) = essence(headers) else { return Ok(()) };
+    if LINES.contains(&found.as_str()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the body is one JSON document a line (NDJSON), not one JSON text: send it with Content-Type: {} \
+         (this is {found:?})",
+        LINES[0]
+    );
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// Whether a client asks for lines of JSON.
+pub(super) fn accepts_lines(headers: &HeaderMap) -> bool {
+    let texts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = texts.flat_map(|text| text.split(',')).map(|range| range.split(';').next().unwrap_or_default());
+    types.any(|range| LINES.iter().any(|lines| range.trim().eq_ignore_ascii_case(lines)))
+}
+
+/// The content type without its parameters, in lower case.
+fn essence(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
 /// JSON under its names, or no type at all. Anything else is refused: a page elsewhere can send forms and plain
 /// text without asking, but not these.
 fn check_type(headers: &HeaderMap) -> Answer<()> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
-    let text = value.to_str().unwrap_or_default();
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some(essence) = essence(headers) else { return Ok(()) };
     if essence == "application/json" || (essence.contains('/') && essence.ends_with("+json")) {
         return Ok(());
     }

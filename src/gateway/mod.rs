@@ -8,6 +8,7 @@
 //! - `guard` what every request passes: where it comes from, its token, how many, what becomes of a panic
 //! - `clients` how often each client may call; `token` what it has to show
 //! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish; `tls` their certificate
+//! - `lines`, `patience` streams: cutting them into lines, and not waiting forever for who reads them
 //! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
 //!   and an answer
 //!
@@ -19,6 +20,8 @@ mod clients;
 mod etag;
 mod feed_shape;
 mod guard;
+mod lines;
+mod patience;
 mod problem;
 mod rest;
 mod rfc3339;
@@ -31,6 +34,7 @@ mod tls;
 mod token;
 mod version_shape;
 
+pub(crate) use lines::{Line, Lines};
 pub use server::{Gateway, serve};
 pub use tls::Tls;
 pub(crate) use tls::fingerprint;
@@ -47,7 +51,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::clients::Clients;
 use self::token::Token;
-use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_REQUESTS_MAX};
+use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_REQUESTS_MAX, GATEWAY_STREAMS_MAX};
 use crate::peer::Peer;
 use crate::{Error, Result};
 
@@ -140,6 +144,8 @@ struct Shared {
     permits: Semaphore,
     /// Room for live feeds.
     feeds: Arc<Semaphore>,
+    /// Of requests whose bodies are streams, which go on when they have left the guard.
+    streams: Arc<Semaphore>,
     /// Random, so that the ids of two runs differ.
     run: u32,
     requests: AtomicU64,
@@ -155,6 +161,7 @@ impl App {
             stopping: watch::Sender::new(false),
             permits: Semaphore::new(GATEWAY_REQUESTS_MAX),
             feeds: Arc::new(Semaphore::new(GATEWAY_FEEDS_MAX)),
+            streams: Arc::new(Semaphore::new(GATEWAY_STREAMS_MAX)),
             run,
             requests: AtomicU64::new(0),
         };

@@ -61,9 +61,15 @@ pub(super) struct Shape<'a> {
 
 /// A place in the body, both from 1.
 #[derive(Serialize, ToSchema)]
-struct Position {
+pub(super) struct Position {
     line: usize,
     column: usize,
+}
+
+impl From<(usize, usize)> for Position {
+    fn from((line, column): (usize, usize)) -> Self {
+        Self { line, column }
+    }
 }
 
 impl Problem {
@@ -104,7 +110,7 @@ impl Problem {
             detail: &self.detail,
             instance,
             field: self.field.as_deref(),
-            position: self.position.map(|(line, column)| Position { line, column }),
+            position: self.position.map(Position::from),
             reasons: &self.reasons,
         };
         serde_json::to_vec(&shape).expect("texts and numbers are JSON").into()

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 
 use super::clients::Connections;
 use super::guard::ClientAddress;
+use super::patience::Patience;
 use super::token::Token;
 use super::{App, Config, rest, socket_address, tls};
 use crate::limits::{
@@ -33,6 +34,8 @@ use crate::limits::{
 use crate::peer::Peer;
 use crate::{Error, Result};
 
+/// How long a client may read nothing of what it asked for.
+const READ_NOTHING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting rests when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -230,7 +233,10 @@ impl Server {
             .header_read_timeout(self.bounds.head)
             .max_buf_size(GATEWAY_HEAD_BYTES_MAX)
             .max_headers(GATEWAY_HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone().map_request(from)));
+            .serve_connection(
+                TokioIo::new(Patience::new(stream, READ_NOTHING_TIMEOUT)),
+                TowerToHyperService::new(self.router.clone().map_request(from)),
+            );
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%client, "a connection to the gateway ended: {error}");
         }

@@ -1,5 +1,7 @@
 //! The gateway as a client sees it: requests against a real peer in memory.
 
+mod bulk;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};

@@ -11,6 +11,7 @@ use super::key::{self, Space, Tag};
 use super::record::{Collection, Record, unseal};
 use crate::base::{CollectionName, DocumentId, DocumentKey, Incarnation};
 use crate::kv::{CacheUse, Kv};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::{Error, Result};
 
 /// Rows that one page looks at, so that a long run of deleted documents cannot hold a reader.
@@ -70,7 +71,7 @@ impl Reader {
         }
     }
 
-    /// A page of at most `limit` documents after the id `after`.
+    /// A page of at most `limit` documents after the id `after`; of fewer, when they are large.
     ///
     /// # Errors
     /// [`Error::Io`] when the disk cannot be read. Damaged documents are listed, not an error.
@@ -79,10 +80,10 @@ impl Reader {
         let from = after.map(|id| [id.as_str().as_bytes(), &[0]].concat()).unwrap_or_default();
         let (from, to) = key::documents(self.space(), collection, &from, None);
         let mut page = Page::default();
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         let mut last = None;
         self.kv.scan(&from, &to, &mut |key, value| {
-            if page.documents.len() == limit || rows == PAGE_ROWS_MAX {
+            if page.documents.len() == limit || rows == PAGE_ROWS_MAX || bytes >= PAGE_BYTES_MAX {
                 page.next = last.take();
                 return ControlFlow::Break(());
             }
@@ -90,7 +91,10 @@ impl Reader {
             if let Some(id) = key::document_id(key) {
                 match Record::open(&Bytes::copy_from_slice(value)) {
                     Ok(record) if record.deleted => {}
-                    Ok(record) => page.documents.push((id.clone(), record)),
+                    Ok(record) => {
+                        bytes += record.view.len();
+                        page.documents.push((id.clone(), record));
+                    }
                     Err(_) => page.damaged.push(id.clone()),
                 }
                 last = Some(id);

@@ -14,6 +14,7 @@ use super::super::problem::{Answer, Problem};
 use super::super::{App, body, path_segment, shape, version_shape};
 use super::parameter::{CollectionPath, Concern, DocumentPath};
 use super::{Path, Query, blocking, json, json_text, page_limit};
+use crate::base::DocumentId;
 use crate::node::Write;
 use crate::peer::Document;
 use crate::{Condition, Error};
@@ -189,23 +190,33 @@ pub(super) async fn delete(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Paging {
-    /// Documents of a page.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
+    /// Documents of a page, or of all lines of an export.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<usize>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// The id after which the page starts, in place of a cursor.
+    start_after: Option<String>,
+}
+
+impl Paging {
+    /// The id after which the page starts.
+    ///
+    /// # Errors
+    /// For a cursor or an id that is none, and for both.
+    pub(super) fn after(&self) -> Answer<Option<DocumentId>> {
+        match (&self.cursor, &self.start_after) {
+            (Some(_), Some(_)) => {
+                Err(Problem::new(StatusCode::BAD_REQUEST, "cursor and start_after exclude each other; leave one out"))
+            }
+            (Some(cursor), None) => Ok(Some(shape::parse_cursor(cursor)?)),
+            (None, Some(id)) => Ok(Some(id.parse().map_err(Error::from)?)),
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 /// A page of a collection, in the order of ids.
-#[utoipa::path(
-    get, path = "/collections/{collection}/documents", tag = "documents", operation_id = "listDocuments",
-    params(CollectionPath, Paging),
-    responses(
-        (status = 200, description = "A page", body = shape::Page),
-        (status = 400, description = "The query cannot be understood"),
-        (status = 422, description = "A collection cannot have this name"),
-    ),
-)]
 pub(super) async fn list(
     State(app): State<App>,
     Path(at): Path<CollectionPath>,
@@ -213,7 +224,7 @@ pub(super) async fn list(
 ) -> Answer {
     let collection = app.peer.collection(&at.collection)?;
     let limit = page_limit(paging.limit)?;
-    let after = paging.cursor.as_deref().map(shape::parse_cursor).transpose()?;
+    let after = paging.after()?;
     let text = blocking(move || Ok(shape::listing(&collection.page(after.as_ref(), limit)?))).await?;
     Ok(json_text(StatusCode::OK, text))
 }

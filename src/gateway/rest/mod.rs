@@ -4,10 +4,12 @@
 //! status with which it answers. The router takes handlers by that description only (`routes!`), so that what is
 //! served and what is described cannot part. `description` adds what holds for every call.
 
+mod bulk;
 mod collection;
 mod description;
 mod docs;
 mod document;
+mod export;
 mod feed;
 mod mesh;
 mod parameter;
@@ -16,6 +18,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod version;
+
+use std::io;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -27,12 +31,15 @@ use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::{Extension, Router};
 use bytes::Bytes;
+use futures::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::body::LINES;
 use super::guard::{guard, is_allowed_origin};
 use super::problem::{Answer, Problem};
 use super::{App, Config};
@@ -59,7 +66,8 @@ fn calls() -> OpenApiRouter<App> {
     let calls = OpenApiRouter::default()
         .routes(routes!(collection::list))
         .routes(routes!(collection::show))
-        .routes(routes!(document::list, document::create))
+        .routes(routes!(export::list, document::create))
+        .routes(routes!(bulk::write))
         .routes(routes!(feed::changes))
         .routes(routes!(document::read, document::write, document::delete))
         .routes(routes!(version::history))
@@ -152,6 +160,20 @@ fn json_text(status: StatusCode, text: Bytes) -> Response {
 /// An answer of a shape.
 fn json(status: StatusCode, shape: &impl Serialize) -> Response {
     json_text(status, serde_json::to_vec(shape).expect("shapes have keys of text").into())
+}
+
+/// An answer of lines of JSON that are made while they are sent.
+fn json_lines(lines: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES[0]));
+    response
+}
+
+/// Room for a request that streams, until the permit is dropped.
+fn stream_room(app: &App) -> Answer<OwnedSemaphorePermit> {
+    let full =
+        |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many bulk writes and exports at a time; try again");
+    app.shared.streams.clone().try_acquire_owned().map_err(full)
 }
 
 /// Runs what reads much from the disk where it holds nobody up.

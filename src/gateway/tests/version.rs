@@ -194,7 +194,7 @@ async fn parameters_that_a_call_does_not_take_are_refused() {
         ("PUT /collections/users/documents/a?W=1", "W", "w, timeout_ms"),
         ("POST /collections/users/documents?At=1", "At", "w, timeout_ms"),
         ("DELETE /collections/users/documents/a?%61t=1", "at", "w, timeout_ms"),
-        ("GET /collections/users/documents?limits=1", "limits", "limit, cursor"),
+        ("GET /collections/users/documents?limits=1", "limits", "limit, cursor, start_after"),
         ("GET /collections?limit=1", "limit", "no parameters"),
         ("GET /stats?x", "x", "no parameters"),
         ("GET /health?x", "x", "no parameters"),
