@@ -228,6 +228,15 @@ pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a request's id as a client may choose it: what fits a log line.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 
+// Client.
+
+/// Columns of a CSV file: above what a spreadsheet holds that people read, below what a mistaken file may claim.
+pub const CSV_COLUMNS_MAX: usize = 4_096;
+/// Documents that an import sends in one request: enough to share flushes, few enough to be sent again.
+pub const IMPORT_DOCUMENTS_MAX: usize = 1_000;
+/// Bytes of documents after which an import sends a request.
+pub const IMPORT_BYTES_MAX: usize = 1 << 20;
+
 // Configuration.
 
 /// Bytes of a configuration file: far above what one needs, far below what a mistaken path may hold.

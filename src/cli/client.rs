@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::failure::Outcome;
 use super::http::{Access, Peer};
 use super::output::{Format, Output, line};
-use super::{collection, config, document, mesh, node, status, sync, watch};
+use super::{bench, collection, config, document, export, import, mesh, node, status, sync, watch};
+
+/// The name of `--format` among the arguments.
+const SHOWN: &str = "shown_as";
 
 /// Talks to a running aerolithsDB peer.
 #[derive(Debug, Parser)]
@@ -18,7 +21,7 @@ struct Args {
     #[command(flatten)]
     access: Access,
     /// How answers are shown; by default tables on a terminal and JSON in a pipe
-    #[arg(long, visible_alias = "format", short, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
     #[command(subcommand)]
     command: Command,
@@ -46,6 +49,12 @@ enum Command {
     /// See how the peer does
     #[command(subcommand)]
     Status(status::Command),
+    /// Write the documents of a file into a collection
+    Import(import::Import),
+    /// Write a collection into a file
+    Export(export::Export),
+    /// Put load on the peer and show how it bears it
+    Bench(bench::Bench),
     /// Make, check and show configurations
     #[command(subcommand)]
     Config(config::Command),
@@ -59,13 +68,36 @@ enum Command {
 /// Runs the client with the arguments of the process.
 #[must_use]
 pub fn run() -> ExitCode {
-    match execute(Args::parse()) {
+    let args = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match execute(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("error: {}", failure.message);
             failure.code()
         }
     }
+}
+
+/// The commands, with `--format` as another name of `--output`, but where a file has a format of its own.
+fn command() -> clap::Command {
+    let format = || {
+        let parser = clap::builder::EnumValueParser::<Format>::new();
+        clap::Arg::new(SHOWN).long("format").value_parser(parser).hide(true)
+    };
+    let add = |command: clap::Command| match command.get_name() {
+        "import" | "export" => command,
+        _ => command.arg(format().global(true)),
+    };
+    Args::command().arg(format()).mut_subcommands(add)
+}
+
+fn parse<T: Into<std::ffi::OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Args, clap::Error> {
+    let matches = command().try_get_matches_from(words)?;
+    let mut args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
+    let shown = |matches: &clap::ArgMatches| matches.try_get_one::<Format>(SHOWN).ok().flatten().copied();
+    let within = matches.subcommand().and_then(|(_, matches)| shown(matches));
+    args.output = args.output.or(within).or_else(|| shown(&matches));
+    Ok(args)
 }
 
 fn execute(args: Args) -> Outcome {
@@ -79,10 +111,13 @@ fn execute(args: Args) -> Outcome {
         Command::Sync(command) => sync::run(command, &peer()?, output),
         Command::Watch(watch) => watch::run(&watch, &peer()?, output),
         Command::Status(command) => status::run(command, &peer()?, output),
+        Command::Import(command) => import::run(&command, &peer()?, output),
+        Command::Export(command) => export::run(&command, &peer()?, output),
+        Command::Bench(command) => bench::run(&command, &peer()?, output),
         Command::Config(command) => config::run(command, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "aerolithsdb-cli", &mut script);
+            clap_complete::generate(shell, &mut command(), "aerolithsdb-cli", &mut script);
             line(String::from_utf8_lossy(&script).trim_end())
         }
     }
@@ -94,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_described_spellings_are_understood() {
-        Args::command().debug_assert();
+        command().debug_assert();
         for line in [
             r#"document put users user123 {"name":"Alice"}"#,
             "document put users user123 -",
@@ -126,15 +161,52 @@ mod tests {
             "config init",
             "config check peers/worker.toml",
             "config show --profile laptop",
+            "import cities cities.ndjson.gz --resume --errors failed.ndjson --connections 8",
+            "import cities - --format csv --strings --id name --mode insert",
+            "export cities",
+            "export cities cities.csv --columns _id,name --output json",
+            "bench --collection bench --seconds 10 --connections 32 --mix read --size 500 --cleanup --format json",
             "completions bash",
         ] {
             let words = std::iter::once("aerolithsdb-cli").chain(line.split(' '));
-            if let Err(error) = Args::try_parse_from(words) {
+            if let Err(error) = parse(words) {
                 panic!("{line}: {error}");
             }
         }
-        let wrong = Args::try_parse_from(["aerolithsdb-cli", "documnet", "get"]).unwrap_err();
-        assert_eq!(wrong.exit_code(), 2);
-        assert!(wrong.to_string().contains("document"), "{wrong}");
+    }
+
+    #[test]
+    fn a_wrong_word_leads_to_the_right_one() {
+        for (line, right) in [
+            ("documnet get", "document"),
+            ("document gett users a", "get"),
+            ("mesh invit", "invite"),
+            ("collection lst", "list"),
+            ("--outptu json status health", "--output"),
+            ("import users x.csv --fromat csv", "--format"),
+        ] {
+            let words = std::iter::once("aerolithsdb-cli").chain(line.split(' '));
+            let wrong = parse(words).unwrap_err();
+            assert_eq!(wrong.exit_code(), 2);
+            assert!(wrong.to_string().contains(&format!("'{right}'")), "{line}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn format_is_output_but_where_files_have_one() {
+        let output = |line: &str| {
+            let words = std::iter::once("aerolithsdb-cli").chain(line.split(' '));
+            parse(words).unwrap().output
+        };
+        for line in [
+            "status system --format table",
+            "--format table status system",
+            "status -o table system",
+            "bench --format table",
+        ] {
+            assert_eq!(output(line), Some(Format::Table), "{line}");
+        }
+        assert_eq!(output("import c f.csv --format csv"), None);
+        assert_eq!(output("import c f.csv --format csv -o ndjson"), Some(Format::Ndjson));
     }
 }

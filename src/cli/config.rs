@@ -58,8 +58,11 @@ pub(super) fn run(command: Command, output: Output) -> Outcome {
         Command::Show(sources) => show(&sources.layers()?, output),
         Command::Check { file: path } => {
             let config = Config::new(&file::read(&path)?)?;
-            for warning in config.warnings {
+            for warning in &config.warnings {
                 eprintln!("warning: {warning}");
+            }
+            if output.is_json_asked() {
+                return output.document(&json!({"file": path, "good": true, "warnings": config.warnings}));
             }
             line(&format!("{} is good", path.display()))
         }

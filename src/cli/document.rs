@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::failure::{Failure, Kind, Outcome};
@@ -126,8 +126,12 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
             let answer = peer.call(Method::DELETE, &path, &[], None)?;
             if output.is_table() {
                 line(&format!("deleted {}/{}", name.collection, name.id))?;
-            } else if !answer.is_null() {
-                output.document(&answer)?;
+            } else {
+                let mut shown = json!({"id": name.id, "collection": name.collection, "deleted": true});
+                if let Some(concern) = answer.get("write_concern") {
+                    shown["write_concern"] = concern.clone();
+                }
+                output.document(&shown)?;
             }
             concern.check(&answer)
         }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,14 +18,22 @@ use zeroize::Zeroizing;
 
 use super::failure::{Failure, Kind, Outcome};
 use super::tls::Tls;
+use crate::document::json;
 use crate::gateway;
+use crate::limits::DOCUMENT_DEPTH_MAX;
 
 /// How long a connection may take: peers are near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that are kept for the next calls: as many as calls run side by side.
+const CONNECTIONS_MAX: usize = 256;
 /// How long a call may take, a join that tries many addresses included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of an answer: a page of the largest documents.
 const ANSWER_BYTES_MAX: u64 = 2 << 30;
+/// Levels of nesting in an answer: a list of the deepest documents.
+const ANSWER_DEPTH_MAX: usize = DOCUMENT_DEPTH_MAX + 4;
+
+const LINES: &str = "application/x-ndjson";
 
 /// A text that `Debug` does not show.
 #[derive(Clone)]
@@ -99,7 +107,7 @@ impl Access {
 }
 
 /// A peer to call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Peer {
     agent: Agent,
     url: String,
@@ -137,17 +145,6 @@ impl Peer {
         self.call(Method::GET, path, &[], None)
     }
 
-    /// Opens a stream that lasts until either side ends it.
-    pub(super) fn stream(&self, path: &str) -> Outcome<impl Read + use<>> {
-        let request = Request::builder().uri(format!("{}{path}", self.url)).body(());
-        let endless = request.map(|request| self.agent.configure_request(request).timeout_global(None).build());
-        let response = self.run(endless)?;
-        match response.status().as_u16() {
-            200 => Ok(response.into_body().into_reader()),
-            _ => Err(self.answer(response).err().unwrap_or_else(|| Failure::new(Kind::Failed, "no stream came"))),
-        }
-    }
-
     /// Sends something.
     pub(super) fn post(&self, path: &str, body: &Value) -> Outcome<Value> {
         self.call(Method::POST, path, &[], Some(body.to_string().as_bytes()))
@@ -172,6 +169,28 @@ impl Peer {
         self.answer(response)
     }
 
+    /// A call whose answer is lines, read as they come: not the whole is bounded in time, but each wait.
+    pub(super) fn lines(&self, method: Method, path: &str, body: Option<&[u8]>) -> Outcome<impl BufRead + use<>> {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.url)).header("accept", LINES);
+        let response = match body {
+            Some(body) => self.run_long(request.header("content-type", LINES).body(body)),
+            None => self.run_long(request.body(())),
+        }?;
+        if response.status().as_u16() >= 400 {
+            let unclear = |_| Failure::new(Kind::Failed, format!("{} answered in a way that makes no sense", self.url));
+            return Err(self.answer(response).map_or_else(|failure| failure, unclear));
+        }
+        Ok(BufReader::new(response.into_body().into_with_config().limit(u64::MAX).reader()))
+    }
+
+    fn run_long<B: ureq::AsSendBody>(&self, request: Result<Request<B>, ureq::http::Error>) -> Outcome<Response<Body>> {
+        let wait = Some(CALL_TIMEOUT);
+        self.run(request.map(|request| {
+            let request = self.agent.configure_request(request).timeout_global(None);
+            request.timeout_per_read(wait).timeout_per_write(wait).build()
+        }))
+    }
+
     fn run<B: ureq::AsSendBody>(&self, request: Result<Request<B>, ureq::http::Error>) -> Outcome<Response<Body>> {
         let wrong = |error| Failure::new(Kind::Usage, format!("{} is not a URL to call: {error}", self.url));
         let mut request = request.map_err(wrong)?;
@@ -183,7 +202,7 @@ impl Peer {
         let status = response.status().as_u16();
         let read = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let bytes = read.map_err(|error| self.unreachable(&error))?;
-        let json = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
+        let json = if bytes.is_empty() { Ok(Value::Null) } else { json::parse_made(&bytes, ANSWER_DEPTH_MAX) };
         match json {
             Ok(value) if status < 400 => Ok(value),
             Ok(problem) => Err(Failure::new(Kind::of_status(status), detail(&problem, status))),
@@ -245,6 +264,8 @@ pub(super) fn agent(timeout: Duration) -> Agent {
 fn config(timeout: Duration) -> ureq::config::Config {
     Agent::config_builder()
         .http_status_as_error(false)
+        .max_idle_connections(CONNECTIONS_MAX)
+        .max_idle_connections_per_host(CONNECTIONS_MAX)
         .proxy(None)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_global(Some(timeout))

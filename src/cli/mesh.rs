@@ -85,7 +85,10 @@ fn invite(role: Role, expires_in_s: u64, uses: u32, peer: &Peer, output: Output)
     let body = json!({"role": word(role), "expires_in_s": expires_in_s, "uses": uses});
     let invited = peer.post("/api/v1/mesh/invites", &body)?;
     let ticket = invited["ticket"].as_str().unwrap_or_default();
-    if !output.is_for_person() {
+    if output.is_json_asked() {
+        return output.document(&invited);
+    }
+    if !output.is_table() {
         return line(ticket);
     }
     line(&format!("{ticket}\n"))?;

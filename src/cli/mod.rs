@@ -3,17 +3,21 @@
 //! - `serve` the peer: from flags to a running peer, and back down on a signal
 //! - `document`, `collection`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands, one file each;
 //!   `version` those of `document` that are about its past
+//! - `import`, `export` files into collections and back; `bench` load on a peer
 //! - `http` how the client calls a peer, `tls` whom it trusts; `output` how it shows an answer; `failure` how it ends
 //!
 //! The client knows nothing of the peer's inside: it speaks HTTP, and shows what it is told.
 
 mod banner;
+mod bench;
 mod client;
 mod collection;
 mod config;
 mod document;
+mod export;
 mod failure;
 mod http;
+mod import;
 mod log;
 mod mesh;
 mod node;

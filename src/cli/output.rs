@@ -3,14 +3,18 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::failure::{Failure, Kind, Outcome};
+use crate::base::PeerId;
 
 /// Characters of a nested value in a cell.
 const CELL_CHARS_MAX: usize = 100;
+
+/// Characters that a column needs to be readable.
+const COLUMN_CHARS: usize = 12;
 
 /// A form of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,6 +35,8 @@ pub(super) type Field = (&'static str, &'static str);
 pub(super) struct Output {
     format: Format,
     is_terminal: bool,
+    /// Whether the form was asked for.
+    is_asked: bool,
 }
 
 impl Output {
@@ -38,7 +44,7 @@ impl Output {
     pub(super) fn new(format: Option<Format>) -> Self {
         let is_terminal = io::stdout().is_terminal();
         let default = if is_terminal { Format::Table } else { Format::Json };
-        Self { format: format.unwrap_or(default), is_terminal }
+        Self { format: format.unwrap_or(default), is_terminal, is_asked: format.is_some() }
     }
 
     /// Whether a person reads along.
@@ -46,9 +52,9 @@ impl Output {
         self.format == Format::Table
     }
 
-    /// Whether a person reads along, and nothing was asked for but the plain thing.
-    pub(super) fn is_for_person(self) -> bool {
-        self.is_terminal && self.is_table()
+    /// Whether JSON was asked for, not only chosen for a pipe.
+    pub(super) fn is_json_asked(self) -> bool {
+        self.is_asked && !self.is_table()
     }
 
     /// Shows a document: JSON in any form, since its fields are its own.
@@ -64,11 +70,7 @@ impl Output {
         if !self.is_table() {
             return self.document(thing);
         }
-        let mut table = table();
-        for (title, pointer) in fields {
-            table.add_row([(*title).to_owned(), cell(thing.pointer(pointer))]);
-        }
-        text(&table)
+        text(&block(thing, fields))
     }
 
     /// Shows a line of text that may hold anything.
@@ -83,12 +85,17 @@ impl Output {
             Format::Ndjson => items.iter().try_for_each(|item| line(&compact(item))),
             Format::Table if items.is_empty() => line("(none)"),
             Format::Table => {
-                let mut table = table();
-                table.set_header(fields.iter().map(|(title, _)| *title));
-                for item in items {
-                    table.add_row(fields.iter().map(|(_, pointer)| cell(item.pointer(pointer))));
+                let table = columns(items, fields);
+                if fits(&table) {
+                    return text(&table);
                 }
-                text(&table)
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        line("")?;
+                    }
+                    text(&block(item, fields))?;
+                }
+                Ok(())
             }
         }
     }
@@ -98,6 +105,59 @@ fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table
+}
+
+/// Items as rows, fields as columns.
+fn columns(items: &[Value], fields: &[Field]) -> Table {
+    let mut table = table();
+    table.set_header(fields.iter().map(|(title, _)| *title));
+    for item in items {
+        table.add_row(fields.iter().map(|(_, pointer)| cell(item.pointer(pointer))));
+    }
+    keep_ids(&mut table);
+    table
+}
+
+/// One item, its fields as rows.
+fn block(item: &Value, fields: &[Field]) -> Table {
+    let mut table = table();
+    for (title, pointer) in fields {
+        table.add_row([(*title).to_owned(), cell(item.pointer(pointer))]);
+    }
+    keep_ids(&mut table);
+    table
+}
+
+/// Makes columns that hold peer ids as wide as those: an id that is broken cannot be copied.
+fn keep_ids(table: &mut Table) {
+    for index in 0..table.column_count() {
+        if let Some(width) = id_width(table, index)
+            && let Some(column) = table.column_mut(index)
+        {
+            let (left, right) = (1, 1);
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width + left + right)));
+        }
+    }
+}
+
+/// Characters of the longest line of a column that holds a peer id.
+fn id_width(table: &Table, column: usize) -> Option<u16> {
+    let cells = table.column_cells_iter(column).flatten().map(Cell::content);
+    let lines = cells.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+    let widths = lines.filter(|line| holds_id(line)).map(|line| line.chars().count());
+    widths.max().map(|width| u16::try_from(width).unwrap_or(u16::MAX / 2))
+}
+
+fn holds_id(text: &str) -> bool {
+    text.split('/').any(|part| part.len() > COLUMN_CHARS && part.parse::<PeerId>().is_ok())
+}
+
+/// Whether a table has room beside its ids; where it has not, its other columns would be a few letters wide.
+fn fits(table: &Table) -> bool {
+    let Some(room) = table.width() else { return true };
+    let widths = table.column_max_content_widths().into_iter().enumerate();
+    let needed = widths.map(|(index, width)| id_width(table, index).unwrap_or(width.min(COLUMN_CHARS as u16)) + 2);
+    needed.fold(0, u16::saturating_add) <= room
 }
 
 fn text(table: &Table) -> Outcome {
@@ -125,7 +185,7 @@ fn cell(value: Option<&Value>) -> String {
 }
 
 /// Without characters that could drive the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -172,6 +232,31 @@ mod tests {
         let document = json!({"collection": "c", "data": {"b": 1, "a": 2}, "heads": [], "id": "i"});
         assert_eq!(compact(&document), r#"{"id":"i","collection":"c","data":{"a":2,"b":1},"heads":[]}"#);
         assert_eq!(compact(&json!({"b": 1, "a": 2})), r#"{"a":2,"b":1}"#);
+    }
+
+    #[test]
+    fn peer_ids_are_never_broken() {
+        let ids: Vec<String> =
+            (0..2).map(|n| crate::identity::Keypair::from_seed([n; 32]).peer_id().to_string()).collect();
+        let address = format!("/ip4/192.168.100.100/udp/4001/quic-v1/p2p/{}", ids[0]);
+        let item = |id: &String| json!({"peer": id, "note": "some words about this peer", "at": [address]});
+        let items: Vec<Value> = ids.iter().map(item).collect();
+        let fields = [("PEER", "/peer"), ("NOTE", "/note"), ("AT", "/at"), ("MORE", "/note")];
+        for width in [20, 60, 80, 120, 180, 250] {
+            let mut table = columns(&items, &fields);
+            table.set_width(width);
+            if fits(&table) {
+                let text = table.lines().collect::<Vec<_>>().join("\n");
+                assert!(ids.iter().all(|id| text.contains(id)) && text.contains(&address), "{width}:\n{text}");
+                assert!(table.lines().all(|line| line.chars().count() <= usize::from(width)), "{width}:\n{text}");
+            }
+            let mut table = block(&items[0], &fields);
+            table.set_width(width);
+            let text = table.lines().collect::<Vec<_>>().join("\n");
+            assert!(text.contains(&ids[0]) && text.contains(&address), "{width}:\n{text}");
+        }
+        let fits_in = |width| fits(columns(&items, &fields).set_width(width));
+        assert!(!fits_in(120) && fits_in(250));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `watch`: what changes in a collection, as it changes.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
+use ureq::http::Method;
 
 use super::failure::{Kind, Outcome};
 use super::http::Peer;
@@ -41,10 +42,10 @@ pub(super) fn run(watch: &Watch, peer: &Peer, output: Output) -> Outcome {
     let mut cursor = watch.since.clone();
     let mut connected = false;
     while left > 0 {
-        match peer.stream(&path(watch, &cursor)) {
+        match peer.lines(Method::GET, &path(watch, &cursor), None) {
             Ok(body) => {
                 connected = true;
-                read(BufReader::new(body), output, &mut cursor, &mut left)?;
+                read(body, output, &mut cursor, &mut left)?;
             }
             Err(failure) if connected && failure.kind == Kind::Unavailable => {}
             Err(failure) => return Err(failure),

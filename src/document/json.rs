@@ -5,6 +5,7 @@
 //! of rounded, decimals are read to the nearest double, and each fault has its line and column. Nesting and size
 //! are bounded before anything is built.
 
+use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Invalid, InvalidKind};
@@ -48,6 +49,41 @@ pub fn parse_document(bytes: &[u8]) -> Result<Object, Error> {
         Value::Array(_) => "an array",
     };
     Err(Error::invalid(format!("a document is a JSON object, this is {found}")))
+}
+
+/// Reads JSON that a peer made, of at most `depth_max` levels. Such text needs no second judgement, but
+/// `serde_json` by itself stops before the deepest document.
+///
+/// # Errors
+/// For text that is not JSON or is nested deeper.
+pub fn parse_made(bytes: &[u8], depth_max: usize) -> Result<Value, serde_json::Error> {
+    if depth(bytes) > depth_max {
+        return Err(serde::de::Error::custom(format!("nested deeper than {depth_max} levels")));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    reader.disable_recursion_limit();
+    let value = Value::deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}
+
+/// Levels of nesting at most: brackets outside of strings that were opened and not closed.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 struct Fault {
@@ -386,6 +422,17 @@ mod tests {
         let (kind, position, _) = fault(nested(DOCUMENT_DEPTH_MAX + 1));
         assert_eq!((kind, position), (InvalidKind::Syntax, Some((1, DOCUMENT_DEPTH_MAX + 1))));
         assert_eq!(fault("{\"a\":".repeat(100_000)).0, InvalidKind::Syntax);
+    }
+
+    #[test]
+    fn what_a_peer_made_is_read_to_its_last_level() {
+        let nested = |levels: usize| "[".repeat(levels) + "\"]\\\"[\"" + &"]".repeat(levels);
+        assert!(parse_made(nested(DOCUMENT_DEPTH_MAX).as_bytes(), DOCUMENT_DEPTH_MAX).is_ok());
+        assert!(parse_made(nested(DOCUMENT_DEPTH_MAX + 1).as_bytes(), DOCUMENT_DEPTH_MAX).is_err());
+        assert!(parse_made("[".repeat(1_000_000).as_bytes(), DOCUMENT_DEPTH_MAX).is_err());
+        for bad in ["", "[", "[]]", "[] 1", "\"\\"] {
+            assert!(parse_made(bad.as_bytes(), 9).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::Peer;
 use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Hlc, Timestamp};
-use crate::document::{Object, Version};
+use crate::document::{Object, Version, json};
 use crate::identity::Signed;
+use crate::limits::DOCUMENT_DEPTH_MAX;
 use crate::node::{Command, Condition, Reply, Write, WriteConcern};
 use crate::store::Record;
 use crate::sync::receipt::Receipt;
@@ -74,7 +75,7 @@ impl Document {
     /// What it holds.
     #[must_use]
     pub fn data(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or_default()
+        json::parse_made(&self.json, DOCUMENT_DEPTH_MAX).unwrap_or_default()
     }
 
     /// Whether it is deleted, which only a feed tells of; it then holds nothing.

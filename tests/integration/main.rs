@@ -5,6 +5,7 @@
 mod concern;
 mod faults;
 mod harness;
+mod importing;
 mod joining;
 mod lan;
 mod profiles;
