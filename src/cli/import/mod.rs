@@ -145,6 +145,8 @@ trait Records {
 pub(super) fn run(import: &Import, peer: &Peer, output: Output) -> Outcome {
     let format = import.format()?;
     let source = Source::open(&import.file)?;
+    // A peer that was never there is no interruption to wait for.
+    peer.get("/health")?;
     let resume = import.resume.then(|| Resume::open(&import.file, import.task(format, peer)?)).transpose()?;
     let run = resume.as_ref().map_or_else(Run::new, |resume| Ok(resume.run()))?;
     let done_before = resume.as_ref().map_or(0, Resume::done);

@@ -85,9 +85,13 @@ impl Tally {
         resume: Option<Resume>,
         bar: ProgressBar,
     ) -> Outcome<Self> {
+        // An import that goes on keeps what failed before.
+        let goes_on = resume.as_ref().is_some_and(|resume| resume.done() > 0);
         let create = |path: &Path| {
             let failed = |error| Failure::new(Kind::Failed, format!("{} cannot be written: {error}", path.display()));
-            File::create(path).map(BufWriter::new).map_err(failed)
+            let mut options = File::options();
+            options.create(true).append(goes_on).write(true).truncate(!goes_on);
+            options.open(path).map(BufWriter::new).map_err(failed)
         };
         let errors = errors.map(create).transpose()?;
         let highest = resume.as_ref().map_or(0, Resume::done);

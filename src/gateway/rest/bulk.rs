@@ -113,7 +113,7 @@ fn answer(sent: mpsc::Receiver<Bytes>, running: JoinHandle<io::Result<()>>) -> i
 }
 
 async fn run(writer: Writer, body: Body, results: mpsc::Sender<Bytes>) -> io::Result<()> {
-    let mut input = Input { body, lines: Lines::new(DOCUMENT_BYTES_MAX), ended: false, broken: None };
+    let mut input = Input::new(body, SILENCE_TIMEOUT);
     let mut window = Window::new(writer);
     loop {
         window.admit();
@@ -133,7 +133,7 @@ async fn run(writer: Writer, body: Body, results: mpsc::Sender<Bytes>) -> io::Re
                 Ok(None) => {}
                 Err(problem) => window.refuse(input.lines.next_number(), problem),
             },
-            room = results.reserve(), if !window.results.is_empty() => match room {
+            room = results.reserve(), if window.has_results() => match room {
                 Ok(room) => room.send(window.take_results()),
                 Err(_) => return Err(io::Error::other("the client has gone")),
             },
@@ -145,11 +145,17 @@ async fn run(writer: Writer, body: Body, results: mpsc::Sender<Bytes>) -> io::Re
 struct Input {
     body: Body,
     lines: Lines,
+    /// How long nothing may come.
+    silence: Duration,
     ended: bool,
     broken: Option<io::Error>,
 }
 
 impl Input {
+    fn new(body: Body, silence: Duration) -> Self {
+        Self { body, lines: Lines::new(DOCUMENT_BYTES_MAX), silence, ended: false, broken: None }
+    }
+
     /// The next line. Nothing is lost when this is given up halfway.
     ///
     /// # Errors
@@ -159,7 +165,7 @@ impl Input {
             if let Some(line) = self.lines.next() {
                 return Ok(Some(line));
             }
-            match tokio::time::timeout(SILENCE_TIMEOUT, self.body.frame()).await {
+            match tokio::time::timeout(self.silence, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(piece) = frame.into_data() {
                         self.lines.feed(piece);
@@ -177,7 +183,7 @@ impl Input {
                 }
                 Err(_) => {
                     self.ended = true;
-                    let waited = SILENCE_TIMEOUT.as_secs();
+                    let waited = self.silence.as_secs();
                     let detail = format!("nothing was sent for {waited} seconds; the lines before this one are done");
                     return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
                 }
@@ -212,6 +218,11 @@ impl Window {
 
     fn takes_lines(&self) -> bool {
         self.held.is_none() && self.writing.len() + self.results_count < BULK_LINES_MAX
+    }
+
+    /// Whether there are results that are worth a piece: many, or all that will come for now.
+    fn has_results(&self) -> bool {
+        self.results_count > 0 && (self.writing.is_empty() || self.results_count >= BULK_WRITES_MAX / 2)
     }
 
     fn take(&mut self, line: Line) {
@@ -415,5 +426,20 @@ impl<'a> Report<'a> {
         let (detail, field) = (Some(&*problem.detail), problem.field.as_deref());
         let position = problem.position.map(Position::from);
         Self { line, status: problem.status.as_u16(), id, result: None, detail, field, position }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_falls_silent_is_told_so() {
+        let pieces = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"{}\n{"))]).chain(stream::pending());
+        let mut input = Input::new(Body::from_stream(pieces), Duration::from_millis(1));
+        assert_eq!(input.next().await.map(|line| line.map(|line| line.number)), Ok(Some(1)));
+        assert_eq!(input.next().await.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
+        assert!(input.ended && input.broken.is_none());
+        assert_eq!(input.lines.next_number(), 2);
     }
 }

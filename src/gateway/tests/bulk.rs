@@ -131,6 +131,13 @@ async fn a_body_that_breaks_off_leaves_what_was_whole() {
 }
 
 #[tokio::test]
+async fn lines_that_the_peer_does_not_take_are_given_up_in_the_end() {
+    let client = Client::new().await;
+    client.peer.shutdown().await;
+    assert_eq!(statuses(&bulk(&client, "", "{\"_id\":\"a\"}\n{broken\n{}").await), [(1, 503), (2, 400), (3, 503)]);
+}
+
+#[tokio::test]
 async fn streams_are_bounded_and_their_room_comes_back() {
     let client = Client::new().await;
     let shared = super::App::new(client.peer.clone(), super::Config::default(), 0, None);
