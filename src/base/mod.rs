@@ -4,10 +4,13 @@
 
 mod codec;
 mod id;
+mod rfc3339;
+mod spelling;
 mod time;
 
 pub use codec::{Decode, DecodeError, Encode, Reader, Writer};
 pub use id::{
     ActorId, ChangeHash, CollectionName, DocumentId, DocumentKey, GrantId, Hash, Incarnation, InvalidId, MeshId, PeerId,
 };
+pub use spelling::edit_distance;
 pub use time::{Clock, Hlc, Timestamp};

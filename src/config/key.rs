@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::units;
+use crate::base::edit_distance;
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,26 +250,11 @@ fn ratio(number: f64) -> Option<Setting> {
 /// The known path that is nearest to an unknown one, by edits; `None` when nothing is near.
 #[must_use]
 pub fn nearest(path: &str) -> Option<&'static str> {
-    let (distance, nearest) = KEYS.iter().map(|key| (distance(path, key.path), key.path)).min()?;
+    let (distance, nearest) = KEYS.iter().map(|key| (edit_distance(path, key.path), key.path)).min()?;
     let last = path.rsplit('.').next().unwrap_or(path);
     // A good name in the wrong section is the more common mistake.
     let moved = KEYS.iter().map(|key| key.path).find(|known| known.rsplit('.').next() == Some(last));
     if distance <= 3 { Some(nearest) } else { moved.or((distance <= path.len() / 2).then_some(nearest)) }
-}
-
-/// Levenshtein's distance in bytes, row by row.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -306,10 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn distances_count_edits() {
-        for (a, b, edits) in [("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0), ("abc", "", 3)] {
-            assert_eq!(distance(a, b), edits);
-        }
+    fn the_nearest_key_is_named() {
         assert_eq!(nearest("storage.data_dirr"), Some("storage.data_dir"));
         assert_eq!(nearest("storage.mdns"), Some("network.mdns"));
         assert_eq!(nearest("x"), None);

@@ -65,7 +65,7 @@ pub(super) fn events(changes: &Changes, data: bool) -> Bytes {
 fn write_change(out: &mut Vec<u8>, document: &Document, cursor: &FeedCursor, data: bool) {
     out.extend_from_slice(b"{\"id\":");
     write_text(out, document.id());
-    let (deleted, updated) = (document.is_deleted(), Rfc3339(document.updated_at()));
+    let (deleted, updated) = (document.is_deleted(), document.updated_at());
     let text = format!(",\"deleted\":{deleted},\"updated_at\":\"{updated}\",\"cursor\":\"{cursor}\",\"heads\":");
     out.extend_from_slice(text.as_bytes());
     write_heads(out, document);

@@ -33,7 +33,7 @@ fn write_document(out: &mut Vec<u8>, document: &peer::Document) {
     write_text(out, document.collection().as_str());
     out.extend_from_slice(b",\"data\":");
     out.extend_from_slice(document.json());
-    let (created, updated) = (Rfc3339(document.created_at()), Rfc3339(document.updated_at()));
+    let (created, updated) = (document.created_at(), document.updated_at());
     out.extend_from_slice(format!(",\"created_at\":\"{created}\",\"updated_at\":\"{updated}\",\"heads\":").as_bytes());
     write_heads(out, document);
     if let Some(confirmation) = document.confirmation() {

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::rfc3339::{self, Rfc3339};
+use super::rfc3339::Rfc3339;
 use super::shape::invalid_cursor;
-use crate::base::ChangeHash;
+use crate::base::{ChangeHash, Timestamp};
 use crate::limits::VERSION_HEADS_MAX;
 use crate::peer::{self, At, ChangeKind, Differences, HistoryEntry, HistoryPage, Rival, Side};
 use crate::{Error, Invalid, InvalidKind};
@@ -19,7 +19,7 @@ use crate::{Error, Invalid, InvalidKind};
 pub(super) fn parse_at(field: &str, text: &str) -> crate::Result<At> {
     // A time has a colon, and a hash has none.
     if text.contains(':') {
-        return rfc3339::parse(text).map(At::Time).ok_or_else(|| invalid_at(field, text));
+        return Timestamp::from_rfc3339(text).map(At::Time).ok_or_else(|| invalid_at(field, text));
     }
     parse_heads(field, text.split(','))
 }
@@ -258,7 +258,6 @@ impl<'a> Written<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::Timestamp;
 
     #[test]
     fn a_version_is_named_by_heads_or_by_a_time() {
