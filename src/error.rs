@@ -55,6 +55,8 @@ pub enum InvalidKind {
     Meaning,
     /// It is larger than the limit.
     TooLarge,
+    /// It carries a test of the present state, and that failed.
+    Test,
 }
 
 impl Error {

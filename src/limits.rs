@@ -21,6 +21,14 @@ pub const CHANGE_OPS_MAX: u64 = 1 << 19;
 pub const CHANGE_DEPS_MAX: usize = 1 << 10;
 /// Actors that one change may name.
 pub const CHANGE_ACTORS_MAX: usize = 1 << 12;
+/// Operations of one patch: paths of update operators, operations of a JSON Patch, splices of a text. Each costs a
+/// walk to its place, and inserting into a list or a text of the largest size takes Automerge milliseconds.
+pub const PATCH_OPERATIONS_MAX: usize = 1_000;
+/// Conditions of one `$pull`: each may be tried on every element of a list.
+pub const PATCH_CONDITIONS_MAX: usize = 64;
+/// Bytes of JSON that the operations of one JSON Patch may read in all: a short `test` or `copy` can name a large part
+/// of a document, again and again.
+pub const PATCH_READ_BYTES_MAX: usize = 16 << 20;
 /// Milliseconds that a remote timestamp may be ahead of ours and still move our clock.
 pub const CLOCK_DRIFT_MAX_MS: u64 = 5 * 60 * 1_000;
 

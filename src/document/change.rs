@@ -175,7 +175,7 @@ impl Change {
     /// The screen judged the change completely; should Automerge panic nevertheless, the document will report it.
     fn view_by_automerge(&self) -> Option<Vec<u8>> {
         catch_unwind(AssertUnwindSafe(|| {
-            let mut doc = automerge::Automerge::new_with_encoding(automerge::TextEncoding::UnicodeCodePoint);
+            let mut doc = automerge::Automerge::new_with_encoding(super::present::ENCODING);
             doc.apply_changes([self.inner.clone()]).ok()?;
             Some(view::text(&doc.hydrate(None)))
         }))
@@ -230,15 +230,17 @@ impl Change {
 
 /// Checks that fields are nested no deeper than documents may be.
 pub(super) fn check_depth(fields: &Object) -> Result<(), ScreenError> {
-    fn fits(value: &Value, levels: usize) -> bool {
-        match value {
-            Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
-            Value::Object(fields) => levels > 0 && fields.values().all(|value| fits(value, levels - 1)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
-        }
-    }
     let fits = fields.values().all(|value| fits(value, DOCUMENT_DEPTH_MAX - 1));
     if fits { Ok(()) } else { Err(ScreenError::Rule("nested too deeply")) }
+}
+
+/// Whether a value has at most so many levels of objects and lists.
+pub(super) fn fits(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| fits(item, levels - 1)),
+        Value::Object(fields) => levels > 0 && fields.values().all(|value| fits(value, levels - 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
 }
 
 /// All that can be checked without Automerge and without the document. Gives the number of operations too.

@@ -2,9 +2,9 @@
 //!
 //! Such a place shows one value, the same on every peer: the winner. The others stay until an edit overwrites the
 //! place. The search goes down through what the document shows; what is within a value that lost is part of that
-//! value. Counters at one place are values as others are; that they add up is no concern here.
+//! value. Counters at one place are no conflict: they add up ([`counter`](super::counter)).
 
-use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, ValueRef};
+use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, ValueRef};
 use serde_json::Value;
 
 use crate::base::{ChangeHash, PeerId, Timestamp};
@@ -13,7 +13,7 @@ use crate::limits::{CONFLICT_BYTES_MAX, CONFLICT_VALUES_MAX};
 
 use super::difference::{json_bytes, push_token};
 use super::error::Broken;
-use super::open::{Document, broken};
+use super::open::Document;
 use super::version::{Authors, author};
 use super::view;
 
@@ -108,7 +108,10 @@ impl Search<'_> {
     }
 
     fn place(&mut self, id: &ObjId, prop: Prop) -> Result<(), Error> {
-        let written = self.document.doc.0.get_all(id, prop).map_err(broken)?;
+        let written = self.document.doc.0.get_all(id, prop)?;
+        if written.iter().all(|(value, _)| is_counter(value)) {
+            return Ok(());
+        }
         if written.len() > self.values_left || self.path.len() > self.bytes_left {
             self.found.is_cut = true;
             return Ok(());
@@ -132,9 +135,7 @@ impl Search<'_> {
 
     fn value(&self, value: &automerge::Value<'_>, id: &ObjId) -> Result<Value, Error> {
         Ok(match value {
-            automerge::Value::Object(_) => {
-                view::value(ReadDoc::hydrate(&self.document.doc.0, id, None).map_err(broken)?)
-            }
+            automerge::Value::Object(_) => view::value(ReadDoc::hydrate(&self.document.doc.0, id, None)?),
             automerge::Value::Scalar(scalar) => view::scalar(scalar),
         })
     }
@@ -148,6 +149,10 @@ impl Search<'_> {
         let author = author(self.authors, &made.actor)?;
         Ok(Rival { value, author, time: made.time.physical(), change: made.hash, is_winner })
     }
+}
+
+fn is_counter(value: &automerge::Value<'_>) -> bool {
+    matches!(value, automerge::Value::Scalar(scalar) if matches!(scalar.as_ref(), ScalarValue::Counter(_)))
 }
 
 /// What a container shows at one place.

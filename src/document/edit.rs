@@ -11,86 +11,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use automerge::transaction::{Transactable, Transaction};
-use automerge::{
-    Automerge, AutomergeError, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, ScalarValueRef, ValueRef, hydrate,
-};
+use automerge::{AutomergeError, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 use serde_json::{Number, Value};
 
 use super::align::{Hunk, align};
 use super::json::Object;
-use super::view;
+use super::present::Present;
 
 /// Product of the lengths, in characters, up to which a text is compared character by character.
 const TEXT_DIFF_CELLS_MAX: usize = 1 << 22;
-
-/// What a document holds at one place.
-#[derive(Debug)]
-pub(super) enum Present {
-    Scalar(Value),
-    Counter(i64),
-    Map(ObjId, BTreeMap<String, Present>),
-    List(ObjId, Vec<Present>),
-    Text(ObjId, String),
-}
-
-/// Reads the fields of a document.
-pub(super) fn read(doc: &Automerge) -> Result<BTreeMap<String, Present>, AutomergeError> {
-    read_map(doc, &ROOT)
-}
-
-/// A value without what is in it. Objects are read in two steps because Automerge's iterators are too large to lie
-/// on the stack once per level of nesting.
-enum Shallow {
-    Scalar(Present),
-    Object(ObjType, ObjId),
-}
-
-fn read_map(doc: &Automerge, id: &ObjId) -> Result<BTreeMap<String, Present>, AutomergeError> {
-    let mut fields = BTreeMap::new();
-    for (key, value) in shallow_map(doc, id) {
-        fields.insert(key, deepen(doc, value)?);
-    }
-    Ok(fields)
-}
-
-fn deepen(doc: &Automerge, value: Shallow) -> Result<Present, AutomergeError> {
-    match value {
-        Shallow::Scalar(scalar) => Ok(scalar),
-        Shallow::Object(ObjType::Map | ObjType::Table, id) => {
-            let fields = read_map(doc, &id)?;
-            Ok(Present::Map(id, fields))
-        }
-        Shallow::Object(ObjType::List, id) => {
-            let mut items = Vec::new();
-            for value in shallow_list(doc, &id) {
-                items.push(deepen(doc, value)?);
-            }
-            Ok(Present::List(id, items))
-        }
-        Shallow::Object(ObjType::Text, id) => {
-            let text = doc.text(&id)?;
-            Ok(Present::Text(id, text))
-        }
-    }
-}
-
-#[inline(never)]
-fn shallow_map(doc: &Automerge, id: &ObjId) -> Vec<(String, Shallow)> {
-    doc.map_range(id, ..).map(|item| (item.key.to_string(), shallow(&item.value, || item.id()))).collect()
-}
-
-#[inline(never)]
-fn shallow_list(doc: &Automerge, id: &ObjId) -> Vec<Shallow> {
-    doc.list_range(id, ..).map(|item| shallow(&item.value, || item.id())).collect()
-}
-
-fn shallow(value: &ValueRef<'_>, id: impl FnOnce() -> ObjId) -> Shallow {
-    match value {
-        ValueRef::Object(kind) => Shallow::Object(*kind, id()),
-        ValueRef::Scalar(ScalarValueRef::Counter(counter)) => Shallow::Scalar(Present::Counter(*counter)),
-        ValueRef::Scalar(scalar) => Shallow::Scalar(Present::Scalar(view::scalar(&scalar.into()))),
-    }
-}
 
 /// Turns the present fields of a document into the target, touching only what differs.
 pub(super) fn replace(
@@ -102,22 +31,25 @@ pub(super) fn replace(
 }
 
 /// Writes the target anew, whatever the document holds. Always makes at least one operation.
-pub(super) fn rewrite(
-    tx: &mut Transaction<'_>,
-    present: &BTreeMap<String, Present>,
-    target: &Object,
-) -> Result<(), AutomergeError> {
-    for key in present.keys() {
-        tx.delete(ROOT, key.as_str())?;
-    }
+pub(super) fn rewrite(tx: &mut Transaction<'_>, target: &Object) -> Result<(), AutomergeError> {
+    clear(tx)?;
     for (key, value) in target {
-        put(tx, &ROOT, key.as_str().into(), value)?;
+        put(tx, &ROOT, key.as_str().into(), hydrate(value))?;
     }
-    if tx.pending_ops() == 0 { touch(tx) } else { Ok(()) }
+    touch(tx)
 }
 
-/// Makes operations that leave nothing behind: an edit has at least one.
-fn touch(tx: &mut Transaction<'_>) -> Result<(), AutomergeError> {
+/// Deletes all fields.
+pub(super) fn clear(tx: &mut Transaction<'_>) -> Result<(), AutomergeError> {
+    let keys: Vec<String> = tx.keys(ROOT).collect();
+    keys.iter().try_for_each(|key| tx.delete(ROOT, key.as_str()))
+}
+
+/// Makes operations that leave nothing behind when there are none: an edit has at least one.
+pub(super) fn touch(tx: &mut Transaction<'_>) -> Result<(), AutomergeError> {
+    if tx.pending_ops() > 0 {
+        return Ok(());
+    }
     tx.put(ROOT, "_", ScalarValue::Null)?;
     tx.delete(ROOT, "_")
 }
@@ -134,13 +66,14 @@ fn edit_map(
     for (key, value) in target {
         match present.get(key) {
             Some(present) => edit_value(tx, id, key.as_str().into(), present, value)?,
-            None => put(tx, id, key.as_str().into(), value)?,
+            None => put(tx, id, key.as_str().into(), hydrate(value))?,
         }
     }
     Ok(())
 }
 
-fn edit_value(
+/// Turns what is at one place into the target.
+pub(super) fn edit_value(
     tx: &mut Transaction<'_>,
     parent: &ObjId,
     prop: Prop,
@@ -155,17 +88,22 @@ fn edit_value(
         (Present::Counter(present), target) => match target.as_i64().and_then(|target| target.checked_sub(*present)) {
             Some(0) => Ok(()),
             Some(difference) => tx.increment(parent, prop, difference),
-            None => put(tx, parent, prop, target),
+            None => put(tx, parent, prop, hydrate(target)),
         },
         (Present::Map(..) | Present::List(..) | Present::Text(..) | Present::Scalar(_), target) => {
-            put(tx, parent, prop, target)
+            put(tx, parent, prop, hydrate(target))
         }
     }
 }
 
 /// Overwrites a field or an element.
-fn put(tx: &mut Transaction<'_>, parent: &ObjId, prop: Prop, target: &Value) -> Result<(), AutomergeError> {
-    match hydrate(target) {
+pub(super) fn put(
+    tx: &mut Transaction<'_>,
+    parent: &ObjId,
+    prop: Prop,
+    value: hydrate::Value,
+) -> Result<(), AutomergeError> {
+    match value {
         hydrate::Value::Scalar(scalar) => tx.put(parent, prop, scalar),
         object @ (hydrate::Value::Map(_) | hydrate::Value::List(_) | hydrate::Value::Text(_)) => {
             tx.batch_create_object(parent, prop, &object, false).map(|_| ())

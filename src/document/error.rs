@@ -1,5 +1,7 @@
 //! Why changes are not taken.
 
+use automerge::AutomergeError;
+
 use crate::base::{ChangeHash, DecodeError};
 use crate::error::{Invalid, InvalidKind};
 use crate::limits::CHANGE_BYTES_MAX;
@@ -74,6 +76,13 @@ impl From<ScreenError> for crate::Error {
             ScreenError::Malformed(_) | ScreenError::Rule(_) | ScreenError::Automerge(_) => InvalidKind::Meaning,
         };
         Self::Invalid(Invalid { message: error.to_string(), field: None, position: None, kind })
+    }
+}
+
+/// Automerge fails at an edit only when the document is not what it seemed.
+impl From<AutomergeError> for crate::Error {
+    fn from(error: AutomergeError) -> Self {
+        Broken(error.to_string()).into()
     }
 }
 

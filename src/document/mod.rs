@@ -2,8 +2,9 @@
 //!
 //! - [`json`] reads JSON from clients: strict, bounded, and exact about numbers.
 //! - [`Change`] is one Automerge change that passed the screen; nothing else ever reaches Automerge.
-//! - [`Document`] is an open document: create, replace, delete, apply changes of others, view; and its past: its
-//!   changes ([`HistoryPage`]), its versions ([`Version`]), their [`Differences`], and its [`Conflicts`].
+//! - [`Document`] is an open document: create, replace, patch, delete, apply changes of others, view; and its past:
+//!   its changes ([`HistoryPage`]), its versions ([`Version`]), their [`Differences`], and its [`Conflicts`].
+//! - [`patch`] is the language of patches: update operators, JSON Patch, JSON Merge Patch.
 //!
 //! Two rules of this module are part of the protocol, because peers that disagreed on them would diverge:
 //!
@@ -15,12 +16,14 @@
 //!    overwritten only in its own place. Automerge takes this for granted: it panics, or keeps or drops the
 //!    reference depending on what else arrived in the same batch.
 //!
-//! What is left out: signatures and rights (`access`), storage (`store`), the operators of PATCH.
+//! What is left out: signatures and rights (`access`), storage (`store`).
 
 mod align;
+mod apply;
 mod change;
 mod column;
 mod conflict;
+mod counter;
 mod difference;
 mod edit;
 mod envelope;
@@ -30,7 +33,9 @@ mod history;
 pub mod json;
 mod open;
 mod operation;
+pub mod patch;
 mod place;
+mod present;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -44,5 +49,6 @@ pub use error::{Broken, Refusal, ScreenError};
 pub use json::Object;
 pub use open::{Applied, Document};
 pub use operation::DELETE_MARK;
+pub use patch::Patch;
 pub use version::{At, Authors, ChangeKind, HistoryEntry, HistoryPage, Version};
 pub use view::bounded;

@@ -2,24 +2,26 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
-use automerge::{Automerge, AutomergeError, LoadOptions, ReadDoc, TextEncoding, hydrate};
+use automerge::{Automerge, AutomergeError, LoadOptions, ReadDoc, hydrate};
 
 use crate::base::{ActorId, ChangeHash, Hlc};
 use crate::error::{Error, Invalid, InvalidKind};
 use crate::limits::{CHANGE_DEPS_MAX, CHANGE_OPS_MAX};
 
 use super::change::{Change, check_depth, position};
+use super::counter::Increments;
 use super::error::{Broken, Refusal, ScreenError};
 use super::history::{Clock, History, Link};
 use super::json::Object;
 use super::operation::{DELETE_MARK, OpRef, Parsed};
+use super::patch::Patch;
 use super::place::{Place, Places, Resolved, places};
-use super::{edit, view};
+use super::present::{self, ENCODING, Reader};
+use super::{apply, edit, view};
 
-/// Automerge counts texts in characters; fixed here so that no build option can change it.
-const ENCODING: TextEncoding = TextEncoding::UnicodeCodePoint;
 /// Bytes of memory of an open document before its first operation, as measured.
 const OPEN_BYTES: usize = 31 << 10;
 /// Bytes of memory per operation within Automerge, about.
@@ -35,6 +37,8 @@ pub struct Document {
     pub(super) history: History,
     /// Where each operation acts; kept once a change of somebody else had to be judged.
     places: Option<Places>,
+    /// What counters count together; kept once several of them were found at one place.
+    increments: OnceLock<Increments>,
 }
 
 pub(super) struct Doc(pub(super) Automerge);
@@ -108,7 +112,7 @@ impl Document {
         if history.len() == 0 {
             return Err(Error::Corrupt("document snapshot: no changes in it".to_owned()));
         }
-        Ok(Self { doc: Doc(doc), history, places: None })
+        Ok(Self { doc: Doc(doc), history, ..Self::default() })
     }
 
     /// The whole document with its history, compacted.
@@ -125,11 +129,40 @@ impl Document {
     /// [`Error::Corrupt`] when the document must be loaded again.
     pub fn replace(&mut self, actor: ActorId, now: Hlc, fields: &Object) -> Result<Option<Change>, Error> {
         check_depth(fields)?;
-        let present = edit::read(&self.doc.0).map_err(broken)?;
         if self.history.is_deleted() {
-            return self.edit(actor, now, |tx| edit::rewrite(tx, &present, fields));
+            return self.edit(actor, now, |tx, _| Ok(edit::rewrite(tx, fields)?));
         }
-        self.edit(actor, now, |tx| edit::replace(tx, &present, fields))
+        self.edit(actor, now, |tx, reader| {
+            let present = reader.fields(tx)?;
+            Ok(edit::replace(tx, &present, fields)?)
+        })
+    }
+
+    /// Applies a patch, all of it or nothing; `None` when it changes nothing. `$currentDate` writes the physical
+    /// part of `now`. A document without changes, or one that is deleted, is made: the patch starts from no fields.
+    ///
+    /// `shown_bytes` is the size of the present view: a patch may not make a document larger than one request may
+    /// hold, unless it is so already and does not grow.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the patch does not fit what the document holds, with the path as its field (`Test` when
+    /// a test in it failed), and as for [`Document::create`]; the document stays as it was.
+    /// [`Error::Corrupt`] when the document must be loaded again.
+    pub fn patch(
+        &mut self,
+        actor: ActorId,
+        now: Hlc,
+        patch: &Patch,
+        shown_bytes: usize,
+    ) -> Result<Option<Change>, Error> {
+        let is_new = self.history.len() == 0 || self.history.is_deleted();
+        self.edit(actor, now, |tx, reader| {
+            if is_new {
+                edit::clear(tx)?;
+            }
+            apply::patch(tx, reader, now.physical(), patch, shown_bytes)?;
+            if is_new { Ok(edit::touch(tx)?) } else { Ok(()) }
+        })
     }
 
     /// Deletes the document; `None` when it is deleted already, or has no changes.
@@ -218,6 +251,9 @@ impl Document {
             let places = judge(&parsed, &self.history, &past, known).map_err(unscreened)?;
             known.push(self.history.lane_or_next(&change.actor()), change.start_op() as u32, places);
         }
+        if let Some(known) = self.increments.get_mut() {
+            change.parsed().and_then(|parsed| known.push(&parsed)).map_err(unscreened)?;
+        }
         self.history.push(&change.link());
         Ok(())
     }
@@ -235,18 +271,37 @@ impl Document {
         Ok(known)
     }
 
+    /// The increments of all changes so far.
+    fn increments(&self) -> Result<&Increments, Broken> {
+        if let Some(known) = self.increments.get() {
+            return Ok(known);
+        }
+        let known = increments(&self.doc.0)?;
+        Ok(self.increments.get_or_init(|| known))
+    }
+
+    /// Makes a change. What `make` did is taken back when it fails, and when it had to read what needs the
+    /// increments, which a transaction cannot reach: then they are fetched, and it starts over.
     fn edit(
         &mut self,
         actor: ActorId,
         now: Hlc,
-        make: impl FnOnce(&mut Transaction<'_>) -> Result<(), AutomergeError>,
+        make: impl Fn(&mut Transaction<'_>, &Reader<'_>) -> Result<(), Error>,
     ) -> Result<Option<Change>, Error> {
         // One more dependency may come in: the actor's own last change.
         too_large(self.history.heads().count() >= CHANGE_DEPS_MAX, "the document has too many branches to depend on")?;
         self.doc.0.set_actor(actor.0.into());
+        let reader = Reader::new(self.increments.get());
         let mut tx = self.doc.0.transaction();
         // A transaction that is dropped rolls back.
-        make(&mut tx).map_err(broken)?;
+        let mut made = make(&mut tx, &reader);
+        if reader.missed() {
+            tx.rollback();
+            self.increments()?;
+            tx = self.doc.0.transaction();
+            made = make(&mut tx, &Reader::new(self.increments.get()));
+        }
+        made?;
         if tx.pending_ops() == 0 {
             return Ok(None);
         }
@@ -273,6 +328,9 @@ impl Document {
             let past = self.history.clock(change.deps());
             let places = judge(&change.parsed().map_err(own_fault)?, &self.history, &past, known).map_err(own_fault)?;
             known.push(self.history.lane_or_next(&change.actor()), change.start_op() as u32, places);
+        }
+        if let Some(known) = self.increments.get_mut() {
+            change.parsed().and_then(|parsed| known.push(&parsed)).map_err(own_fault)?;
         }
         self.history.push(&change.link());
         Ok(())
@@ -332,16 +390,34 @@ impl Document {
     /// The fields as JSON text, with sorted keys and without spaces. Those of a deleted document are the last ones.
     #[must_use]
     pub fn view(&self) -> Vec<u8> {
-        view::text(&self.doc.0.hydrate(None))
+        let value = self.doc.0.hydrate(None);
+        match self.merged(&value) {
+            Some(fields) => serde_json::to_vec(&fields).expect("fields are JSON"),
+            None => view::text(&value),
+        }
     }
 
     /// The fields as a value.
     #[must_use]
     pub fn fields(&self) -> Object {
-        match self.doc.0.hydrate(None) {
+        let value = self.doc.0.hydrate(None);
+        if let Some(fields) = self.merged(&value) {
+            return fields;
+        }
+        match value {
             hydrate::Value::Map(root) => view::object(root),
             hydrate::Value::Scalar(_) | hydrate::Value::List(_) | hydrate::Value::Text(_) => Object::new(),
         }
+    }
+
+    /// The fields, read place by place when there are counters that only together show what was counted.
+    fn merged(&self, value: &hydrate::Value) -> Option<Object> {
+        if !present::has_contested_counter(value) {
+            return None;
+        }
+        // Changes that were applied can be read; should they not, Automerge's own value is better than none.
+        let reader = Reader::new(self.increments().ok());
+        Some(present::to_object(&reader.fields(&self.doc.0).ok()?))
     }
 
     /// Bytes in memory, estimated.
@@ -349,7 +425,8 @@ impl Document {
     pub fn memory_bytes(&self) -> usize {
         let operations = usize::try_from(self.doc.0.stats().num_ops).unwrap_or(usize::MAX / OPERATION_BYTES);
         let places = self.places.as_ref().map_or(0, Places::memory_bytes);
-        OPEN_BYTES + operations.saturating_mul(OPERATION_BYTES) + self.history.memory_bytes() + places
+        let increments = self.increments.get().map_or(0, Increments::memory_bytes);
+        OPEN_BYTES + operations.saturating_mul(OPERATION_BYTES) + self.history.memory_bytes() + places + increments
     }
 }
 
@@ -375,8 +452,15 @@ pub(super) fn guarded<T>(what: &str, run: impl FnOnce() -> Result<T, AutomergeEr
     }
 }
 
-pub(super) fn broken(error: AutomergeError) -> Error {
-    Broken(error.to_string()).into()
+/// The increments of all changes of a document.
+pub(super) fn increments(doc: &Automerge) -> Result<Increments, Broken> {
+    let mut known = Increments::default();
+    for change in guarded("reading changes", || Ok(doc.get_changes(&[])))? {
+        let damaged = |error: ScreenError| Broken(format!("change {}: {error}", change.hash()));
+        let parsed = Parsed::read(change.raw_bytes()).map_err(damaged)?;
+        known.push(&parsed).map_err(damaged)?;
+    }
+    Ok(known)
 }
 
 /// A change holds only bytes that passed the screen, so of its faults only broken rules are left.

@@ -22,7 +22,7 @@ pub(super) fn object(value: Value) -> Object {
     fields
 }
 
-fn text(document: &Document) -> String {
+pub(super) fn text(document: &Document) -> String {
     String::from_utf8(document.view()).unwrap()
 }
 
@@ -37,11 +37,11 @@ fn number() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn key() -> impl Strategy<Value = String> {
+pub(super) fn key() -> impl Strategy<Value = String> {
     prop_oneof![4 => "[a-e]", 1 => "\\PC{0,6}", 1 => Just("_id".to_owned()), 1 => Just("id".to_owned())]
 }
 
-fn json_value() -> impl Strategy<Value = Value> {
+pub(super) fn json_value() -> impl Strategy<Value = Value> {
     let leaf =
         prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), number(), ".{0,12}".prop_map(Value::from)];
     leaf.prop_recursive(4, 48, 6, |inner| {
@@ -57,20 +57,20 @@ pub(super) fn fields() -> impl Strategy<Value = Object> {
 }
 
 /// Equality that tells -0.0 from 0.0, which `Value` does not.
-fn exactly(document: &Document, fields: &Object) {
+pub(super) fn exactly(document: &Document, fields: &Object) {
     assert_eq!(text(document), serde_json::to_string(fields).unwrap());
     assert_eq!(serde_json::to_string(&document.fields()).unwrap(), serde_json::to_string(fields).unwrap());
 }
 
 /// The change as another peer gets it, with what every peer checks.
-fn received(change: &Change) -> Change {
+pub(super) fn received(change: &Change) -> Change {
     let screened = Change::screen(change.payload().clone()).unwrap();
     assert_eq!(&screened, change);
     screened
 }
 
 /// A document of others: the same changes, through the screen.
-fn replica(changes: &[Change]) -> Document {
+pub(super) fn replica(changes: &[Change]) -> Document {
     let mut document = Document::new();
     let outcome = document.apply(changes.iter().map(received)).unwrap();
     assert_eq!(outcome.refused, []);
@@ -78,7 +78,7 @@ fn replica(changes: &[Change]) -> Document {
 }
 
 /// Saving and loading, and the changes as Automerge writes them anew, give back what was there.
-fn survives_storage(document: &Document) {
+pub(super) fn survives_storage(document: &Document) {
     let loaded = Document::load(&document.save()).unwrap();
     assert_eq!(loaded.heads(), document.heads());
     assert_eq!(text(&loaded), text(document));

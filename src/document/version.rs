@@ -20,7 +20,8 @@ use crate::limits::{
 use super::difference::{Bounds, Differences, differences};
 use super::history::Made;
 use super::json::Object;
-use super::open::Document;
+use super::open::{Document, guarded, increments};
+use super::present::{Reader, has_contested_counter, to_object};
 use super::view;
 
 const ENTRY_BOUNDS: Bounds =
@@ -114,7 +115,11 @@ impl Document {
     /// The fields of a version as JSON text, as [`Document::view`].
     #[must_use]
     pub fn view_at(&self, version: &Version) -> Vec<u8> {
-        view::text(&self.hydrated(&version.heads))
+        let value = self.hydrated(&version.heads);
+        match self.merged_at(&version.heads, &value) {
+            Some(fields) => serde_json::to_vec(&fields).expect("fields are JSON"),
+            None => view::text(&value),
+        }
     }
 
     /// The fields of a version; `None` when it is deleted.
@@ -191,16 +196,35 @@ impl Document {
     }
 
     fn object_at(&self, heads: &[ChangeHash]) -> Object {
-        match self.hydrated(heads) {
+        let value = self.hydrated(heads);
+        if let Some(fields) = self.merged_at(heads, &value) {
+            return fields;
+        }
+        match value {
             hydrate::Value::Map(root) => view::object(root),
             hydrate::Value::Scalar(_) | hydrate::Value::List(_) | hydrate::Value::Text(_) => Object::new(),
         }
     }
 
-    fn hydrated(&self, heads: &[ChangeHash]) -> hydrate::Value {
-        let heads: Vec<automerge::ChangeHash> = heads.iter().map(|head| automerge::ChangeHash(head.0)).collect();
-        self.doc.0.hydrate(Some(&heads))
+    /// As `merged` of the present version: what counters at one place count together. Only such a version is built
+    /// anew from its changes.
+    fn merged_at(&self, heads: &[ChangeHash], value: &hydrate::Value) -> Option<Object> {
+        if !has_contested_counter(value) {
+            return None;
+        }
+        let heads = automerge_heads(heads);
+        let then = guarded("reading a version", || self.doc.0.fork_at(&heads)).ok()?;
+        let increments = increments(&then).ok()?;
+        Some(to_object(&Reader::new(Some(&increments)).fields(&then).ok()?))
     }
+
+    fn hydrated(&self, heads: &[ChangeHash]) -> hydrate::Value {
+        self.doc.0.hydrate(Some(&automerge_heads(heads)))
+    }
+}
+
+fn automerge_heads(heads: &[ChangeHash]) -> Vec<automerge::ChangeHash> {
+    heads.iter().map(|head| automerge::ChangeHash(head.0)).collect()
 }
 
 /// As many of `limit` entries as may be read in one page of a document with so many operations.
@@ -231,6 +255,7 @@ mod tests {
 
     use super::super::Change;
     use super::super::difference::Side;
+    use super::super::patch::Patch;
     use super::super::tests::{actor, at, fields, object};
     use super::*;
 
@@ -239,6 +264,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Put(usize, Object),
+        /// Counters that are made apart count together.
+        Count(usize, i64),
         Delete(usize),
         /// All changes of the other one.
         Merge(usize),
@@ -247,6 +274,7 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             5 => (0usize..2, fields()).prop_map(|(side, fields)| Step::Put(side, fields)),
+            3 => (0usize..2, -9i64..9).prop_map(|(side, amount)| Step::Count(side, amount)),
             1 => (0usize..2).prop_map(Step::Delete),
             3 => (0usize..2).prop_map(Step::Merge),
         ];
@@ -271,6 +299,12 @@ mod tests {
             let (side, made) = match step {
                 Step::Put(side, fields) => {
                     (*side, replicas.documents[*side].replace(actor(*side as u8), now, fields).unwrap())
+                }
+                Step::Count(side, amount) => {
+                    let patch = Patch::operators(json!({"$inc": {"counted": amount}})).unwrap();
+                    // What is no number is not counted.
+                    let made = replicas.documents[*side].patch(actor(*side as u8), now, &patch, 0);
+                    (*side, made.unwrap_or_default())
                 }
                 Step::Delete(side) => (*side, replicas.documents[*side].delete(actor(*side as u8), now).unwrap()),
                 Step::Merge(side) => {

@@ -156,6 +156,7 @@ impl From<Invalid> for Problem {
             InvalidKind::Syntax => StatusCode::BAD_REQUEST,
             InvalidKind::Meaning => StatusCode::UNPROCESSABLE_ENTITY,
             InvalidKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            InvalidKind::Test => StatusCode::CONFLICT,
         };
         Self { field: invalid.field, position: invalid.position, ..Self::new(status, invalid.message) }
     }
@@ -185,6 +186,7 @@ mod tests {
             (invalid(InvalidKind::Syntax), 400),
             (invalid(InvalidKind::Meaning), 422),
             (invalid(InvalidKind::TooLarge), 413),
+            (invalid(InvalidKind::Test), 409),
             (Error::Conflict("x".into()), 409),
             (Error::Unavailable("x".into()), 503),
             (Error::Corrupt("x".into()), 500),
