@@ -80,7 +80,8 @@ pub mod store;
 pub mod sync;
 
 pub use base::PeerId;
+pub use document::Patch;
 pub use error::{Error, Invalid, InvalidKind, Result};
-pub use node::{Condition, Event, LocalDocuments, WriteConcern};
+pub use node::{Absent, Condition, Event, LocalDocuments, WriteConcern};
 pub use peer::{At, Changes, Collection, Document, Feed, Mesh, Peer, PeerConfig};
 pub use store::FeedCursor;

@@ -27,6 +27,8 @@ pub(super) enum Command {
     },
     /// Replace what a document holds; it must exist
     Update(Write),
+    /// Change parts of a document: {"$set": {"a.b": 1}, "$inc": {"n": 2}, "$push": {"list": 3}}
+    Patch(Patch),
     /// Delete a document
     Delete(Delete),
     /// Show the changes of a document, the newest first
@@ -97,6 +99,25 @@ pub(super) struct Write {
     concern: Concern,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Patch {
+    #[command(flatten)]
+    name: Name,
+    /// Update operators as a JSON object, or - to read them from standard input
+    data: String,
+    /// The data is a JSON Merge Patch (RFC 7396): {"name": "Ada", "old": null}
+    #[arg(long, conflicts_with = "json_patch")]
+    merge: bool,
+    /// The data is a JSON Patch (RFC 6902): [{"op": "add", "path": "/list/-", "value": 1}]
+    #[arg(long)]
+    json_patch: bool,
+    /// Create the document when it does not exist
+    #[arg(long, conflicts_with = "json_patch")]
+    upsert: bool,
+    #[command(flatten)]
+    concern: Concern,
+}
+
 impl Name {
     pub(super) fn path(&self) -> String {
         format!("/api/v1/collections/{}/documents/{}", path_segment(&self.collection), path_segment(&self.id))
@@ -121,6 +142,7 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
                 false => failure,
             })
         }
+        Command::Patch(patch) => self::patch(&patch, peer, output),
         Command::Delete(Delete { name, concern }) => {
             let path = format!("{}{}", name.path(), concern.query());
             let answer = peer.call(Method::DELETE, &path, &[], None)?;
@@ -144,6 +166,25 @@ fn put(write: &Write, headers: &[(&str, &str)], peer: &Peer, output: Output) -> 
     let answer = peer.call(Method::PUT, &path, headers, Some(&data))?;
     output.document(&answer)?;
     write.concern.check(&answer)
+}
+
+fn patch(patch: &Patch, peer: &Peer, output: Output) -> Outcome {
+    let media_type = match (patch.merge, patch.json_patch) {
+        (true, _) => "application/merge-patch+json",
+        (false, true) => "application/json-patch+json",
+        (false, false) => "application/json",
+    };
+    let data = read(&patch.data)?;
+    let concern = patch.concern.query();
+    let upsert = match (patch.upsert, concern.is_empty()) {
+        (false, _) => "",
+        (true, true) => "?upsert=true",
+        (true, false) => "&upsert=true",
+    };
+    let path = format!("{}{concern}{upsert}", patch.name.path());
+    let answer = peer.call_as(Method::PATCH, &path, &[], Some((media_type, &data)))?;
+    output.document(&answer)?;
+    patch.concern.check(&answer)
 }
 
 /// The data itself, or standard input for `-`. One byte beyond the limit is enough for the peer to refuse it.

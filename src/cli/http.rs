@@ -150,7 +150,7 @@ impl Peer {
         self.call(Method::POST, path, &[], Some(body.to_string().as_bytes()))
     }
 
-    /// Any call. The body goes out as it is: the peer's parser is the one that counts.
+    /// Any call with a body of JSON, or none. It goes out as it is: the peer's parser is the one that counts.
     pub(super) fn call(
         &self,
         method: Method,
@@ -158,12 +158,23 @@ impl Peer {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Outcome<Value> {
+        self.call_as(method, path, headers, body.map(|body| ("application/json", body)))
+    }
+
+    /// Any call; the body with its type.
+    pub(super) fn call_as(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<(&str, &[u8])>,
+    ) -> Outcome<Value> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = match body {
-            Some(body) => self.run(request.header("content-type", "application/json").body(body)),
+            Some((media_type, body)) => self.run(request.header("content-type", media_type).body(body)),
             None => self.run(request.body(())),
         }?;
         self.answer(response)

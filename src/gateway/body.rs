@@ -29,6 +29,15 @@ pub(super) async fn document(headers: &HeaderMap, body: Body) -> Answer<Object> 
     Ok(json::parse_document(&bytes)?)
 }
 
+/// Reads any JSON.
+///
+/// # Errors
+/// As [`document`].
+pub(super) async fn value(headers: &HeaderMap, body: Body) -> Answer<Value> {
+    let bytes = read(headers, body).await?;
+    Ok(json::parse(&bytes)?)
+}
+
 /// Reads the arguments of a call; an empty body is an empty object.
 ///
 /// # Errors
@@ -85,7 +94,7 @@ pub(super) fn accepts_lines(headers: &HeaderMap) -> bool {
 }
 
 /// The content type without its parameters, in lower case.
-fn essence(headers: &HeaderMap) -> Option<String> {
+pub(super) fn essence(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(CONTENT_TYPE)?.to_str().unwrap_or_default();
     Some(text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }

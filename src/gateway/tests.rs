@@ -71,6 +71,12 @@ impl Client {
         self.send(&format!("PUT /collections/users/documents/{id}"), &[], body.to_owned()).await
     }
 
+    /// A patch of the document `a`, with the type of its body and what stands behind its path.
+    async fn patch(&self, media_type: &str, query: &str, body: &Value) -> Answer {
+        let call = format!("PATCH /collections/users/documents/a{query}");
+        self.send(&call, &[("content-type", media_type)], body.to_string()).await
+    }
+
     pub(super) async fn get(&self, path: &str) -> Answer {
         self.send(&format!("GET {path}"), &[], "").await
     }
@@ -132,6 +138,136 @@ async fn preconditions_hold_or_the_answer_is_412() {
     assert_eq!(client.send(&format!("GET {path}"), &[("if-none-match", tag)], "").await.json()["data"]["n"], 2);
     let taken = client.send("POST /collections/users/documents", &[], r#"{"_id":"a"}"#).await;
     assert_problem(&taken, 409, "/api/v1/collections/users/documents");
+    client.peer.shutdown().await;
+}
+
+const OPERATORS: &str = "application/json; charset=utf-8";
+const MERGE: &str = "application/merge-patch+json";
+const JSON_PATCH: &str = "application/json-patch+json";
+const A: &str = "/api/v1/collections/users/documents/a";
+
+#[tokio::test]
+async fn a_document_is_patched_in_three_languages() {
+    let client = Client::new().await;
+    let first = client.put("a", r#"{"n":1,"tags":["x"],"deep":{"a":1,"b":2}}"#).await;
+    let patched = client.patch(OPERATORS, "", &json!({"$inc": {"n": 2}, "$push": {"tags": "y"}})).await;
+    assert_eq!((patched.status.as_u16(), &patched.json()["data"]["n"]), (200, &json!(3)));
+    assert_ne!(patched.header("etag"), first.header("etag"));
+    let merged = client.patch(MERGE, "", &json!({"deep": {"a": null, "c": 3}})).await.json();
+    assert_eq!(merged["data"], json!({"n": 3, "tags": ["x", "y"], "deep": {"b": 2, "c": 3}}));
+    let steps = json!([{"op": "test", "path": "/n", "value": 3}, {"op": "move", "from": "/deep/c", "path": "/tags/0"}]);
+    let stepped = client.patch(JSON_PATCH, "", &steps).await;
+    assert_eq!(stepped.json()["data"], json!({"n": 3, "tags": [3, "x", "y"], "deep": {"b": 2}}));
+    let read = client.get("/collections/users/documents/a").await;
+    assert_eq!((read.json(), read.header("etag")), (stepped.json(), stepped.header("etag")));
+    // What changes nothing writes nothing.
+    for (media_type, body) in [
+        (OPERATORS, json!({"$set": {"n": 3}, "$unset": {"none": true}, "$addToSet": {"tags": "x"}})),
+        (OPERATORS, json!({})),
+        (MERGE, json!({"deep": {"b": 2}})),
+        (JSON_PATCH, json!([])),
+    ] {
+        let same = client.patch(media_type, "", &body).await;
+        assert_eq!(
+            (same.status.as_u16(), same.header("etag"), same.json()),
+            (200, stepped.header("etag"), stepped.json())
+        );
+    }
+    let dated = client.patch(OPERATORS, "", &json!({"$currentDate": {"seen": true}})).await.json();
+    assert_eq!(dated["data"]["seen"], dated["updated_at"]);
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_patch_makes_a_document_only_when_asked() {
+    let client = Client::new().await;
+    for media_type in [OPERATORS, MERGE] {
+        assert_problem(&client.patch(media_type, "", &json!({})).await, 404, A);
+        assert_problem(&client.patch(media_type, "?upsert=false", &json!({})).await, 404, A);
+    }
+    assert_problem(&client.patch(JSON_PATCH, "", &json!([])).await, 404, A);
+    assert_problem(&client.patch(JSON_PATCH, "?upsert=true", &json!([])).await, 422, A);
+    assert_problem(&client.patch(MERGE, "?upsert=1", &json!({})).await, 400, A);
+    assert_problem(&client.patch(MERGE, "?upser=true", &json!({})).await, 400, A);
+    for (round, media_type, body) in [
+        (1, OPERATORS, json!({"$inc": {"n": 2}, "$set": {"a.b": 1}})),
+        (2, MERGE, json!({"n": 2, "a": {"b": 1, "c": null}})),
+    ] {
+        let made = client.patch(media_type, "?upsert=true", &body).await;
+        assert_eq!((made.status.as_u16(), made.header("location")), (201, A), "{round}");
+        assert_eq!(made.json()["data"], json!({"n": 2, "a": {"b": 1}}), "{round}");
+        let again = client.patch(media_type, "?upsert=true", &body).await;
+        assert_eq!(again.status, 200, "{round}");
+        // The second time it was there, and is deleted.
+        assert_eq!(client.send("DELETE /collections/users/documents/a", &[], "").await.status, 204);
+        assert_problem(&client.patch(media_type, "", &body).await, 404, A);
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_patch_is_named_and_changes_nothing() {
+    let client = Client::new().await;
+    let first = client.put("a", r#"{"n":1,"s":"x"}"#).await;
+    for (media_type, status, field, body) in [
+        (OPERATORS, 422, json!(null), json!({"n": 2})),
+        (OPERATORS, 422, json!(null), json!({"$sett": {"n": 2}})),
+        (OPERATORS, 422, json!("n.x"), json!({"$set": {"ok": 1, "n.x": 2}})),
+        (OPERATORS, 422, json!("s"), json!({"$set": {"ok": 1}, "$inc": {"s": 2}})),
+        (OPERATORS, 422, json!("n"), json!({"$set": {"n": 1}, "$inc": {"n": 2}})),
+        (OPERATORS, 422, json!("s"), json!({"$set": {"ok": 1}, "$text": {"s": {"position": 2, "insert": "y"}}})),
+        (
+            OPERATORS,
+            413,
+            json!(null),
+            json!({"$set": {"l": []}, "$text": {"s": {"position": 0, "insert": "y".repeat(DOCUMENT_BYTES_MAX - 70)}}}),
+        ),
+        (MERGE, 422, json!(null), json!([1])),
+        (MERGE, 422, json!("_id"), json!({"_id": "b"})),
+        (JSON_PATCH, 422, json!(null), json!({"n": 2})),
+        (
+            JSON_PATCH,
+            422,
+            json!("/x/y"),
+            json!([{"op": "add", "path": "/ok", "value": 1}, {"op": "add", "path": "/x/y", "value": 1}]),
+        ),
+        (
+            JSON_PATCH,
+            409,
+            json!("/n"),
+            json!([{"op": "remove", "path": "/s"}, {"op": "test", "path": "/n", "value": 2}]),
+        ),
+        ("application/x-unknown+json", 415, json!(null), json!({})),
+        ("text/plain", 415, json!(null), json!({})),
+    ] {
+        let problem = assert_problem(&client.patch(media_type, "", &body).await, status, A);
+        assert_eq!(problem["field"], field, "{problem}");
+    }
+    assert_eq!(client.get("/collections/users/documents/a").await.json(), first.json());
+    let broken = client.send("PATCH /collections/users/documents/a", &[], "{\"$set\":\n{}").await;
+    assert_eq!(assert_problem(&broken, 400, A)["position"], json!({"line": 2, "column": 3}));
+    assert_problem(
+        &client.send("PATCH /collections/_x/documents/a?upsert=true", &[], "{}").await,
+        403,
+        "/api/v1/collections/_x/documents/a",
+    );
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_patch_keeps_preconditions() {
+    let client = Client::new().await;
+    let call = "PATCH /collections/users/documents/a";
+    let body = r#"{"$inc":{"n":1}}"#;
+    assert_problem(&client.send(call, &[("if-match", "*")], body).await, 412, A);
+    let first = client.put("a", r#"{"n":1}"#).await;
+    let tag = ("if-match", first.header("etag"));
+    assert_eq!(client.send(call, &[tag], body).await.json()["data"]["n"], 2);
+    assert_problem(&client.send(call, &[tag], body).await, 412, A);
+    assert_problem(&client.send(call, &[("if-none-match", "*")], body).await, 412, A);
+    // A failed test is not a failed precondition.
+    let headers = [("if-match", "*"), ("content-type", JSON_PATCH)];
+    assert_problem(&client.send(call, &headers, r#"[{"op":"test","path":"/n","value":0}]"#).await, 409, A);
     client.peer.shutdown().await;
 }
 
@@ -247,10 +383,10 @@ async fn strangers_are_turned_away() {
 async fn cors_lets_pages_of_this_machine_call() {
     let client = Client::with(Config { cors_enabled: true, ..Config::default() }).await;
     let origin = ("origin", "http://localhost:3000");
-    let asked = [origin, ("access-control-request-method", "PUT"), ("access-control-request-headers", "if-match")];
+    let asked = [origin, ("access-control-request-method", "PATCH"), ("access-control-request-headers", "if-match")];
     let answer = client.send("OPTIONS /collections/users/documents/a", &asked, "").await;
     assert_eq!(answer.header("access-control-allow-origin"), origin.1);
-    assert!(answer.header("access-control-allow-methods").contains("PUT"));
+    assert!(answer.header("access-control-allow-methods").contains("PUT,PATCH"));
     assert_eq!(client.send("GET /collections", &[("origin", "http://evil.example")], "").await.status, 403);
     client.peer.shutdown().await;
 }

@@ -2,7 +2,7 @@
 
 use crate::access::{Terms, Ticket};
 use crate::base::{ChangeHash, DocumentKey, MeshId, PeerId, Timestamp};
-use crate::document::{Object, Unchecked};
+use crate::document::{Object, Patch, Unchecked};
 use crate::identity::Signed;
 use crate::store::Record;
 use crate::sync::gossip::Secret;
@@ -80,6 +80,17 @@ pub enum Command {
         /// What must be so for it to happen.
         condition: Condition,
     },
+    /// Change parts of a document.
+    Patch {
+        /// The document.
+        document: DocumentKey,
+        /// What is to change.
+        patch: Patch,
+        /// What must be so for it to happen.
+        condition: Condition,
+        /// What happens when the document does not exist.
+        absent: Absent,
+    },
     /// Delete a document.
     Delete {
         /// The document.
@@ -144,6 +155,16 @@ pub enum Condition {
     Present,
     /// The document's heads must be one of these.
     Heads(Vec<Vec<ChangeHash>>),
+}
+
+/// What a patch does when its document does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Absent {
+    /// It fails.
+    #[default]
+    Refuse,
+    /// It makes the document, starting from no fields ("upsert").
+    Create,
 }
 
 /// What happens to local documents on joining a mesh.

@@ -30,7 +30,7 @@ mod tests;
 mod write;
 
 pub use effect::{
-    Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
+    Absent, Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
     MeshContext, Reply, Verdict, Write, WriteConcern,
 };
 pub use report::{
@@ -233,6 +233,9 @@ impl Node {
     fn execute(&mut self, now: Timestamp, id: CommandId, command: Command) -> Option<Result<Reply>> {
         Some(match command {
             Command::Put { document, body, condition } => self.put(now, document, &body, &condition),
+            Command::Patch { document, patch, condition, absent } => {
+                self.patch(now, document, &patch, &condition, absent)
+            }
             Command::Delete { document, condition } => self.delete(now, document, &condition),
             Command::Confirm { document, write, concern } => return self.confirm(now, id, document, *write, concern),
             Command::Invite { terms, addresses } => self.invite(now, terms, addresses),

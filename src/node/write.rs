@@ -1,13 +1,13 @@
-//! What programs ask for: put and delete. Each is access check, edit, signature, commit.
+//! What programs ask for: put, patch and delete. Each is access check, edit, signature, commit.
 
 use crate::access::Ability;
 use crate::base::{DocumentKey, Timestamp};
-use crate::document::{Change, Envelope, Object};
+use crate::document::{Change, Document, Envelope, Object, Patch};
 use crate::store::{Granted, Record};
 use crate::{Error, Result};
 
 use super::Node;
-use super::effect::{Condition, Event, Reply, Write};
+use super::effect::{Absent, Condition, Event, Reply, Write};
 
 impl Node {
     pub(super) fn put(
@@ -17,12 +17,7 @@ impl Node {
         body: &Object,
         condition: &Condition,
     ) -> Result<Reply> {
-        if key.collection.is_system() {
-            return Err(Error::Denied(format!(
-                "collection {}: names that start with _ belong to the system",
-                key.collection
-            )));
-        }
+        check_collection(&key)?;
         self.store.check_writable()?;
         let before = self.store.record(&key)?;
         check(&key, before.as_ref(), condition)?;
@@ -32,12 +27,44 @@ impl Node {
         let Some(before) = before else {
             let change = Change::create(actor, time, body)?;
             let view = serde_json::to_vec(body).map_err(|error| Error::invalid(error.to_string()))?;
-            let granted = self.grant(key, change)?;
-            let record = self.store.create(&granted, view.into())?;
-            self.wrote(&granted, &record);
-            return Ok(Reply::Written(Write::Created, record));
+            return self.create(key, change, view);
         };
         let edited = self.store.open_document(&key, &before)?.replace(actor, time, body);
+        let Some(change) = self.edited(&key, edited)? else {
+            return Ok(Reply::Written(Write::Unchanged, before));
+        };
+        let record = self.append(key, change, &before)?;
+        Ok(Reply::Written(if alive { Write::Replaced } else { Write::Created }, record))
+    }
+
+    /// Changes parts of a document. Its time of change is also that which `$currentDate` writes.
+    pub(super) fn patch(
+        &mut self,
+        now: Timestamp,
+        key: DocumentKey,
+        patch: &Patch,
+        condition: &Condition,
+        absent: Absent,
+    ) -> Result<Reply> {
+        check_collection(&key)?;
+        self.store.check_writable()?;
+        let before = self.store.record(&key)?;
+        check(&key, before.as_ref(), condition)?;
+        let alive = before.as_ref().is_some_and(|record| !record.deleted);
+        if !alive && absent == Absent::Refuse {
+            return Err(Error::NotFound(format!("document {key} does not exist")));
+        }
+        if !alive && !patch.can_create() {
+            return Err(Error::invalid("a JSON Patch cannot create a document; use a merge patch or update operators"));
+        }
+        let time = self.clock.tick(now);
+        let actor = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let Some(before) = before else {
+            let mut document = Document::new();
+            let change = document.patch(actor, time, patch, 0)?.expect("the first edit of a document writes something");
+            return self.create(key, change, document.view());
+        };
+        let edited = self.store.open_document(&key, &before)?.patch(actor, time, patch, before.view.len());
         let Some(change) = self.edited(&key, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
@@ -62,10 +89,18 @@ impl Node {
         Ok(Reply::Written(Write::Deleted, record))
     }
 
-    /// Passes the result of an edit on. One that failed may have left the open document half edited, so it
-    /// is closed.
+    /// Stores the first change of a document.
+    fn create(&mut self, key: DocumentKey, change: Change, view: Vec<u8>) -> Result<Reply> {
+        let granted = self.grant(key, change)?;
+        let record = self.store.create(&granted, view.into())?;
+        self.wrote(&granted, &record);
+        Ok(Reply::Written(Write::Created, record))
+    }
+
+    /// Passes the result of an edit on. Input that was refused left the open document as it was; after any other
+    /// failure it may be half edited, so it is closed.
     fn edited(&mut self, key: &DocumentKey, edited: Result<Option<Change>>) -> Result<Option<Change>> {
-        if edited.is_err() {
+        if !matches!(edited, Ok(_) | Err(Error::Invalid(_))) {
             self.store.close_document(key);
         }
         edited
@@ -109,6 +144,14 @@ impl Node {
         let position = self.position();
         self.emit(Event::Changed { document, deleted: record.deleted, position, local });
     }
+}
+
+/// Checks that programs may write to a collection.
+fn check_collection(key: &DocumentKey) -> Result<()> {
+    if !key.collection.is_system() {
+        return Ok(());
+    }
+    Err(Error::Denied(format!("collection {}: names that start with _ belong to the system", key.collection)))
 }
 
 /// Whether a document is as the caller expects it.

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::Peer;
 use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Hlc, Timestamp};
-use crate::document::{Object, Version, json};
+use crate::document::{Object, Patch, Version, json};
 use crate::identity::Signed;
 use crate::limits::DOCUMENT_DEPTH_MAX;
-use crate::node::{Command, Condition, Reply, Write, WriteConcern};
+use crate::node::{Absent, Command, Condition, Reply, Write, WriteConcern};
 use crate::store::Record;
 use crate::sync::receipt::Receipt;
 use crate::{Error, Result};
@@ -201,6 +201,41 @@ impl Collection {
             _ => unreachable!("a write is answered with what was written"),
         };
         Ok((write, Document { confirmation, ..Document::new(document, record) }))
+    }
+
+    /// Changes parts of a document, and nothing else in it: what others change at the same time in other fields,
+    /// elements or texts survives, and increments add up.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none; [`Error::Invalid`] when the patch does not fit what the document
+    /// holds, naming the path, and then nothing is changed; and as for [`Collection::put`].
+    ///
+    /// # Example
+    /// ```
+    /// # async fn example(collection: aerolithsdb::Collection) -> aerolithsdb::Result<()> {
+    /// use aerolithsdb::Patch;
+    /// let patch = Patch::operators(serde_json::json!({"$inc": {"visits": 1}, "$push": {"crew": "Ada"}}))?;
+    /// println!("{}", collection.patch("today", patch).await?.data());
+    /// # Ok(()) }
+    /// ```
+    pub async fn patch(&self, id: &str, patch: Patch) -> Result<Document> {
+        Ok(self.patch_if(id, patch, Condition::Any, Absent::Refuse).await?.1)
+    }
+
+    /// As [`Collection::patch`], if the document is as expected; one that does not exist is made if `absent` says so.
+    /// Says what it did.
+    ///
+    /// # Errors
+    /// As [`Collection::patch`], and [`Error::Conflict`] when the condition does not hold.
+    pub async fn patch_if(
+        &self,
+        id: &str,
+        patch: Patch,
+        condition: Condition,
+        absent: Absent,
+    ) -> Result<(Write, Document)> {
+        let document = self.key(id.parse()?);
+        self.run(document.clone(), Command::Patch { document, patch, condition, absent }).await
     }
 
     /// The document under an id; `None` when there is none, or it is deleted. Reads this peer's replica and

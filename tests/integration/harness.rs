@@ -123,6 +123,11 @@ impl Peer {
         read(self.agent.post(format!("{}{path}", self.url)).send_json(body).unwrap())
     }
 
+    /// Changes parts of a document with update operators.
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Answer {
+        read(self.agent.patch(format!("{}{path}", self.url)).send_json(body).unwrap())
+    }
+
     pub(crate) fn delete(&self, path: &str) -> Answer {
         read(self.agent.delete(format!("{}{path}", self.url)).call().unwrap())
     }

@@ -8,6 +8,7 @@ mod harness;
 mod importing;
 mod joining;
 mod lan;
+mod patching;
 mod profiles;
 mod programs;
 mod security;

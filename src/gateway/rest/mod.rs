@@ -13,6 +13,7 @@ mod export;
 mod feed;
 mod mesh;
 mod parameter;
+mod patch;
 mod query;
 mod status;
 #[cfg(test)]
@@ -69,7 +70,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(export::list, document::create))
         .routes(routes!(bulk::write))
         .routes(routes!(feed::changes))
-        .routes(routes!(document::read, document::write, document::delete))
+        .routes(routes!(document::read, document::write, patch::patch, document::delete))
         .routes(routes!(version::history))
         .routes(routes!(version::diff))
         .routes(routes!(version::conflicts))

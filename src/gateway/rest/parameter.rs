@@ -39,10 +39,10 @@ const TIMEOUT_MS: u64 = 5_000;
 pub(super) struct Concern {
     /// Other peers that must have the write on their disks; not waited for when left out.
     #[param(maximum = 64)]
-    w: Option<usize>,
+    pub(super) w: Option<usize>,
     /// Milliseconds to wait for them; 5,000 when left out. Then the answer is 202: the write stands.
     #[param(maximum = 60_000)]
-    timeout_ms: Option<u64>,
+    pub(super) timeout_ms: Option<u64>,
 }
 
 impl Concern {
