@@ -85,6 +85,11 @@ pub(super) fn edit_value(
         (Present::List(id, present), Value::Array(target)) => edit_list(tx, id, present, target),
         (Present::Text(id, present), Value::String(target)) => edit_text(tx, id, present, target),
         (Present::Scalar(present), target) if same(present, target) => Ok(()),
+        // Zeros of different sign, which Automerge takes for the same and would not write.
+        (Present::Scalar(present), target) if present == target => {
+            tx.put(parent, prop.clone(), ScalarValue::Null)?;
+            put(tx, parent, prop, hydrate(target))
+        }
         (Present::Counter(present), target) => match target.as_i64().and_then(|target| target.checked_sub(*present)) {
             Some(0) => Ok(()),
             Some(difference) => tx.increment(parent, prop, difference),
