@@ -198,7 +198,13 @@ impl Collection {
             Reply::Confirmed { write, record, receipts, complete } => {
                 (write, record, Some(Confirmation { receipts, complete }))
             }
-            _ => unreachable!("a write is answered with what was written"),
+            Reply::Leave { .. }
+            | Reply::Ticket(_)
+            | Reply::Joined { .. }
+            | Reply::Sync(_)
+            | Reply::Why(_)
+            | Reply::Members(_)
+            | Reply::Status(_) => unreachable!("a write is answered with what was written"),
         };
         Ok((write, Document { confirmation, ..Document::new(document, record) }))
     }

@@ -1,8 +1,9 @@
 //! The feed of a collection: `/collections/{c}/changes`, as a page or as a stream of server-sent events.
 //!
 //! A stream reads the feed from the store, a bounded part at a time, and only when the connection takes more: a
-//! slow reader costs no memory and misses nothing. One that takes nothing for a while is cut off; each event
-//! carries the cursor with which it goes on (`Last-Event-ID`).
+//! slow reader costs no memory and misses nothing. One that takes nothing for a while is cut off by its connection
+//! (`patience`); each event carries the cursor with which it goes on (`Last-Event-ID`). The guard ends streams when
+//! the gateway stops.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use futures::{StreamExt, future, stream};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
@@ -27,8 +28,6 @@ use crate::{Error, FeedCursor, Invalid, InvalidKind};
 
 /// How often a stream says that it is alive, so that what is in between does not close it.
 const ALIVE: Duration = Duration::from_secs(15);
-/// How long a reader may take nothing while there is something to take.
-const STALL: Duration = Duration::from_secs(30);
 /// Milliseconds after which a browser connects again.
 const RETRY_MS: u64 = 1_000;
 
@@ -129,11 +128,12 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
     // Tells of a cursor that is of no use while there is a status to do so.
     collection.changes(since, "", 1).map_err(|error| gone(error.into()))?;
     let feed = collection.watch_from(since.unwrap_or(start), &wanted.id_prefix);
-    let (chunks, body) = mpsc::channel(1);
-    tokio::spawn(send_all(feed, wanted.data, chunks, room));
-    let body = futures::stream::unfold(body, |mut body| async {
-        body.recv().await.map(|chunk: Bytes| (Ok::<_, Infallible>(chunk), body))
+    let first = Bytes::from(format!("retry: {RETRY_MS}\n: connected\n\n"));
+    let rest = stream::unfold((feed, room), move |(mut feed, room)| async move {
+        let chunk = next(&mut feed, wanted.data).await?;
+        Some((chunk, (feed, room)))
     });
+    let body = stream::once(future::ready(first)).chain(rest).map(Ok::<_, Infallible>);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -141,25 +141,15 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// Sends what changes until the reader is gone or takes nothing. The guard ends streams when the gateway stops.
-async fn send_all(mut feed: Feed, data: bool, chunks: mpsc::Sender<Bytes>, _room: OwnedSemaphorePermit) {
-    let mut chunk = Bytes::from(format!("retry: {RETRY_MS}\n: connected\n\n"));
-    loop {
-        if !matches!(timeout(STALL, chunks.send(chunk)).await, Ok(Ok(()))) {
-            tracing::debug!("the reader of a live feed is gone, or takes nothing");
-            return;
+/// What changed, or after a while that nothing did; `None` when the feed ends with its peer.
+async fn next(feed: &mut Feed, data: bool) -> Option<Bytes> {
+    match timeout(ALIVE, feed.next()).await {
+        Ok(Ok(changes)) => Some(feed_shape::events(&changes, data)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a live feed ends");
+            None
         }
-        chunk = tokio::select! {
-            changes = feed.next() => match changes {
-                Ok(changes) => feed_shape::events(&changes, data),
-                Err(error) => {
-                    tracing::debug!(%error, "a live feed ends");
-                    return;
-                }
-            },
-            () = tokio::time::sleep(ALIVE) => Bytes::from_static(b": alive\n\n"),
-            () = chunks.closed() => return,
-        };
+        Err(_) => Some(Bytes::from_static(b": alive\n\n")),
     }
 }
 

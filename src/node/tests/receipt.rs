@@ -103,10 +103,8 @@ fn where_a_document_is_is_asked_of_those_who_are_there() {
 fn leave(world: &mut World, peers: usize) -> Result<(bool, Vec<LeaveReport>)> {
     let id = world.command(0, Command::Leave(WriteConcern { peers, timeout_ms: 5_000 }));
     world.run(6_000);
-    match world.replies.remove(&(0, id)).unwrap()? {
-        Reply::Leave { safe, peers } => Ok((safe, peers)),
-        other => panic!("{other:?}"),
-    }
+    let Reply::Leave { safe, peers } = world.replies.remove(&(0, id)).unwrap()? else { panic!("no answer") };
+    Ok((safe, peers))
 }
 
 #[test]
