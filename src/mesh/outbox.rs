@@ -152,7 +152,8 @@ fn weight(message: &Message) -> usize {
         Message::Roots(roots) => roots.roots.len() * EACH / 2,
         Message::Ranges(ranges) => ranges.parts.iter().map(|(_, part)| EACH + digests(part) * 6).sum(),
         Message::Items(items) => {
-            items.items.iter().map(|(_, vector)| EACH + vector.len() * 24).sum::<usize>() + items.unknown.len() * 6
+            let vectors: usize = items.items.iter().map(|(_, vector)| EACH + vector.len() * 24).sum();
+            vectors + items.unknown.iter().map(|unknown| EACH + unknown.digests.len() * 6).sum::<usize>()
         }
         Message::Changes { changes, .. } => changes.iter().map(|change| EACH + change.payload.len()).sum(),
         Message::Acknowledged(_) => 0,

@@ -122,7 +122,7 @@ pub enum Part {
 /// Vectors of documents in one collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Items {
-    /// The salt under which `unknown` was made.
+    /// The salt under which the digests in `unknown` were made.
     pub salt: u64,
     /// The collection.
     pub collection: CollectionName,
@@ -130,12 +130,19 @@ pub struct Items {
     pub items: Vec<(DocumentId, Vector)>,
     /// Whether the receiver should answer with its own vectors where the sender has more.
     pub reply: bool,
-    /// The range that `unknown` is about.
+    /// What of the receiver the sender does not have, by ranges of ids, ascending.
+    pub unknown: Vec<Unknown>,
+}
+
+/// Documents of a range that the sender does not have in the state that the receiver listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// Where the range starts.
     pub from: Vec<u8>,
     /// Its end.
     pub to: Option<Vec<u8>>,
-    /// Digests of documents of the receiver that the sender does not have.
-    pub unknown: Vec<Digest>,
+    /// Their digests.
+    pub digests: Vec<Digest>,
 }
 
 impl Message {
@@ -308,9 +315,15 @@ impl Encode for Items {
                 w.varint(index as u64).varint(*sequence);
             });
         });
-        writer.bytes(&self.from);
-        put_end(writer, &self.from, self.to.as_deref());
-        writer.list(&self.unknown, |w, digest| _ = w.fixed(digest));
+        let mut before: &[u8] = &[];
+        writer.varint(self.unknown.len() as u64);
+        for Unknown { from, to, digests } in &self.unknown {
+            // Many ranges start where the one before ended.
+            put_end(writer, before, Some(&**from).filter(|from| *from != before));
+            put_end(writer, from, to.as_deref());
+            before = to.as_deref().unwrap_or_default();
+            writer.list(digests, |w, digest| _ = w.fixed(digest));
+        }
     }
 }
 
@@ -336,10 +349,17 @@ impl Decode for Items {
                 Err(DecodeError::Rule("a vector's actors are not in order".into()))
             }
         })?;
-        let from = reader.bytes("range start", DOCUMENT_ID_BYTES_MAX)?.to_vec();
-        let to = take_end(reader, &from)?;
-        let unknown = reader.list("digests", ITEMS_MAX, Reader::fixed)?;
-        Ok(Self { salt, collection, items, reply, from, to, unknown })
+        let mut before = Some(Vec::new());
+        let unknown = reader.list("ranges", RANGE_PARTS_MAX, |r| {
+            let Some(end) = &before else {
+                return Err(DecodeError::Rule("a range follows one without an end".into()));
+            };
+            let from = take_end(r, end)?.unwrap_or_else(|| end.clone());
+            let to = take_end(r, &from)?;
+            before.clone_from(&to);
+            Ok(Unknown { from, to, digests: r.list("digests", ITEMS_MAX, Reader::fixed)? })
+        })?;
+        Ok(Self { salt, collection, items, reply, unknown })
     }
 }
 
@@ -411,9 +431,11 @@ mod tests {
                 ("b".parse().unwrap(), vec![(ActorId([2; 16]), 9)]),
             ],
             reply: true,
-            from: b"a".to_vec(),
-            to: Some(b"c".to_vec()),
-            unknown: vec![[9; 6]],
+            unknown: vec![
+                Unknown { from: Vec::new(), to: Some(b"b".to_vec()), digests: vec![[9; 6]] },
+                Unknown { from: b"b".to_vec(), to: Some(b"c".to_vec()), digests: Vec::new() },
+                Unknown { from: b"cd".to_vec(), to: None, digests: vec![[8; 6], [7; 6]] },
+            ],
         }
     }
 

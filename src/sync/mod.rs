@@ -33,7 +33,7 @@ pub mod reconcile;
 
 pub use gossip::Topic;
 pub use ledger::{Ledger, Standing};
-pub use message::{Digest, Hello, Items, Message, Part, Ranges, Root, Roots, Welcome};
+pub use message::{Digest, Hello, Items, Message, Part, Ranges, Root, Roots, Unknown, Welcome};
 pub use outbox::Outbox;
 
 use crate::base::{DocumentKey, MeshId};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::message::{Digest, Items, Part, Ranges, Root, Roots};
+use super::message::{Digest, Items, Part, Ranges, Root, Roots, Unknown};
 use super::outbox::Job;
 use crate::Result;
 use crate::base::{CollectionName, DocumentId, DocumentKey};
@@ -208,17 +208,26 @@ fn resolve(
         return Ok(None);
     }
     answer.to_receive += unknown.len() as u64;
-    let vector = |(id, record): (&DocumentId, &Record)| (id.clone(), store.vector(record));
-    answer.items.push(Items {
-        salt: theirs.salt,
-        collection: collection.clone(),
-        items: differing.into_iter().map(vector).collect(),
-        reply: true,
-        from: from.to_vec(),
-        to: to.map(<[u8]>::to_vec),
-        unknown,
-    });
+    let items = answer.items_with_room(theirs);
+    items.items.extend(differing.into_iter().map(|(id, record)| (id.clone(), store.vector(record))));
+    items.unknown.push(Unknown { from: from.to_vec(), to: to.map(<[u8]>::to_vec), digests: unknown });
     Ok(None)
+}
+
+impl Answer {
+    /// The message to which the vectors of one more range go. Ranges share messages, which are bounded.
+    fn items_with_room(&mut self, theirs: &Ranges) -> &mut Items {
+        let size = |items: &Items| {
+            let digests: usize = items.unknown.iter().map(|unknown| unknown.digests.len()).sum();
+            items.items.len() + digests
+        };
+        let has_room = |items: &Items| size(items) <= ITEMS_MAX / 4 && items.unknown.len() < RANGE_PARTS_MAX;
+        if !self.items.last().is_some_and(has_room) {
+            let (salt, collection) = (theirs.salt, theirs.collection.clone());
+            self.items.push(Items { salt, collection, items: Vec::new(), reply: true, unknown: Vec::new() });
+        }
+        self.items.last_mut().expect("there is one by now")
+    }
 }
 
 /// Answers vectors: what the other side lacks is to be sent, and where it has more it learns what is here.
@@ -250,9 +259,11 @@ pub fn answer_items(store: &mut Store, theirs: &Items) -> Result<Answer> {
             wanted.push((id.clone(), record.map(|record| store.vector(&record)).unwrap_or_default()));
         }
     }
-    if !theirs.unknown.is_empty() {
-        let unknown: BTreeSet<&Digest> = theirs.unknown.iter().collect();
-        let (ours, _) = store.items(&theirs.collection, &theirs.from, theirs.to.as_deref(), ITEMS_MAX)?;
+    let mut left = ITEMS_MAX;
+    for Unknown { from, to, digests } in &theirs.unknown {
+        let unknown: BTreeSet<&Digest> = digests.iter().collect();
+        let (ours, _) = store.items(&theirs.collection, from, to.as_deref(), left)?;
+        left -= ours.len();
         for (id, record) in &ours {
             if !named.contains(id) && unknown.contains(&digest(theirs.salt, id, record)) {
                 let key = DocumentKey::new(theirs.collection.clone(), id.clone());
@@ -269,5 +280,5 @@ pub fn answer_items(store: &mut Store, theirs: &Items) -> Result<Answer> {
 /// The message that asks for what the other side has of some documents beyond the given vectors.
 #[must_use]
 pub fn want(collection: CollectionName, items: Vec<(DocumentId, crate::store::Vector)>) -> Items {
-    Items { salt: 0, collection, items, reply: false, from: Vec::new(), to: None, unknown: Vec::new() }
+    Items { salt: 0, collection, items, reply: false, unknown: Vec::new() }
 }

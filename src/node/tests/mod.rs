@@ -349,7 +349,7 @@ fn describe(message: &Message) -> String {
         }
         Message::Items(items) => {
             let list: Vec<String> = items.items.iter().map(|(id, v)| format!("{id} at {}", vector(v))).collect();
-            let unknown = items.unknown.len();
+            let unknown: usize = items.unknown.iter().map(|unknown| unknown.digests.len()).sum();
             format!("items of {}: {}; {unknown} of yours unknown here", items.collection, list.join(", "))
         }
         Message::Changes { number, changes } => {
