@@ -45,6 +45,10 @@
 //! - **Sync in**: a frame, `mesh` (its signatures are checked on workers), `node/inbound`: the *author's*
 //!   right, merge, `store/commit`, flush. Only then the acknowledgement, and what is passed on.
 //! - **Read**: gateway, `peer`, `store/reader`. No node thread, no network, no Automerge.
+//! - **Feed**: gateway, `peer/feed`, `store/feed`, up to where everything is durable.
+//! - **Past** (history, old versions, conflicts): gateway, `peer/version`, `store/opened`, `document/version`: a
+//!   document is opened from its log beside the node, a few at a time.
+//! - **Receipts** (write concern): `node/receipt` asks the neighbours, which answer when they have it on their disks.
 //! - **Read of the past** (history, old versions, conflicts): gateway, `peer/version`, `store/opened`, and Automerge
 //!   on a thread of its own. No node thread, no network.
 //!
