@@ -52,6 +52,16 @@ impl Present {
         }
     }
 
+    /// Whether it has at most so many levels of objects, lists and texts.
+    pub(super) fn fits(&self, levels: usize) -> bool {
+        match self {
+            Self::Scalar(_) | Self::Counter(_) => true,
+            Self::Text(..) => levels > 0,
+            Self::Map(_, fields) => levels > 0 && fields.values().all(|field| field.fits(levels - 1)),
+            Self::List(_, items) => levels > 0 && items.iter().all(|item| item.fits(levels - 1)),
+        }
+    }
+
     /// What kind of thing it is, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {

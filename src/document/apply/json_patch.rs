@@ -4,7 +4,7 @@ use automerge::transaction::Transactable;
 use automerge::{ObjType, Prop, ROOT, ReadDoc, hydrate};
 use serde_json::Value;
 
-use super::{Editor, Reach, Site, json_bytes};
+use super::{Editor, Reach, Site, check_levels, json_bytes};
 use crate::document::edit;
 use crate::document::json::Object;
 use crate::document::patch::{Operation, Path, Step, canonical, shown};
@@ -57,6 +57,7 @@ impl Editor<'_, '_> {
 
     /// Adds what was somewhere else in the document; counters and texts stay what they are.
     fn add_present(&mut self, path: &Path, value: &Present) -> Result<(), Error> {
+        check_levels(path, |levels| value.fits(levels))?;
         let json = value.to_json();
         if path.names().is_empty() {
             let Value::Object(fields) = &json else { return Err(path.fault("a document is an object")) };

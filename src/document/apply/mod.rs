@@ -256,6 +256,12 @@ impl Editor<'_, '_> {
     }
 }
 
+/// Checks that something from elsewhere in the document nests no deeper at a place than documents may: the change
+/// alone does not show how deep its place is, so only others would find out.
+fn check_levels(path: &Path, fits: impl FnOnce(usize) -> bool) -> Result<(), Error> {
+    if fits(path.levels()) { Ok(()) } else { Err(path.fault("nested too deeply")) }
+}
+
 /// The number of an element as a path writes it: decimal, without leading zeros.
 fn element(name: &str) -> Option<usize> {
     let plain = name == "0" || (!name.starts_with('0') && name.bytes().all(|byte| byte.is_ascii_digit()));

@@ -7,7 +7,7 @@ use automerge::transaction::Transactable;
 use automerge::{ObjId, ObjType, Prop, ReadDoc, ScalarValue, hydrate};
 use serde_json::{Number, Value};
 
-use super::{Editor, Site, json_bytes};
+use super::{Editor, Site, check_levels, json_bytes};
 use crate::document::edit;
 use crate::document::patch::{Act, Condition, Path, Push, Splice, Update, canonical, compare};
 use crate::document::present::{ENCODING, Present};
@@ -224,6 +224,7 @@ impl Editor<'_, '_> {
             }
         }
         let Some(present) = self.present(&from)? else { return Ok(()) };
+        check_levels(to, |levels| present.fits(levels))?;
         self.wrote(json_bytes(&present.to_json()))?;
         self.put(&target, rest, present.to_hydrate())?;
         Ok(self.tx.delete(&from.parent, from.prop)?)
@@ -245,6 +246,7 @@ impl Editor<'_, '_> {
         let id = match text {
             Some(id) => id,
             None => {
+                check_levels(path, |levels| levels > 0)?;
                 self.wrote(start.len())?;
                 // Each character becomes an operation.
                 if length as u64 > CHANGE_OPS_MAX {

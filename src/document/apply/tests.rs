@@ -894,3 +894,33 @@ fn the_deepest_documents_are_patched() {
     );
     assert_eq!(deeper.kind, InvalidKind::Meaning, "{}", deeper.message);
 }
+
+#[test]
+fn what_is_put_elsewhere_in_the_document_nests_no_deeper_than_others_take() {
+    use crate::limits::DOCUMENT_DEPTH_MAX;
+    // As deep as a field of a document may be, beside an object that earlier changes made.
+    let deepest = (2..DOCUMENT_DEPTH_MAX).fold(json!({}), |inner, _| json!({ "a": inner }));
+    let pointer = format!("/{}", vec!["a"; DOCUMENT_DEPTH_MAX - 1].join("/"));
+    let chain = (1..DOCUMENT_DEPTH_MAX).fold(json!({"s": "x"}), |inner, _| json!({ "a": inner }));
+    let start = json!({"a": chain["a"], "b": deepest, "c": {}, "l": [], "t": "x", "list": ["x"]});
+    let (mut document, _) = Document::create(actor(1), at(1), &object(start)).unwrap();
+    operate(&mut document, 1, json!({"$text": {"t": {"position": 1, "insert": "y"}}}));
+    let text_path = format!("{}.s", vec!["a"; DOCUMENT_DEPTH_MAX - 1].join("."));
+    for too_deep in [
+        Patch::json_patch(json!([{"op": "copy", "from": "/b", "path": "/c/b"}])),
+        Patch::json_patch(json!([{"op": "move", "from": "/b", "path": "/c/b"}])),
+        Patch::json_patch(json!([{"op": "copy", "from": "/b", "path": "/l/-"}])),
+        Patch::json_patch(json!([{"op": "copy", "from": "/t", "path": format!("{pointer}/t")}])),
+        Patch::operators(json!({"$rename": {"b": "c.b"}})),
+        Patch::operators(json!({"$rename": {"t": format!("{}.t", vec!["a"; DOCUMENT_DEPTH_MAX - 1].join("."))}})),
+        Patch::operators(json!({"$text": {&text_path: {"position": 1, "insert": "y"}}})),
+        // Each copy alone would fit.
+        Patch::json_patch(Value::Array(vec![json!({"op": "copy", "from": "/c", "path": "/c/c"}); 200])),
+    ] {
+        let fault = fault(&mut document, too_deep);
+        assert_eq!(fault.kind, InvalidKind::Meaning, "{}", fault.message);
+        assert!(fault.message.contains("nested too deeply"), "{}", fault.message);
+    }
+    operate(&mut document, 1, json!({"$rename": {"b": "d"}}));
+    survives_storage(&document);
+}

@@ -61,7 +61,7 @@ impl Path {
         &self.text
     }
 
-    /// Levels of objects and lists that a value at this place may have.
+    /// Levels of objects, lists and texts that a value at this place may have.
     pub(in crate::document) fn levels(&self) -> usize {
         DOCUMENT_DEPTH_MAX - self.names.len()
     }
