@@ -53,7 +53,7 @@ use crate::base::{Clock, DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
 use crate::identity::Keypair;
 use crate::kv::Kv;
 use crate::limits::CLOCK_DRIFT_MAX_MS;
-use crate::store::{Loss, Reader, Store};
+use crate::store::{FeedCursor, Loss, Reader, Store};
 use crate::sync::gossip::Secret;
 use crate::sync::{Ledger, Message};
 use crate::{Error, Result};
@@ -177,9 +177,14 @@ impl Node {
         self.keypair.peer_id()
     }
 
-    /// The position of the last change in the feed.
+    /// The cursor behind the last change in the feed.
     #[must_use]
-    pub fn position(&self) -> u64 {
+    pub fn feed_end(&self) -> FeedCursor {
+        self.store.reader().feed_cursor(self.position())
+    }
+
+    /// The position of the last change in the feed.
+    fn position(&self) -> u64 {
         self.store.next_position() - 1
     }
 

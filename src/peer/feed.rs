@@ -36,7 +36,7 @@ pub struct Feed {
     collection: Collection,
     cursor: FeedCursor,
     prefix: String,
-    durable: watch::Receiver<u64>,
+    durable: watch::Receiver<FeedCursor>,
 }
 
 impl Collection {
@@ -51,7 +51,13 @@ impl Collection {
         self.changes_until(until, since, prefix, limit)
     }
 
-    fn changes_until(&self, until: u64, since: Option<FeedCursor>, prefix: &str, limit: usize) -> Result<Changes> {
+    fn changes_until(
+        &self,
+        until: FeedCursor,
+        since: Option<FeedCursor>,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Changes> {
         let page = self.peer().shared.reader.feed(self.name(), since, until, prefix, limit)?;
         let document = |(id, record, cursor)| (Document::new(self.key(id), record), cursor);
         Ok(Changes {
@@ -64,14 +70,13 @@ impl Collection {
     /// The cursor behind everything that is durable now.
     #[must_use]
     pub fn now(&self) -> FeedCursor {
-        let shared = &self.peer().shared;
-        shared.reader.feed_cursor(*shared.runner.durable().borrow())
+        *self.peer().shared.runner.durable().borrow()
     }
 
     /// The cursor before the first change.
     #[must_use]
     pub fn start(&self) -> FeedCursor {
-        self.peer().shared.reader.feed_cursor(0)
+        self.now().at(0)
     }
 
     /// What changes from now on.

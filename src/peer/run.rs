@@ -20,6 +20,7 @@ use crate::base::{PeerId, Timestamp};
 use crate::limits::{BATCH_INPUTS_MAX, COMMANDS_MAX, INPUTS_MAX};
 use crate::mesh;
 use crate::node::{Command, CommandId, Effect, Event, Input, Node, Reply};
+use crate::store::FeedCursor;
 use crate::{Error, Result};
 
 /// How long a call waits for room before it fails as overloaded.
@@ -42,8 +43,9 @@ struct Call {
 pub(super) struct Runner {
     driver: FairMutex<Driver>,
     calls: Mutex<VecDeque<Call>>,
-    /// The position in the feed up to which everything is durable.
-    durable: watch::Sender<u64>,
+    /// The feed's end as far as everything is durable. It names the mesh, too: the store may have turned to
+    /// another one that is not joined for good.
+    durable: watch::Sender<FeedCursor>,
     room: Semaphore,
     /// Tells the node's thread that calls wait, that a time is due earlier, or that it is over.
     attention: Notify,
@@ -76,7 +78,7 @@ impl Runner {
         events: broadcast::Sender<Event>,
         arriving: mpsc::Receiver<Input>,
     ) -> Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
-        let durable = watch::Sender::new(node.position());
+        let durable = watch::Sender::new(node.feed_end());
         let driver = Driver { node, network, events, durable: durable.clone(), waiting: HashMap::new(), next_id: 0 };
         let runner = Arc::new(Self {
             driver: FairMutex::new(driver),
@@ -129,8 +131,8 @@ impl Runner {
         self.run_inputs(vec![Input::Discovered(peer, addresses)]);
     }
 
-    /// The position in the feed up to which everything is durable, now and whenever it moves.
-    pub(super) fn durable(&self) -> watch::Receiver<u64> {
+    /// The feed's end as far as everything is durable, now and whenever it moves.
+    pub(super) fn durable(&self) -> watch::Receiver<FeedCursor> {
         self.durable.subscribe()
     }
 
@@ -267,7 +269,7 @@ struct Driver {
     node: Node,
     network: Arc<mesh::Handle>,
     events: broadcast::Sender<Event>,
-    durable: watch::Sender<u64>,
+    durable: watch::Sender<FeedCursor>,
     waiting: HashMap<CommandId, oneshot::Sender<Result<Reply>>>,
     next_id: CommandId,
 }
@@ -285,7 +287,7 @@ impl Driver {
         for effect in self.node.handle(now, batch).0 {
             if let Effect::Context(_) = effect {
                 // The feed is another mesh's now, with positions of its own.
-                self.durable.send_replace(self.node.position());
+                self.durable.send_replace(self.node.feed_end());
             }
             match effect {
                 Effect::Reply(id, reply) => {
@@ -297,7 +299,10 @@ impl Driver {
                 Effect::WakeAt(at) => wake_at = Some(at),
                 Effect::Emit(event) => {
                     if let Event::Changed { position, .. } = event {
-                        self.durable.send_if_modified(|durable| std::mem::replace(durable, position) != position);
+                        self.durable.send_if_modified(|durable| {
+                            let moved = durable.at(position);
+                            std::mem::replace(durable, moved) != moved
+                        });
                     }
                     // An error means that nobody watches.
                     let _: std::result::Result<_, _> = self.events.send(event);

@@ -31,6 +31,14 @@ pub struct FeedCursor {
     position: u64,
 }
 
+impl FeedCursor {
+    /// The same feed at another position.
+    #[must_use]
+    pub fn at(self, position: u64) -> Self {
+        Self { position, ..self }
+    }
+}
+
 impl fmt::Display for FeedCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = [&[self.space], self.incarnation.0.as_slice(), &self.position.to_be_bytes()].concat();
@@ -71,35 +79,35 @@ impl Reader {
         FeedCursor { space: self.space(), incarnation: self.incarnation(), position }
     }
 
-    /// Up to `limit` documents of a collection that changed after the cursor (`None`: ever) and up to the position
-    /// `until`, and whose id starts with `prefix`. A page may be empty before the feed's end.
+    /// Up to `limit` documents of a collection that changed after the cursor `since` (`None`: ever) and up to the
+    /// cursor `until`, and whose id starts with `prefix`. A page may be empty before the feed's end. It is of the
+    /// mesh of `until`, also while the writer turns to another one.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the cursor is from another life of the store, or of another mesh, [`Error::Io`] when
-    /// the disk cannot be read. Damaged documents are left out.
+    /// [`Error::NotFound`] when `since` is from another life of the store than `until`, or of another mesh,
+    /// [`Error::Io`] when the disk cannot be read. Damaged documents are left out.
     pub fn feed(
         &self,
         collection: &CollectionName,
         since: Option<FeedCursor>,
-        until: u64,
+        until: FeedCursor,
         prefix: &str,
         limit: usize,
     ) -> Result<FeedPage> {
-        let start = self.feed_cursor(0);
-        let since = since.unwrap_or(start);
-        if (FeedCursor { position: 0, ..since }) != start {
+        let since = since.unwrap_or(until.at(0));
+        if since.at(0) != until.at(0) {
             return Err(Error::NotFound(
                 "the cursor is from before this peer lost writes or joined another mesh; start again without it".into(),
             ));
         }
         let mut page = FeedPage { entries: Vec::new(), next: since, complete: true };
         for (position, id) in self.feed_entries(collection, until, prefix, limit, &mut page)? {
-            let record = self.record(&DocumentKey::new(collection.clone(), id.clone()));
+            let record = self.record_in(until.space, &DocumentKey::new(collection.clone(), id.clone()));
             // One that changed again meanwhile is found behind the others.
             if let Ok(Some(record)) = record
                 && record.position == position
             {
-                page.entries.push((id, record, FeedCursor { position, ..since }));
+                page.entries.push((id, record, since.at(position)));
             }
         }
         Ok(page)
@@ -108,13 +116,13 @@ impl Reader {
     fn feed_entries(
         &self,
         collection: &CollectionName,
-        until: u64,
+        until: FeedCursor,
         prefix: &str,
         limit: usize,
         page: &mut FeedPage,
     ) -> Result<Vec<(u64, DocumentId)>> {
-        let from = key::feed(self.space(), collection, page.next.position.saturating_add(1));
-        let to = key::feed(self.space(), collection, until.saturating_add(1));
+        let from = key::feed(until.space, collection, page.next.position.saturating_add(1));
+        let to = key::feed(until.space, collection, until.position.saturating_add(1));
         let (mut found, mut rows) = (Vec::new(), 0);
         self.kv().scan(&from, &to, &mut |key, id| {
             if found.len() == limit || rows == PAGE_ROWS_MAX {
@@ -129,7 +137,7 @@ impl Reader {
             ControlFlow::Continue(())
         })?;
         if page.complete {
-            page.next.position = page.next.position.max(until);
+            page.next.position = page.next.position.max(until.position);
         }
         Ok(found)
     }
@@ -143,7 +151,8 @@ impl Store {
     pub fn latest(&self) -> Result<Hlc> {
         let mut latest = Hlc::default();
         for (collection, last) in last_positions(&*self.kv, self.space())? {
-            let before = self.reader.feed_cursor(last - 1);
+            let last = self.reader.feed_cursor(last);
+            let before = last.at(last.position.saturating_sub(1));
             let page = self.reader.feed(&collection, Some(before), last, "", 1)?;
             latest = page.entries.iter().fold(latest, |latest, (_, record, _)| latest.max(record.updated));
         }
@@ -194,4 +203,40 @@ fn first_key(kv: &dyn Kv, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
         ControlFlow::Break(())
     })?;
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::opened::tests::Writer;
+    use super::*;
+
+    fn told(page: &FeedPage) -> Vec<(&str, u64)> {
+        page.entries.iter().map(|(id, _, cursor)| (id.as_str(), cursor.position)).collect()
+    }
+
+    #[test]
+    fn a_feed_is_of_one_mesh_while_the_writer_turns_to_another() {
+        let mut writer = Writer::new();
+        let (reader, collection) = (writer.store.reader(), writer.key.collection.clone());
+        let ids: Vec<DocumentId> = ["a", "b", "c"].map(|id| id.parse().unwrap()).into();
+        for id in &ids {
+            writer.key.id = id.clone();
+            writer.write_body(json!({}));
+        }
+        let end = reader.feed_cursor(3);
+        writer.store.begin_space().unwrap();
+        writer.key.id = ids[0].clone();
+        writer.write_body(json!({"of": "the other mesh"}));
+        // Who reads knows of nothing but the mesh that is durable.
+        for (since, expected) in [(None, &[("a", 1), ("b", 2), ("c", 3)][..]), (Some(end.at(2)), &[("c", 3)])] {
+            let page = reader.feed(&collection, since, end, "", 10).unwrap();
+            assert_eq!((told(&page).as_slice(), page.next, page.complete), (expected, end, true));
+            assert!(page.entries.iter().all(|(_, record, _)| &record.view[..] == b"{}"));
+        }
+        let joined = reader.feed_cursor(1);
+        assert_eq!(told(&reader.feed(&collection, None, joined, "", 10).unwrap()), [("a", 1)]);
+        assert!(matches!(reader.feed(&collection, Some(end), joined, "", 10), Err(Error::NotFound(_))));
+    }
 }

@@ -148,7 +148,7 @@ fn parse(document: &DocumentKey, payload: Bytes) -> Result<Change, Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::VecDeque;
     use std::sync::atomic::AtomicU8;
     use std::sync::{Arc, Mutex};
@@ -201,17 +201,17 @@ mod tests {
         }
     }
 
-    struct Writer {
+    pub(in crate::store) struct Writer {
         kv: Arc<MemoryKv>,
-        store: Store,
+        pub(in crate::store) store: Store,
         keypair: Keypair,
         members: Members,
-        key: DocumentKey,
+        pub(in crate::store) key: DocumentKey,
         written: u64,
     }
 
     impl Writer {
-        fn new() -> Self {
+        pub(in crate::store) fn new() -> Self {
             let kv = Arc::new(MemoryKv::new());
             let keypair = Keypair::from_seed([1; 32]);
             let genesis = Genesis::found("test", &keypair, Hlc::from_physical(Timestamp(1)), [0; 16]).unwrap();
@@ -222,8 +222,12 @@ mod tests {
 
         /// Writes the document once more, with the number of the write in it.
         fn write(&mut self) -> Record {
+            self.write_body(json!({"n": self.written + 1}))
+        }
+
+        pub(in crate::store) fn write_body(&mut self, body: Value) -> Record {
             self.written += 1;
-            let Value::Object(body) = json!({"n": self.written}) else { unreachable!() };
+            let Value::Object(body) = body else { unreachable!() };
             let incarnation = self.store.incarnation();
             let actor = ActorId::derive(&self.keypair.peer_id(), &incarnation);
             let time = Hlc::from_physical(Timestamp(self.written * 1_000));

@@ -64,7 +64,11 @@ impl Reader {
     /// # Errors
     /// [`Error::Corrupt`] when its record is damaged, [`Error::Io`] when the disk cannot be read.
     pub fn record(&self, document: &DocumentKey) -> Result<Option<Record>> {
-        let Some(sealed) = self.kv.get(&key::document(self.space(), document))? else { return Ok(None) };
+        self.record_in(self.space(), document)
+    }
+
+    pub(super) fn record_in(&self, space: Space, document: &DocumentKey) -> Result<Option<Record>> {
+        let Some(sealed) = self.kv.get(&key::document(space, document))? else { return Ok(None) };
         match Record::open(&sealed) {
             Ok(record) => Ok(Some(record)),
             Err(error) => Err(damaged(document, &error)),
