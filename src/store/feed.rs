@@ -21,6 +21,7 @@ use super::reader::{PAGE_ROWS_MAX, Reader};
 use super::record::Record;
 use crate::base::{CollectionName, DocumentId, DocumentKey, Hlc, Incarnation};
 use crate::kv::Kv;
+use crate::limits::PAGE_BYTES_MAX;
 use crate::{Error, Result};
 
 /// How far a feed was read.
@@ -80,8 +81,8 @@ impl Reader {
     }
 
     /// Up to `limit` documents of a collection that changed after the cursor `since` (`None`: ever) and up to the
-    /// cursor `until`, and whose id starts with `prefix`. A page may be empty before the feed's end. It is of the
-    /// mesh of `until`, also while the writer turns to another one.
+    /// cursor `until`, and whose id starts with `prefix`; fewer, when they are large. A page may be empty before
+    /// the feed's end. It is of the mesh of `until`, also while the writer turns to another one.
     ///
     /// # Errors
     /// [`Error::NotFound`] when `since` is from another life of the store than `until`, or of another mesh,
@@ -101,13 +102,20 @@ impl Reader {
             ));
         }
         let mut page = FeedPage { entries: Vec::new(), next: since, complete: true };
+        let (mut last, mut bytes) = (since, 0);
         for (position, id) in self.feed_entries(collection, until, prefix, limit, &mut page)? {
+            if bytes >= PAGE_BYTES_MAX {
+                (page.next, page.complete) = (last, false);
+                break;
+            }
+            last = since.at(position);
             let record = self.record_in(until.space, &DocumentKey::new(collection.clone(), id.clone()));
             // One that changed again meanwhile is found behind the others.
             if let Ok(Some(record)) = record
                 && record.position == position
             {
-                page.entries.push((id, record, since.at(position)));
+                bytes += record.view.len();
+                page.entries.push((id, record, last));
             }
         }
         Ok(page)
@@ -238,5 +246,26 @@ mod tests {
         let joined = reader.feed_cursor(1);
         assert_eq!(told(&reader.feed(&collection, None, joined, "", 10).unwrap()), [("a", 1)]);
         assert!(matches!(reader.feed(&collection, Some(end), joined, "", 10), Err(Error::NotFound(_))));
+    }
+
+    #[test]
+    fn a_page_holds_fewer_documents_when_they_are_large() {
+        let mut writer = Writer::new();
+        let (reader, collection) = (writer.store.reader(), writer.key.collection.clone());
+        for n in 0..7 {
+            writer.key.id = format!("d{n}").parse().unwrap();
+            writer.write_body(json!({ "text": "x".repeat(PAGE_BYTES_MAX / 3) }));
+        }
+        let (end, mut since, mut pages) = (reader.feed_cursor(7), None, Vec::new());
+        loop {
+            let page = reader.feed(&collection, since, end, "", 1_000).unwrap();
+            pages.push(told(&page).iter().map(|(_, position)| *position).collect::<Vec<_>>());
+            since = Some(page.next);
+            if page.complete {
+                break;
+            }
+        }
+        assert_eq!(pages, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
+        assert_eq!(since, Some(end));
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Wanted {
     /// Whether to stay and send what changes, as server-sent events.
     #[serde(default)]
     live: bool,
-    /// Changes of a page, from 1 to 1,000; 100 when left out.
+    /// Changes of a page, from 1 to 1,000, fewer when documents are large; 100 when left out.
     #[param(minimum = 1, maximum = 1_000)]
     limit: Option<usize>,
     /// Only documents whose ids start so.
