@@ -110,6 +110,9 @@ impl Feed {
                 self.collection.peer().shared.runner.check_running()?;
                 // Its sender lives as long as the peer, which is kept by the collection.
                 let _: std::result::Result<(), _> = self.durable.changed().await;
+            } else {
+                // A long feed of which nothing is wanted holds up nobody.
+                tokio::task::yield_now().await;
             }
         }
     }
