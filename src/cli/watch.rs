@@ -69,13 +69,21 @@ fn path(watch: &Watch, cursor: &str) -> String {
 
 /// Prints the events of a stream until it breaks or enough are printed.
 fn read(mut stream: impl BufRead, output: Output, cursor: &mut String, left: &mut u64) -> Outcome {
-    let mut text = String::new();
+    let (mut text, mut id) = (String::new(), None);
     while *left > 0 {
         text.clear();
         // A stream that broke is opened again; half a line is of no use.
         let Ok(read) = stream.by_ref().take(LINE_BYTES_MAX).read_line(&mut text) else { return Ok(()) };
         if read == 0 || !text.ends_with('\n') {
             return Ok(());
+        }
+        // The first id comes without a change. It counts at the end of its event: what was begun comes again.
+        if let Some(begun) = text.strip_prefix("id: ") {
+            id = Some(begun.trim_end().to_owned());
+        } else if text == "\n"
+            && let Some(whole) = id.take()
+        {
+            *cursor = whole;
         }
         let Some(change) = text.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok()) else {
             continue;
@@ -106,6 +114,18 @@ fn show(change: &Value, output: Output) -> Outcome {
 mod tests {
     use super::*;
     use crate::cli::output::Format;
+
+    #[test]
+    fn a_stream_that_broke_before_anything_changed_goes_on_where_it_began() {
+        let (mut cursor, mut left) = ("now".to_owned(), 1);
+        let mut read = |stream: &str, cursor: &mut String| {
+            read(stream.as_bytes(), Output::new(Some(Format::Ndjson)), cursor, &mut left).unwrap();
+        };
+        read("retry: 1000\nid: S\n", &mut cursor);
+        assert_eq!(cursor, "now");
+        read("retry: 1000\nid: S\n: connected\n\n: alive\n\n", &mut cursor);
+        assert_eq!(cursor, "S");
+    }
 
     #[test]
     fn a_stream_is_read_to_where_it_broke() {

@@ -128,7 +128,8 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
     // Tells of a cursor that is of no use while there is a status to do so.
     collection.changes(since, "", 1).map_err(|error| gone(error.into()))?;
     let feed = collection.watch_from(since.unwrap_or(start), &wanted.id_prefix);
-    let first = Bytes::from(format!("retry: {RETRY_MS}\n: connected\n\n"));
+    // Whoever comes back before anything has changed goes on from here, too.
+    let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n: connected\n\n", feed.cursor()));
     let rest = stream::unfold((feed, room), move |(mut feed, room)| async move {
         let chunk = next(&mut feed, wanted.data).await?;
         Some((chunk, (feed, room)))
@@ -225,6 +226,21 @@ mod tests {
         assert_eq!((&change["id"], change.get("data")), (&json!("x1"), None));
         client.peer.shutdown().await;
         assert!(only.body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_broke_before_anything_changed_goes_on_where_it_began() {
+        let client = Client::new().await;
+        let notes = client.peer.collection("notes").unwrap();
+        notes.put("a", json!({})).await.unwrap();
+        let mut stream = Reader::new(&client, "&since=now", "").await;
+        let frame = stream.body.frame().await.unwrap().unwrap().into_data().unwrap();
+        let id = std::str::from_utf8(&frame).unwrap().lines().find_map(|line| line.strip_prefix("id: "));
+        drop(stream);
+        notes.put("b", json!({})).await.unwrap();
+        let mut stream = Reader::new(&client, "&since=now", id.expect("it says where it begins")).await;
+        assert_eq!(stream.next().await.1["id"], "b");
+        client.peer.shutdown().await;
     }
 
     #[tokio::test]
