@@ -336,6 +336,7 @@ async fn names_and_ids_follow_their_rules() {
         ("GET", "/collections/users/documents/a%0Ab", 422),
         ("GET", "/collections/users/documents/%FF", 400),
         ("PUT", "/collections/_system/documents/a", 403),
+        ("DELETE", "/collections/_system/documents/a", 403),
         ("GET", "/sync/why/users/a%00", 422),
     ];
     for (method, path, status) in refused {

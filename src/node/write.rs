@@ -73,6 +73,7 @@ impl Node {
     }
 
     pub(super) fn delete(&mut self, now: Timestamp, key: DocumentKey, condition: &Condition) -> Result<Reply> {
+        check_collection(&key)?;
         self.store.check_writable()?;
         let before = self.store.record(&key)?.filter(|record| !record.deleted);
         check(&key, before.as_ref(), condition)?;
