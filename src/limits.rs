@@ -131,8 +131,9 @@ pub const NEIGHBOURS_TARGET: usize = 24;
 pub const RECEIPT_VERSIONS_MAX: usize = 256;
 /// Calls that wait for what other peers have: fewer than requests and commands at a time, so that others pass.
 pub const INQUIRIES_MAX: usize = 256;
-/// Versions that neighbours wait for and that are not here yet.
-pub const RECEIPTS_OWED_MAX: usize = 4_096;
+/// Actors in the versions that one neighbour waits for and that are not here yet: a write of its own names one, and a
+/// few times as many as its calls at a time may be overdue. Each costs a comparison whenever its document changes.
+pub const RECEIPTS_OWED_MAX: usize = 1_024;
 /// Other peers for which a write can wait.
 pub const WRITE_CONCERN_PEERS_MAX: usize = 64;
 /// Milliseconds for which a write can wait for them.

@@ -60,7 +60,8 @@ pub(super) struct Receipts {
     leaves: BTreeMap<CommandId, Leave>,
     /// What others asked for and is not here yet, with until when they wait.
     owed: BTreeMap<DocumentKey, Vec<(PeerId, Vector, Timestamp)>>,
-    owed_count: usize,
+    /// Of each peer that waits, the actors in what it waits for.
+    owed_actors: BTreeMap<PeerId, usize>,
     /// Documents that others wait for and that changed in this call.
     changed: BTreeSet<DocumentKey>,
 }
@@ -78,14 +79,22 @@ impl Receipts {
         }
     }
 
+    /// Remembers what a peer waits for, unless that is too much. One peer takes no room of others.
     fn owe(&mut self, now: Timestamp, document: DocumentKey, peer: PeerId, vector: Vector) {
-        if self.owed_count >= RECEIPTS_OWED_MAX {
+        let owed = self.owed_actors.entry(peer).or_default();
+        let actors = *owed + actors(&vector);
+        if actors <= RECEIPTS_OWED_MAX {
+            *owed = actors;
+            self.owed.entry(document).or_default().push((peer, vector, now.plus_ms(WRITE_CONCERN_MS_MAX)));
+        }
+    }
+
+    /// Forgets what nobody waits for any more, when a peer wants to wait for more than it may.
+    fn make_room(&mut self, now: Timestamp, peer: &PeerId, versions: &[Version]) {
+        let more: usize = versions.iter().map(|(_, vector)| actors(vector)).sum();
+        if self.owed_actors.get(peer).is_some_and(|owed| owed + more > RECEIPTS_OWED_MAX) {
             self.owed.values_mut().for_each(|owed| owed.retain(|(_, _, until)| *until > now));
             self.recount();
-        }
-        if self.owed_count < RECEIPTS_OWED_MAX {
-            self.owed.entry(document).or_default().push((peer, vector, now.plus_ms(WRITE_CONCERN_MS_MAX)));
-            self.owed_count += 1;
         }
     }
 
@@ -106,7 +115,10 @@ impl Receipts {
 
     fn recount(&mut self) {
         self.owed.retain(|_, owed| !owed.is_empty());
-        self.owed_count = self.owed.values().map(Vec::len).sum();
+        self.owed_actors.clear();
+        for (peer, vector, _) in self.owed.values().flatten() {
+            *self.owed_actors.entry(*peer).or_default() += actors(vector);
+        }
     }
 
     fn has_room(&self) -> Result<()> {
@@ -115,6 +127,11 @@ impl Receipts {
         }
         Err(Error::Unavailable("too many calls wait for other peers; try again in a second".into()))
     }
+}
+
+/// What a version costs to remember.
+fn actors(vector: &Vector) -> usize {
+    vector.len().max(1)
 }
 
 impl Node {
@@ -184,6 +201,9 @@ impl Node {
 
     /// A neighbour asks for receipts.
     pub(super) fn asked(&mut self, now: Timestamp, peer: PeerId, ask: Ask) {
+        if ask.wait {
+            self.receipts.make_room(now, &peer, &ask.versions);
+        }
         let mut held = Vec::new();
         for (document, vector) in ask.versions {
             if self.holds(&document, &vector) {

@@ -143,10 +143,16 @@ fn a_receipt_that_is_not_the_senders_own_costs_it_the_link() {
 
 #[test]
 fn questions_for_what_never_comes_are_bounded() {
-    let mut world = World::mesh(2);
+    let mut world = World::mesh(3);
     world.connect(0, 1);
+    world.connect(0, 2);
     world.run(2_000);
     let from = world.id(1);
+    // One version may name as many actors as a document has.
+    let wide: Vec<_> = (0..=RECEIPTS_OWED_MAX as u128).map(|n| (ActorId(n.to_be_bytes()), 1)).collect();
+    let ask = Message::Ask(Ask { number: 0, wait: true, versions: vec![(key("notes/wide"), wide)] });
+    world.feed(0, vec![Input::Received(from, Box::new(ask))]);
+    assert_eq!(world.peers[0].node.receipts.owed_for_test(), 0);
     for round in 0..2 * RECEIPTS_OWED_MAX / RECEIPT_VERSIONS_MAX {
         let version = |n| (key(&format!("notes/{round}-{n}")), vec![(ActorId([7; 16]), 1)]);
         let versions = (0..RECEIPT_VERSIONS_MAX).map(version).collect();
@@ -154,7 +160,12 @@ fn questions_for_what_never_comes_are_bounded() {
         world.feed(0, vec![Input::Received(from, Box::new(ask))]);
     }
     assert_eq!(world.peers[0].node.receipts.owed_for_test(), RECEIPTS_OWED_MAX);
+    // Another one has room all the same.
+    let ask = Ask { number: 0, wait: true, versions: vec![(key("notes/later"), vec![(ActorId([8; 16]), 1)])] };
+    world.feed(0, vec![Input::Received(world.id(2), Box::new(Message::Ask(ask)))]);
+    assert_eq!(world.peers[0].node.receipts.owed_for_test(), RECEIPTS_OWED_MAX + 1);
     world.disconnect(0, 1);
+    world.disconnect(0, 2);
     world.run(100);
     assert_eq!(world.peers[0].node.receipts.owed_for_test(), 0);
     for n in 0..INQUIRIES_MAX as u64 {
