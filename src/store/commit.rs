@@ -283,6 +283,10 @@ impl Store {
         if self.damaged.contains(key) {
             batch.delete(key::damaged(space, key));
         }
+        if self.stale.contains(&key.collection) {
+            // The power may go before they are counted again, when nothing else tells that they are wrong.
+            batch.put(key::named(space, Tag::Uncounted, key.collection.as_str().as_bytes()), Bytes::new());
+        }
         let written = self.write_summary(key, before, &record, &mut batch).and_then(|()| self.apply(batch));
         if let Err(error) = written {
             // The counts in memory are ahead of the disk now.

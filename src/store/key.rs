@@ -14,6 +14,7 @@
 //! | space `p` peer (32) | addresses to dial |
 //! | space `r` n collection level (1) key | a node of the range summary |
 //! | space `s` document number (8) | snapshot of a document |
+//! | space `u` collection | nothing: its counts and its summary are to be made anew (*uncounted*) |
 //! | space `x` letter number (8) | dead letter |
 //!
 //! Integers are big-endian, so that byte order is numeric order; `n` is the length of the collection's
@@ -41,6 +42,7 @@ pub(super) enum Tag {
     Address = b'p',
     Summary = b'r',
     Snapshot = b's',
+    Uncounted = b'u',
     Letter = b'x',
 }
 

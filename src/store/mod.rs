@@ -181,7 +181,14 @@ impl Store {
     /// # Errors
     /// When the disk refuses; writes are then refused until the store is opened again.
     pub fn flush(&mut self) -> Result<()> {
-        self.recount_stale();
+        if !self.stale.is_empty() {
+            let (before, mut batch) = (self.stale.clone(), Batch::new());
+            self.recount_stale();
+            for name in before.difference(&self.stale) {
+                batch.delete(key::named(self.space(), Tag::Uncounted, name.as_str().as_bytes()));
+            }
+            self.apply(batch)?;
+        }
         if self.unflushed {
             self.kv.flush()?;
             self.unflushed = false;
@@ -447,6 +454,11 @@ impl Store {
             }
             self.holdings.insert(name, Holding { counts, summary: summary.unwrap_or_default() });
         }
+        let (from, to) = key::all(self.space(), Tag::Uncounted);
+        self.kv.scan(&from, &to, &mut |key, _| {
+            self.stale.extend(std::str::from_utf8(&key[2..]).ok().and_then(|name| name.parse::<CollectionName>().ok()));
+            ControlFlow::Continue(())
+        })?;
         // Whether the last count was made without them is not known: the power may have gone between the two.
         let damaged = self.damaged.iter().map(|document| document.collection.clone());
         self.stale.extend(damaged.filter(|name| self.holdings.contains_key(name)).collect::<Vec<_>>());

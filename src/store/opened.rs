@@ -208,6 +208,7 @@ pub(super) mod tests {
         members: Members,
         pub(in crate::store) key: DocumentKey,
         written: u64,
+        last: Option<Granted>,
     }
 
     impl Writer {
@@ -217,7 +218,7 @@ pub(super) mod tests {
             let genesis = Genesis::found("test", &keypair, Hlc::from_physical(Timestamp(1)), [0; 16]).unwrap();
             let store = Store::open(kv.clone(), Incarnation([2; 8]), Loss::Nothing).unwrap();
             let key = DocumentKey::new("docs".parse().unwrap(), "a".parse().unwrap());
-            Self { kv, store, keypair, members: Members::found(genesis), key, written: 0 }
+            Self { kv, store, keypair, members: Members::found(genesis), key, written: 0, last: None }
         }
 
         /// Writes the document once more, with the number of the write in it.
@@ -242,6 +243,7 @@ pub(super) mod tests {
             let (mesh, key) = (self.members.mesh(), self.key.clone());
             let envelope = Envelope::sign(&self.keypair, mesh, key, incarnation, grant.id(), change);
             let granted = Granted::new(&grant, envelope).unwrap();
+            self.last = Some(granted.clone());
             match &before {
                 None => self.store.create(&granted, serde_json::to_vec(&body).unwrap().into()).unwrap(),
                 Some(record) => self.store.append(&granted, record).unwrap(),
@@ -304,6 +306,23 @@ pub(super) mod tests {
         // One that stays the same and does not fit is damage.
         let stuck = writer.behind(vec![before; 100]).open_document(&writer.key);
         assert!(matches!(stuck, Err(Error::Corrupt(_))), "{stuck:?}");
+    }
+
+    #[test]
+    fn a_power_cut_before_a_collection_is_counted_again_is_made_good() {
+        let mut writer = Writer::new();
+        let collection = writer.key.collection.clone();
+        writer.write();
+        let total = writer.store.total(&collection);
+        writer.store.flush().unwrap();
+        writer.store.damage_for_test(&writer.key);
+        // It is found damaged and healed by a peer in one call of the node, and then the power goes.
+        let merge = writer.store.merge(&writer.key, &[writer.last.clone().unwrap()]).unwrap();
+        assert!(merge.record.is_some());
+        for _ in 0..2 {
+            let store = Store::open(writer.kv.clone(), Incarnation([2; 8]), Loss::Nothing).unwrap();
+            assert_eq!((store.total(&collection), store.recount_for_test(&collection)), (total, total));
+        }
     }
 
     #[test]
