@@ -119,8 +119,9 @@ impl Runner {
 
     /// Has a command done whose reply nobody waits for, soon; it is dropped when there is no room.
     pub(super) fn notify(&self, command: Command) {
-        let (reply, _) = oneshot::channel();
-        if self.room.available_permits() > 0 {
+        // Nobody waits for it, so it holds no room: what counts is how many calls are queued.
+        if self.queued() < COMMANDS_MAX {
+            let (reply, _) = oneshot::channel();
             self.queue(Call { command, reply });
             self.attention.notify_one();
         }
@@ -162,8 +163,12 @@ impl Runner {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).push_back(call);
     }
 
+    fn queued(&self) -> usize {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn has_calls(&self) -> bool {
-        !self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.queued() > 0
     }
 
     fn take_calls(&self, driver: &mut Driver, limit: usize) -> Vec<Input> {
