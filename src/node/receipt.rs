@@ -344,10 +344,12 @@ impl Node {
     }
 
     fn leave_report(&self) -> Vec<LeaveReport> {
+        // What is damaged is not compared, though it may be shown; and what comes from a left mesh is not here yet.
+        let compares_all = self.store.damaged().is_empty() && self.carry.is_none();
         let of = |(peer, standings): (&PeerId, &BTreeMap<_, crate::sync::Standing>)| LeaveReport {
             peer: *peer,
             connected: self.neighbours.get(peer).is_some_and(Neighbour::is_admitted),
-            has_all: self.ledger.in_sync(peer, self.store.totals()),
+            has_all: compares_all && self.ledger.in_sync(peer, self.store.totals()),
             compared_at: standings.values().filter_map(|standing| standing.compared_at).max(),
         };
         self.ledger.iter().map(of).collect()

@@ -125,6 +125,21 @@ fn it_is_safe_to_leave_when_enough_others_have_everything() {
 }
 
 #[test]
+fn it_is_not_safe_to_leave_with_a_document_that_nobody_else_can_have() {
+    let mut world = World::mesh(2);
+    put(&mut world, 0, "notes/a", 1, 0, 1);
+    put(&mut world, 0, "notes/b", 1, 0, 1);
+    // Its view can be read; its log, which others would get, cannot.
+    world.peers[0].node.store.damage_log_for_test(&key("notes/a"), |change| change.payload = b"garbage"[..].into());
+    world.peers[0].node.store.close_document(&key("notes/a"));
+    put(&mut world, 0, "notes/a", 2, 0, 1);
+    world.connect(0, 1);
+    world.run(2_000);
+    assert_eq!((world.get(0, "notes/a"), world.get(1, "notes/b")), (Some(json!({"n": 1})), Some(json!({"n": 1}))));
+    assert!(!leave(&mut world, 1).unwrap().0);
+}
+
+#[test]
 fn a_receipt_that_is_not_the_senders_own_costs_it_the_link() {
     let mut world = World::mesh(3);
     world.connect(0, 1);
