@@ -35,7 +35,7 @@ enum Command {
     /// List collections and what they hold
     #[command(subcommand)]
     Collection(collection::Command),
-    /// Invite peers, join a mesh, see its members
+    /// Found a mesh, invite peers, join, leave, see its members
     #[command(subcommand)]
     Mesh(mesh::Command),
     /// See the peer and its neighbours
@@ -150,6 +150,9 @@ mod tests {
             "collection list",
             "collection list users --limit 50 --offset 0",
             "collection stats",
+            "mesh init office --local-documents leave",
+            "mesh leave",
+            "mesh leave --local-documents carry",
             "mesh invite --role reader --expires-in 1d --uses 3",
             "mesh join aero1x",
             "mesh peers",

@@ -194,6 +194,23 @@ impl Peer {
         Ok(BufReader::new(response.into_body().into_with_config().limit(u64::MAX).reader()))
     }
 
+    /// A call that takes as long as it takes, because the peer works on every document.
+    pub(super) fn work(&self, method: Method, path: &str, body: Option<&Value>) -> Outcome<Value> {
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        let response = match body {
+            Some(body) => self.run_endless(request.header("content-type", "application/json").body(body.to_string())),
+            None => self.run_endless(request.body(())),
+        }?;
+        self.answer(response)
+    }
+
+    fn run_endless<B: ureq::AsSendBody>(
+        &self,
+        request: Result<Request<B>, ureq::http::Error>,
+    ) -> Outcome<Response<Body>> {
+        self.run(request.map(|request| self.agent.configure_request(request).timeout_global(None).build()))
+    }
+
     fn run_long<B: ureq::AsSendBody>(&self, request: Result<Request<B>, ureq::http::Error>) -> Outcome<Response<Body>> {
         let wait = Some(CALL_TIMEOUT);
         self.run(request.map(|request| {

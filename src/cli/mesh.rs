@@ -1,15 +1,27 @@
-//! `mesh`: inviting, joining, and who is in it.
+//! `mesh`: founding, inviting, joining, leaving, and who is in it.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use ureq::http::Method;
 
 use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
-use super::output::{Output, line};
+use super::output::{Field, Output, line};
 use crate::config::units;
+
+const FOUNDED: [Field; 3] = [("MESH", "/mesh"), ("NAME", "/name"), ("DOCUMENTS CARRIED OVER", "/carried_documents")];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Found a mesh of this one peer and turn to it; what the mesh before holds stays on the disk
+    Init {
+        /// Its name, for people
+        name: String,
+        #[command(flatten)]
+        local: Local,
+    },
+    /// Leave the mesh that this peer shares with others, for one of its own
+    Leave(Local),
     /// Make a ticket with which others can join
     Invite {
         /// What those who join may do
@@ -34,6 +46,12 @@ pub(super) struct Join {
     /// The ticket, as `mesh invite` prints it on another peer
     #[arg(value_name = "MESH_OR_TICKET")]
     ticket: String,
+    #[command(flatten)]
+    local: Local,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Local {
     /// What happens to the documents that this peer has
     #[arg(long, value_enum, default_value_t = LocalDocuments::Carry)]
     local_documents: LocalDocuments,
@@ -51,7 +69,7 @@ pub(super) enum Role {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LocalDocuments {
-    /// They are written into the mesh that is joined
+    /// They are written into the mesh that this peer turns to
     Carry,
     /// They stay behind, on the disk, invisible
     Leave,
@@ -64,6 +82,14 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
+        Command::Init { name, local } => {
+            let body = json!({"name": name, "local_documents": word(local.local_documents)});
+            output.thing(&peer.work(Method::POST, "/api/v1/mesh/init", Some(&body))?, &FOUNDED)
+        }
+        Command::Leave(local) => {
+            let body = json!({"local_documents": word(local.local_documents)});
+            output.thing(&peer.work(Method::POST, "/api/v1/mesh/leave", Some(&body))?, &FOUNDED)
+        }
         Command::Invite { role, expires_in, uses } => invite(role, expires_in, uses, peer, output),
         Command::Join(join) => run_join(&join, peer, output),
         Command::Peers => {
@@ -112,7 +138,7 @@ pub(super) fn run_join(join: &Join, peer: &Peer, output: Output) -> Outcome {
                        it with: aerolithsdb-cli mesh invite";
         return Err(Failure::new(Kind::Usage, message));
     }
-    let body = json!({"ticket": join.ticket, "local_documents": word(join.local_documents)});
+    let body = json!({"ticket": join.ticket, "local_documents": word(join.local.local_documents)});
     let fields = [("MESH", "/mesh"), ("LET IN BY", "/peer"), ("DOCUMENTS CARRIED OVER", "/carried_documents")];
-    output.thing(&peer.post("/api/v1/mesh/join", &body)?, &fields)
+    output.thing(&peer.work(Method::POST, "/api/v1/mesh/join", Some(&body))?, &fields)
 }

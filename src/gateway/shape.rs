@@ -250,14 +250,33 @@ pub(super) struct JoinBody {
     pub(super) local_documents: LocalDocuments,
 }
 
-/// What happens to local documents on joining.
+/// A mesh to be founded.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InitBody {
+    /// Its name, for people.
+    #[schema(max_length = 64)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) local_documents: LocalDocuments,
+}
+
+/// How the mesh is left.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LeaveBody {
+    #[serde(default)]
+    pub(super) local_documents: LocalDocuments,
+}
+
+/// What happens to local documents on turning to another mesh.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum LocalDocuments {
-    /// They are written into the joined mesh.
+    /// They are written into that mesh.
     #[default]
     Carry,
-    /// They stay behind.
+    /// They stay behind, on the disk, invisible.
     Leave,
 }
 
@@ -281,6 +300,20 @@ pub(super) struct Joined {
 impl Joined {
     pub(super) fn new(mesh: &MeshId, by: &PeerId, carried: u64) -> Self {
         Self { mesh: mesh.to_string(), peer: by.to_string(), carried_documents: carried }
+    }
+}
+
+/// A mesh that was founded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Founded {
+    mesh: String,
+    name: String,
+    carried_documents: u64,
+}
+
+impl From<peer::Founded> for Founded {
+    fn from(founded: peer::Founded) -> Self {
+        Self { mesh: founded.mesh.to_string(), name: founded.name, carried_documents: founded.carried }
     }
 }
 

@@ -121,6 +121,15 @@ pub enum Command {
         /// What happens to the documents of the mesh that is left.
         local: LocalDocuments,
     },
+    /// Found a mesh of this one peer and turn to it.
+    Found {
+        /// Its name.
+        name: String,
+        /// What happens to the documents of the mesh that is left.
+        local: LocalDocuments,
+    },
+    /// Leave the others: found a mesh as the first start of this peer did, and turn to it.
+    Part(LocalDocuments),
     /// A reader found this document damaged on the disk.
     Damaged(DocumentKey),
     /// Who is in sync.
@@ -167,10 +176,10 @@ pub enum Absent {
     Create,
 }
 
-/// What happens to local documents on joining a mesh.
+/// What happens to local documents on turning to another mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LocalDocuments {
-    /// They are written into the joined mesh.
+    /// They are written into that mesh.
     #[default]
     Carry,
     /// They stay behind, on the disk, invisible.
@@ -215,11 +224,13 @@ pub enum Reply {
     },
     /// A ticket.
     Ticket(Box<Ticket>),
-    /// The mesh was joined.
-    Joined {
+    /// The mesh is another one now.
+    Entered {
         /// The mesh.
         mesh: MeshId,
-        /// The member who let us in.
+        /// Its name.
+        name: String,
+        /// The member who let us in: this peer itself when it founded the mesh.
         by: PeerId,
         /// Documents that were carried over.
         carried: u64,
@@ -297,7 +308,7 @@ pub enum DropReason {
     Silent,
     /// It sent what no honest peer sends.
     Misbehaved,
-    /// We are joining another mesh.
+    /// We have turned to another mesh.
     LeftMesh,
     /// Our disk took no more, and takes changes again: what was left out is sent again over a new link.
     NoRoom,

@@ -2,37 +2,25 @@
 //!
 //! A link carries nothing but greetings until both sides have shown that they are members of the same
 //! mesh. A newcomer shows its ticket instead; any member can let it in, and sends it the records that
-//! prove so. Joining moves the peer to a fresh space of its store: what the left mesh holds stays on the
-//! disk, and its documents are carried over by writing them again, page by page, in a way that a crash
-//! only interrupts.
+//! prove so. What happens then is in `turn`.
 
 use std::collections::BTreeSet;
 
 use rand::Rng;
 
 use crate::access::{Insertion, Member, MemberRecord, Members, Role, Terms, Ticket};
-use crate::base::{
-    CollectionName, Decode, DecodeError, DocumentId, DocumentKey, Encode, MeshId, PeerId, Reader as Decoder, Timestamp,
-    Writer,
-};
+use crate::base::{PeerId, Timestamp};
 use crate::limits::MEMBERS_PER_FRAME_MAX;
-use crate::store::{Reader, Store};
-use crate::sync::gossip::Secret;
-use crate::sync::{Hello, Ledger, Message, Welcome};
+use crate::sync::{Hello, Message, Welcome};
 use crate::{Error, Result};
 
 use super::Node;
-use super::effect::{CommandId, Condition, DropReason, Effect, Event, Link, LocalDocuments, Reply};
+use super::effect::{CommandId, DropReason, Effect, Event, Link, LocalDocuments, Reply};
 use super::neighbour::{Neighbour, Stage};
+use super::turn::Turn;
 
 /// Milliseconds in which a member must have let us in.
 const JOIN_MS: u64 = 20_000;
-
-/// Milliseconds before carrying goes on after the disk refused.
-const CARRY_RETRY_MS: u64 = 10_000;
-
-/// Documents that are carried over at a time.
-const CARRY_PAGE: usize = 200;
 
 /// A join under way.
 #[derive(Debug)]
@@ -47,73 +35,6 @@ pub(super) struct Joining {
     tried: Vec<String>,
     /// Whether every try so far ended with a member that said no.
     only_refusals: bool,
-}
-
-/// Documents on their way from the space of a left mesh.
-#[derive(Debug)]
-pub(super) struct Carry {
-    from: Reader,
-    cursor: CarryCursor,
-    carried: u64,
-    /// When to go on.
-    pub(super) next_at: Timestamp,
-    /// The join to answer at the end, unless the peer was started again since.
-    reply: Option<(CommandId, PeerId)>,
-}
-
-/// Where carrying stands; kept in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CarryCursor {
-    space: u8,
-    /// The last document that was carried.
-    after: Option<DocumentKey>,
-}
-
-impl Encode for CarryCursor {
-    fn encode(&self, writer: &mut Writer) {
-        writer.u8(self.space).value(&self.after);
-    }
-}
-
-impl Decode for CarryCursor {
-    fn decode(reader: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { space: reader.u8()?, after: reader.value()? })
-    }
-}
-
-impl Carry {
-    /// Goes on with what a crash interrupted.
-    pub(super) fn resume(store: &Store, cursor: CarryCursor) -> Self {
-        Self { from: store.reader_of(cursor.space), cursor, carried: 0, next_at: Timestamp::default(), reply: None }
-    }
-
-    /// The next documents, in the order of collections and ids; empty at the end.
-    fn next(&self) -> Result<Vec<(DocumentKey, bytes::Bytes)>> {
-        for (collection, _) in self.from.collections()? {
-            let after = self.cursor.after.as_ref();
-            if after.is_some_and(|after| after.collection > collection) {
-                continue;
-            }
-            let mut after: Option<DocumentId> =
-                after.filter(|after| after.collection == collection).map(|after| after.id.clone());
-            loop {
-                let page = self.from.page(&collection, after.as_ref(), CARRY_PAGE)?;
-                for id in &page.damaged {
-                    tracing::warn!(%collection, %id, "damaged on the disk, and not carried over");
-                }
-                if !page.documents.is_empty() {
-                    let key = |id| DocumentKey::new(CollectionName::clone(&collection), id);
-                    return Ok(page.documents.into_iter().map(|(id, record)| (key(id), record.view)).collect());
-                }
-                // A page of nothing but deleted documents is not the end.
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
-                }
-            }
-        }
-        Ok(Vec::new())
-    }
 }
 
 impl Node {
@@ -134,7 +55,7 @@ impl Node {
     }
 
     /// Sends the first message of a link.
-    fn greet(&mut self, now: Timestamp, peer: PeerId) {
+    pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
         let invited = |joining: &&Joining| joining.ticket.addresses().iter().any(|address| is_of(address, &peer));
         if let Some(joining) = self.joining.as_ref().filter(invited) {
             let request = joining.ticket.redeem(self.peer_id(), now);
@@ -312,9 +233,7 @@ impl Node {
     }
 
     fn may_join(&self, now: Timestamp, ticket: &Ticket, local: LocalDocuments) -> Result<()> {
-        if self.joining.is_some() || self.carry.is_some() {
-            return Err(Error::Conflict("this peer is joining a mesh already; wait for that to end".into()));
-        }
+        self.may_turn()?;
         if ticket.mesh() == self.mesh() {
             return Err(Error::Conflict(format!("this peer is a member of mesh {} already", self.mesh())));
         }
@@ -324,12 +243,16 @@ impl Node {
         }
         if self.members.len() > 1 {
             return Err(Error::Conflict(format!(
-                "this peer shares mesh {} with {} others; start a peer with its own --data-dir to join another mesh",
+                "this peer shares mesh {} with {} others; leave it first (mesh leave), or start another peer with its own \
+                 --data-dir",
                 self.mesh(),
                 self.members.len() - 1
             )));
         }
-        if local == LocalDocuments::Carry && ticket.role() == Role::Reader && self.store.totals().next().is_some() {
+        if local == LocalDocuments::Carry
+            && ticket.role() == Role::Reader
+            && self.store.totals().any(|(_, total)| total.count > 0)
+        {
             return Err(Error::Conflict(
                 "the ticket is for a reader, who cannot carry the documents of this peer over; leave them behind \
                  (they stay on the disk), or ask for a writer's ticket"
@@ -359,97 +282,8 @@ impl Node {
             Error::Denied(format!("{by} answered the ticket without a record of our membership; ask another member"))
         })?;
         let may_write = me.role().allows(crate::access::Ability::Write);
-        let left = self.store.space();
-        let carry = joining.local == LocalDocuments::Carry && may_write;
-        let cursor = carry.then_some(CarryCursor { space: left, after: None });
-        if let Err(error) = self.store_membership(&members, &welcome.secret, cursor.as_ref()) {
-            self.store.turn_to_space(left)?;
-            return Err(error);
-        }
-        self.members = members;
-        self.secret = Secret::new(welcome.secret);
-        self.ledger = Ledger::default();
-        self.fresh.clear();
-        let others: Vec<PeerId> = self.neighbours.keys().copied().filter(|peer| *peer != by).collect();
-        for peer in others {
-            self.part(peer, DropReason::LeftMesh);
-        }
-        self.addresses.forget_foreign();
-        self.effects.push(Effect::Context(self.context()));
-        if let Some(cursor) = cursor {
-            let from = self.store.reader_of(left);
-            self.carry = Some(Carry { from, cursor, carried: 0, next_at: now, reply: Some((joining.reply, by)) });
-        } else {
-            self.joined(joining.reply, by, 0);
-        }
-        self.greet(now, by);
-        Ok(())
-    }
-
-    /// Stores what makes this peer a member of the joined mesh, in a space of its own. The last record decides:
-    /// a join that is cut off before it never was.
-    fn store_membership(&mut self, members: &Members, secret: &[u8; 32], carry: Option<&CarryCursor>) -> Result<()> {
-        self.store.begin_space()?;
-        for record in members.records() {
-            self.store.put_member(&record)?;
-        }
-        self.store.put_fact("secret", secret)?;
-        self.store.put_fact("carry", &carry.cloned())?;
-        self.store.keep_space()
-    }
-
-    fn joined(&mut self, reply: CommandId, by: PeerId, carried: u64) {
-        let mesh: MeshId = self.mesh();
-        self.effects.push(Effect::Reply(reply, Ok(Reply::Joined { mesh, by, carried })));
-    }
-
-    /// Carries a page of documents over from the mesh that was left. When the disk refuses, the join is answered
-    /// with that, and carrying goes on later from where it was.
-    pub(super) fn carry_on(&mut self, now: Timestamp) {
-        let Some(mut carry) = self.carry.take_if(|carry| carry.next_at <= now) else { return };
-        match self.carry_page(now, &mut carry) {
-            Ok(true) => self.carry = Some(carry),
-            Ok(false) => {
-                if let Some((reply, by)) = carry.reply {
-                    self.joined(reply, by, carry.carried);
-                }
-            }
-            Err(error) => {
-                self.storage_failed("carrying documents over", &error);
-                if let Some((reply, _)) = carry.reply.take() {
-                    let why = format!("joined, but not all documents are carried over yet: {error}");
-                    self.effects.push(Effect::Reply(reply, Err(Error::Unavailable(why))));
-                }
-                carry.next_at = now.plus_ms(CARRY_RETRY_MS);
-                self.carry = Some(carry);
-            }
-        }
-    }
-
-    /// Carries one page over; false at the end. A document that is in the joined mesh already stays as it is.
-    fn carry_page(&mut self, now: Timestamp, carry: &mut Carry) -> Result<bool> {
-        let page = carry.next()?;
-        let Some((last, _)) = page.last() else {
-            self.store.put_fact("carry", &None::<CarryCursor>)?;
-            return Ok(false);
-        };
-        let after = Some(last.clone());
-        for (document, view) in page {
-            let body = crate::document::json::parse_document(&view)?;
-            if self.store.record(&document)?.is_some() {
-                continue;
-            }
-            match self.put(now, document.clone(), &body, &Condition::Absent) {
-                Ok(_) => carry.carried += 1,
-                Err(error @ (Error::Invalid(_) | Error::Denied(_) | Error::Conflict(_))) => {
-                    tracing::warn!(%document, %error, "a document could not be carried over");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        carry.cursor.after = after;
-        self.store.put_fact("carry", &Some(carry.cursor.clone()))?;
-        Ok(true)
+        let local = if may_write { joining.local } else { LocalDocuments::Leave };
+        self.turn(now, Turn { members, secret: welcome.secret, local, reply: joining.reply, by })
     }
 
     /// The other side will not let us in.

@@ -11,7 +11,8 @@
 //!
 //! - `write` what programs ask for: put, delete
 //! - `inbound` changes from other peers
-//! - `membership` greeting, joining, inviting
+//! - `membership` greeting, inviting, joining
+//! - `turn` turning to another mesh: one that was joined, or founded here
 //! - `session` comparing with neighbours and sending what they lack
 //! - `address` whom to dial, and when
 //! - `receipt` who has what on its disk
@@ -27,6 +28,7 @@ mod report;
 mod session;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod write;
 
 pub use effect::{
@@ -45,12 +47,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use self::address::AddressBook;
-use self::membership::{Carry, CarryCursor, Joining};
+use self::membership::Joining;
 use self::neighbour::Neighbour;
 use self::receipt::Receipts;
+use self::turn::{Carry, CarryCursor};
 use crate::access::{Genesis, MemberRecord, Members};
 use crate::base::{Clock, DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
-use crate::identity::Keypair;
+use crate::identity::{Keypair, Verified};
 use crate::kv::Kv;
 use crate::limits::CLOCK_DRIFT_MAX_MS;
 use crate::store::{FeedCursor, Loss, Reader, Store};
@@ -65,7 +68,7 @@ pub struct Config {
     pub keypair: Keypair,
     /// Where all of its randomness comes from: fresh random bytes, or a simulation's seed.
     pub seed: [u8; 32],
-    /// The name of the mesh that it founds when its store is new.
+    /// The name of the mesh that it founds when its store is new, and when it leaves the one that it shares.
     pub mesh_name: String,
     /// What of the writes before may be missing: flushes were not waited for, or the journal is damaged.
     pub loss: Loss,
@@ -94,6 +97,8 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Node {
     keypair: Keypair,
+    /// The name of the mesh that it founds when it leaves another.
+    mesh_name: String,
     store: Store,
     members: Members,
     secret: Secret,
@@ -147,6 +152,7 @@ impl Node {
             carry: store.fact::<Option<CarryCursor>>("carry")?.flatten().map(|cursor| Carry::resume(&store, cursor)),
             addresses: AddressBook::new(config.seeds, store.addresses()?, now),
             keypair: config.keypair,
+            mesh_name: config.mesh_name,
             store,
             members,
             secret: Secret::new(secret),
@@ -248,6 +254,8 @@ impl Node {
                 self.join(now, id, ticket, local);
                 return None;
             }
+            Command::Found { name, local } => return self.found(now, id, &name, local).err().map(Err),
+            Command::Part(local) => return self.part_from_others(now, id, local).err().map(Err),
             Command::Damaged(document) => {
                 // Looking at it is enough: what is damaged is marked, what was repaired meanwhile is not.
                 if self.store.record(&document).is_err() {
@@ -358,13 +366,24 @@ impl Node {
 }
 
 fn found_mesh(store: &mut Store, config: &Config, clock: &mut Clock, rng: &mut StdRng, now: Timestamp) -> Result<()> {
-    let (mut nonce, mut secret) = ([0; 16], [0; 32]);
-    rng.fill_bytes(&mut nonce);
-    rng.fill_bytes(&mut secret);
-    let genesis = Genesis::found(&config.mesh_name, &config.keypair, clock.tick(now), nonce)?;
+    let (genesis, secret) = genesis(&config.mesh_name, &config.keypair, clock, rng, now)?;
     store.put_member(&MemberRecord::Founder(genesis.into_signed().into()))?;
     store.put_fact("secret", &secret)?;
     store.flush()
+}
+
+/// The genesis and the secret of a new mesh.
+fn genesis(
+    name: &str,
+    founder: &Keypair,
+    clock: &mut Clock,
+    rng: &mut StdRng,
+    now: Timestamp,
+) -> Result<(Verified<Genesis>, [u8; 32])> {
+    let (mut nonce, mut secret) = ([0; 16], [0; 32]);
+    rng.fill_bytes(&mut nonce);
+    rng.fill_bytes(&mut secret);
+    Ok((Genesis::found(name, founder, clock.tick(now), nonce)?, secret))
 }
 
 fn load_members(store: &Store) -> Result<Members> {

@@ -200,7 +200,7 @@ impl Collection {
             }
             Reply::Leave { .. }
             | Reply::Ticket(_)
-            | Reply::Joined { .. }
+            | Reply::Entered { .. }
             | Reply::Sync(_)
             | Reply::Why(_)
             | Reply::Members(_)

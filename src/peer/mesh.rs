@@ -1,4 +1,4 @@
-//! The mesh as a program uses it: inviting, joining, and who is in sync.
+//! The mesh as a program uses it: inviting, joining, founding, leaving, and who is in sync.
 
 use std::time::Duration;
 
@@ -43,6 +43,17 @@ pub struct Joined {
     pub carried: u64,
 }
 
+/// A mesh that was founded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founded {
+    /// The mesh.
+    pub mesh: MeshId,
+    /// Its name.
+    pub name: String,
+    /// Documents that were carried over from before.
+    pub carried: u64,
+}
+
 /// A handle to the mesh of a peer.
 #[derive(Debug, Clone)]
 pub struct Mesh {
@@ -75,10 +86,35 @@ impl Mesh {
     /// a mesh with others, `Unavailable` with everything that was tried when no member let us in.
     pub async fn join(&self, ticket: &str, local: LocalDocuments) -> Result<Joined> {
         let ticket = Box::new(Ticket::parse(ticket.trim())?);
-        let Reply::Joined { mesh, by, carried } = self.peer.command(Command::Join { ticket, local }).await? else {
+        let Reply::Entered { mesh, by, carried, .. } = self.peer.command(Command::Join { ticket, local }).await? else {
             unreachable!("{ANSWERED}")
         };
         Ok(Joined { mesh, by, carried })
+    }
+
+    /// Founds a new mesh of this one peer and turns to it. What the mesh before holds stays on the disk, invisible,
+    /// and its members go on without this peer.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that breaks its rule, `Conflict` while this peer turns to another mesh already.
+    pub async fn init(&self, name: &str, local: LocalDocuments) -> Result<Founded> {
+        self.found(Command::Found { name: name.to_owned(), local }).await
+    }
+
+    /// Leaves the mesh that this peer shares with others: as [`Mesh::init`], with the name that the peer is set up
+    /// with. A ticket of the left mesh lets it come back.
+    ///
+    /// # Errors
+    /// `Conflict` when nobody shares the mesh, and while this peer turns to another mesh already.
+    pub async fn leave(&self, local: LocalDocuments) -> Result<Founded> {
+        self.found(Command::Part(local)).await
+    }
+
+    async fn found(&self, command: Command) -> Result<Founded> {
+        let Reply::Entered { mesh, name, carried, .. } = self.peer.command(command).await? else {
+            unreachable!("{ANSWERED}")
+        };
+        Ok(Founded { mesh, name, carried })
     }
 
     /// The members, in the order of their ids.

@@ -27,7 +27,7 @@ mod version;
 
 pub use collection::{Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed};
-pub use mesh::{Invite, Joined, Mesh};
+pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
 pub use version::Diff;
 
@@ -65,7 +65,7 @@ pub struct PeerConfig {
     pub durability: Durability,
     /// A name for people.
     pub node_id: String,
-    /// The name of the mesh that a new peer founds.
+    /// The name of the mesh that a new peer founds, and one that leaves the mesh that it shares.
     pub mesh_name: String,
     /// How it meets others.
     pub network: NetworkConfig,

@@ -23,6 +23,7 @@ mod opened;
 mod reader;
 mod record;
 mod repair;
+mod space;
 mod summary;
 
 pub use commit::{Granted, Merge, Outcome};
@@ -38,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::AtomicU8;
 
 use lru::LruCache;
 
@@ -150,12 +151,6 @@ impl Store {
         self.open.pop(document);
     }
 
-    /// A handle for reading another space than the current one.
-    #[must_use]
-    pub fn reader_of(&self, space: u8) -> Reader {
-        Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)), self.incarnation)
-    }
-
     /// A handle for reading beside this writer.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -168,12 +163,6 @@ impl Store {
     /// Why not.
     pub fn check_writable(&self) -> Result<()> {
         self.reader.check_writable()
-    }
-
-    /// This life of the store.
-    #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
     }
 
     /// Makes everything written so far durable.
@@ -363,52 +352,6 @@ impl Store {
         self.apply(batch)
     }
 
-    /// Turns to an empty space, for joining another mesh. What the left mesh holds stays on the disk, and a
-    /// start finds it again until [`Store::keep_space`].
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when there is no free space, [`Error::Io`] when the disk refuses.
-    pub fn begin_space(&mut self) -> Result<()> {
-        let Some(next) = self.space().checked_add(1) else {
-            return Err(Error::invalid("this data directory has joined 254 meshes; use a new one"));
-        };
-        // Of a join that was cut off.
-        let leftovers =
-            [(vec![next], vec![next + 1]), (key::meta(&format!("{next}/")), key::meta(&format!("{next}0")))];
-        let mut batch = Batch::new();
-        for (from, to) in leftovers {
-            self.kv.scan(&from, &to, &mut |key, _| {
-                batch.delete(key.to_vec());
-                ControlFlow::Continue(())
-            })?;
-        }
-        self.apply(batch)?;
-        self.turn_to_space(next)
-    }
-
-    /// Makes the space to which [`Store::begin_space`] turned the one that a start finds.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn keep_space(&mut self) -> Result<()> {
-        self.put_format()
-    }
-
-    fn put_format(&mut self) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.put(key::meta("format"), seal(&Format { incarnation: self.incarnation, space: self.space() }));
-        self.apply_twice(batch)
-    }
-
-    /// Turns to another space for now, such as back to the one that was to be left.
-    ///
-    /// # Errors
-    /// When the disk cannot be read.
-    pub fn turn_to_space(&mut self, space: u8) -> Result<()> {
-        self.space.store(space, Ordering::Release);
-        self.load_space()
-    }
-
     /// Flips a bit of a document's record.
     #[cfg(test)]
     pub(crate) fn damage_for_test(&self, document: &DocumentKey) {
@@ -504,12 +447,6 @@ impl Store {
             )));
         }
         Ok(self.holdings.entry(name.clone()).or_default())
-    }
-
-    /// The space that holds the current mesh.
-    #[must_use]
-    pub fn space(&self) -> u8 {
-        self.reader.space()
     }
 
     fn fact_key(&self, name: &str) -> Vec<u8> {

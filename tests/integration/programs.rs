@@ -73,3 +73,30 @@ fn the_countries_arrive_whole() {
         assert_eq!(country, data);
     }
 }
+
+#[test]
+fn a_peer_leaves_a_mesh_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));
+    assert_eq!(run(&b, &["mesh", "leave"]).status.code(), Some(1));
+    a.let_in(&b);
+    a.put("/api/v1/collections/docs/documents/a", &json!({"from": "a"}));
+    b.put("/api/v1/collections/docs/documents/b", &json!({"from": "b"}));
+    crate::harness::wait_equal("docs", 2, &[&a, &b]);
+    let left: Value = serde_json::from_str(&ok(&b, &["mesh", "leave"])).unwrap();
+    assert_eq!(left["carried_documents"], 2);
+    a.put("/api/v1/collections/docs/documents/a", &json!({"from": "a", "apart": 1}));
+    b.put("/api/v1/collections/docs/documents/b", &json!({"from": "b", "apart": 1}));
+    b.put("/api/v1/collections/docs/documents/c", &json!({"from": "b"}));
+    assert_eq!((a.count("docs"), b.count("docs")), (2, 3));
+    let b = b.restart();
+    assert_eq!(b.get("/api/v1/nodes/status").body["mesh"], left["mesh"]);
+    a.let_in(&b);
+    let documents = crate::harness::wait_equal("docs", 3, &[&a, &b]);
+    assert_eq!(documents[0].1["apart"], 1);
+    assert_eq!(documents[1].1, json!({"from": "b", "apart": 1}));
+    assert_eq!(b.get("/api/v1/sync").body["dead_letters"], json!({}));
+    let founded: Value =
+        serde_json::from_str(&ok(&b, &["mesh", "init", "bare", "--local-documents", "leave"])).unwrap();
+    assert_eq!((&founded["name"], b.count("docs"), a.count("docs")), (&json!("bare"), 0, 3));
+}

@@ -1,4 +1,4 @@
-//! The mesh: `/mesh/invites`, `/mesh/join` and `/mesh/peers`.
+//! The mesh: `/mesh/invites`, `/mesh/join`, `/mesh/init`, `/mesh/leave` and `/mesh/peers`.
 
 use std::time::Duration;
 
@@ -65,6 +65,52 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
     let joined = app.peer.mesh().join(&wanted.ticket, wanted.local_documents.into()).await;
     let joined = joined.map_err(Problem::of_join)?;
     Ok(json(StatusCode::OK, &shape::Joined::new(&joined.mesh, &joined.by, joined.carried)))
+}
+
+/// Founds a mesh of this one peer and turns to it.
+///
+/// What the mesh before holds stays on the disk, invisible, and its other members go on. The answer waits until the
+/// documents are carried over.
+#[utoipa::path(
+    post, path = "/mesh/init", tag = "mesh", operation_id = "initMesh",
+    request_body(content = shape::InitBody),
+    responses(
+        (status = 201, description = "It is founded, and this peer its only member", body = shape::Founded),
+        (status = 400, description = "The body is no JSON"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 409, description = "This peer is turning to another mesh already"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body has another type"),
+        (status = 422, description = "A field is missing, unknown or breaks a rule"),
+    ),
+)]
+pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
+    let wanted: shape::InitBody = body::arguments(&headers, body).await?;
+    let founded = app.peer.mesh().init(&wanted.name, wanted.local_documents.into()).await?;
+    Ok(json(StatusCode::CREATED, &shape::Founded::from(founded)))
+}
+
+/// Leaves the mesh that this peer shares with others, for one of its own.
+///
+/// That one has the name with which the peer is set up. The others go on; a ticket of theirs lets this peer come back.
+/// What only this peer has is lost to them: ask `/sync/safe-to-leave` first.
+#[utoipa::path(
+    post, path = "/mesh/leave", tag = "mesh", operation_id = "leaveMesh",
+    request_body(content = shape::LeaveBody, description = "May be left out: the documents are carried over"),
+    responses(
+        (status = 200, description = "It is left, and this peer the only member of its own mesh", body = shape::Founded),
+        (status = 400, description = "The body is no JSON"),
+        (status = 408, description = "The body did not arrive in time"),
+        (status = 409, description = "Nobody shares the mesh, or this peer is turning to another one already"),
+        (status = 413, description = "The body is too large"),
+        (status = 415, description = "The body has another type"),
+        (status = 422, description = "A field is unknown or breaks a rule"),
+    ),
+)]
+pub(super) async fn leave(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
+    let wanted: shape::LeaveBody = body::arguments(&headers, body).await?;
+    let founded = app.peer.mesh().leave(wanted.local_documents.into()).await?;
+    Ok(json(StatusCode::OK, &shape::Founded::from(founded)))
 }
 
 /// The members of the mesh, in the order of their ids.

@@ -77,6 +77,8 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(version::restore))
         .routes(routes!(mesh::invite))
         .routes(routes!(mesh::join))
+        .routes(routes!(mesh::init))
+        .routes(routes!(mesh::leave))
         .routes(routes!(mesh::peers))
         .routes(routes!(status::stats))
         .routes(routes!(status::node))

@@ -11,6 +11,10 @@ use super::super::tests::{Answer, Client};
 use super::super::token::Token;
 use super::super::{App, Config};
 use super::{calls, description, router};
+use crate::LocalDocuments;
+use crate::access::{Genesis, Members, Role, Terms};
+use crate::base::{Hlc, Timestamp};
+use crate::identity::Keypair;
 use crate::limits::{
     COLLECTION_NAME_BYTES_MAX, DOCUMENT_BYTES_MAX, DOCUMENT_ID_BYTES_MAX, GATEWAY_REQUESTS_MAX, PAGE_DOCUMENTS_MAX,
 };
@@ -280,6 +284,8 @@ const WITH_BODY: &[&str] = &[
     "POST /collections/users/documents/a/restore",
     "POST /mesh/invites",
     "POST /mesh/join",
+    "POST /mesh/init",
+    "POST /mesh/leave",
 ];
 
 /// A status, the call, its headers and its body.
@@ -372,6 +378,10 @@ const TABLE: &[Provocation] = &[
     (422, "POST /mesh/invites", &[], r#"{"role": "king"}"#),
     (422, "POST /mesh/join", &[], "{}"),
     (200, "GET /mesh/peers", &[], ""),
+    (201, "POST /mesh/init", &[], r#"{"name": "home", "local_documents": "carry"}"#),
+    (422, "POST /mesh/init", &[], "{}"),
+    (409, "POST /mesh/leave", &[], ""),
+    (422, "POST /mesh/leave", &[], r#"{"name": "home"}"#),
     (200, "GET /stats", &[], ""),
     (200, "GET /nodes/status", &[], ""),
     (200, "GET /sync", &[], ""),
@@ -398,6 +408,7 @@ async fn every_described_status_can_occur_and_no_other_does() {
     bodies(&mut record, &client).await;
     reviving(&mut record, &client).await;
     joining(&mut record, &client).await;
+    founding(&mut record).await;
     at_the_door(&mut record, &client).await;
     client.peer.shutdown().await;
     for call in ["GET /health/ready", "GET /api/v1/health/ready"] {
@@ -435,9 +446,35 @@ async fn joining(record: &mut Record, client: &Client) {
     let foreign = ticket(&other, 1).await;
     record.see(client, 409, join, &[], foreign).await;
     record.see(client, 403, "POST /mesh/invites", &[], "{}").await;
+    record.see(client, 200, "POST /mesh/leave", &[], "").await;
     for peer in [host.peer, other.peer] {
         peer.shutdown().await;
     }
+}
+
+/// Who is joining founds nothing meanwhile.
+async fn founding(record: &mut Record) {
+    let client = Client::new().await;
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let founder = Keypair::from_seed([1; 32]);
+    let address = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", silent.local_addr().unwrap().port(), founder.peer_id());
+    let terms = Terms { role: Role::Writer, expires: Timestamp(u64::MAX >> 16), uses: 1 };
+    let members = Members::found(Genesis::found("silent", &founder, Hlc::default(), [1; 16]).unwrap());
+    let ticket = members.invite(&founder, terms, [1; 32], [1; 16], vec![address], Timestamp(1)).unwrap();
+    let mesh = client.peer.mesh();
+    let joining = tokio::spawn(async move { mesh.join(&ticket.to_string(), LocalDocuments::Carry).await });
+    // The name is none, so that nothing is founded before the join is under way.
+    let answer = loop {
+        let answer = client.send("POST /mesh/init", &[], r#"{"name": ""}"#).await;
+        if answer.status != 422 {
+            break answer;
+        }
+        assert!(!joining.is_finished(), "{joining:?}");
+    };
+    assert_eq!(answer.status, 409);
+    record.hold("POST /mesh/init", &answer);
+    client.peer.shutdown().await;
 }
 
 /// Reviving needs the heads of a version.

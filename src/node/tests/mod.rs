@@ -3,6 +3,7 @@
 mod full;
 mod power;
 mod receipt;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::base::Timestamp;
 use crate::identity::Keypair;
 use crate::kv::faulty::{Faults, FaultyDisk};
 use crate::kv::{Checkpoints, Damage, Durability, JournalConfig, Journaled, Kv};
-use crate::node::{Command, Condition, Config, Effect, Input, Node, Reply};
+use crate::node::{Command, Condition, Config, Effect, Input, LocalDocuments, Node, Reply};
 use crate::store::Loss;
 use crate::{Error, Result};
 
@@ -108,6 +108,45 @@ fn two_hundred_power_losses_lose_nothing_acknowledged() {
         let mut node = open(&disk, 3).unwrap();
         check(&mut node, &mut expected, seed);
     }
+}
+
+#[test]
+fn a_turn_to_another_mesh_in_which_the_power_goes_never_was_or_is_finished_later() {
+    const DOCUMENTS: u64 = 30;
+    let (mut undone, mut finished) = (0, 0);
+    for cut in 1.. {
+        let disk = FaultyDisk::new(cut);
+        let mut node = open(&disk, 0).unwrap();
+        let put = |n| Command::Put {
+            document: key(&format!("docs/{n}")),
+            body: object(json!({"n": n, "text": "some words to fill the journal with"})),
+            condition: Condition::Any,
+        };
+        replies(&mut node, (0..DOCUMENTS).map(|n| Input::Command(n, put(n))).collect());
+        let left = node.mesh();
+        disk.set_faults(Faults { cut_power: Some(cut), ..Faults::default() });
+        let turn = Command::Found { name: "other".into(), local: LocalDocuments::Carry };
+        let mut answers = replies(&mut node, vec![Input::Command(DOCUMENTS, turn)]);
+        answers.extend(replies(&mut node, vec![Input::Wake]));
+        let answer = answers.pop().expect("a turn is answered at its end");
+        let is_whole = disk.operations() < cut;
+        drop(node);
+        disk.cut_power();
+        disk.restart();
+        let mut node = open(&disk, 1).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        replies(&mut node, vec![Input::Wake]);
+        replies(&mut node, vec![Input::Wake]);
+        let entered = node.mesh() != left;
+        assert!(entered || answer.is_err(), "cut {cut}: {answer:?}");
+        assert_eq!(node.context().name, if entered { "other" } else { "power" }, "cut {cut}");
+        let there = (0..DOCUMENTS).filter(|n| node.reader().record(&key(&format!("docs/{n}"))).unwrap().is_some());
+        assert_eq!(there.count() as u64, DOCUMENTS, "cut {cut}: entered {entered}");
+        (undone, finished) = (undone + u64::from(!entered), finished + u64::from(entered && answer.is_err()));
+        if is_whole {
+            break;
+        }
+    }
+    assert!(undone > 0 && finished > 0, "{undone} never were, {finished} were finished later");
 }
 
 #[test]
