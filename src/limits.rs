@@ -225,7 +225,8 @@ pub const TLS_FILE_BYTES_MAX: u64 = 256 << 10;
 pub const PAGE_DOCUMENTS_MAX: usize = 1_000;
 /// Bytes of documents after which a page ends, however few they are: what may be in memory for one reader.
 pub const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Bulk writes and exports at a time: each holds a window of lines or a page, for as long as it takes.
+/// Bulk writes, drops of collections and exports at a time: each holds a window of lines or a page, for as long as it
+/// takes.
 pub const GATEWAY_STREAMS_MAX: usize = 16;
 /// Lines of one bulk write that were read and whose results were not sent: enough to fill the batches that
 /// share a flush ([`BATCH_INPUTS_MAX`]) while the results of others are on their way.
@@ -234,6 +235,8 @@ pub const BULK_LINES_MAX: usize = 4 * BATCH_INPUTS_MAX;
 pub const BULK_WRITES_MAX: usize = BATCH_INPUTS_MAX;
 /// Bytes of the lines of one bulk write that are being written, after which no more are read.
 pub const BULK_BYTES_MAX: usize = 4 << 20;
+/// Documents that the dropping of a collection deletes at a time: as many as share a flush.
+pub const DROP_WRITES_MAX: usize = BATCH_INPUTS_MAX;
 /// Bytes of a request's id as a client may choose it: what fits a log line.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 

@@ -32,7 +32,7 @@ enum Command {
     /// Read and write documents
     #[command(subcommand, visible_alias = "doc")]
     Document(document::Command),
-    /// List collections and what they hold
+    /// List collections and what they hold, make and drop them
     #[command(subcommand)]
     Collection(collection::Command),
     /// Found a mesh, invite peers, join, leave, see its members
@@ -150,6 +150,8 @@ mod tests {
             "collection list",
             "collection list users --limit 50 --offset 0",
             "collection stats",
+            "collection create users",
+            "collection drop users --yes",
             "mesh init office --local-documents leave",
             "mesh leave",
             "mesh leave --local-documents carry",

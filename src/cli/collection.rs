@@ -1,15 +1,25 @@
-//! `collection`: what collections there are, and what is in them.
+//! `collection`: what collections there are, what is in them, making and dropping them.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::Value;
+use ureq::http::Method;
 
-use super::failure::Outcome;
+use super::export::bar;
+use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
-use super::output::{Field, Output};
+use super::output::{Field, Output, printable};
 use crate::gateway::path_segment;
 use crate::limits::PAGE_DOCUMENTS_MAX;
 
 const COUNTS: [Field; 3] = [("COLLECTION", "/name"), ("DOCUMENTS", "/documents"), ("BYTES", "/bytes")];
+
+/// How often the peer is asked how far the dropping of a collection came.
+const PROGRESS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,6 +33,19 @@ pub(super) enum Command {
         /// Documents to leave out first
         #[arg(long, default_value_t = 0, requires = "name")]
         offset: usize,
+    },
+    /// Make an empty collection; writing a document makes one too
+    Create {
+        /// Its name
+        name: String,
+    },
+    /// Delete every document of a collection, in the whole mesh
+    Drop {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Show how many documents and bytes there are
     Stats {
@@ -41,10 +64,61 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
             let answer = peer.get("/api/v1/collections")?;
             output.list(answer["collections"].as_array().map_or(&[], Vec::as_slice), &COUNTS)
         }
-        Command::Stats { name: Some(name) } => {
-            output.thing(&peer.get(&format!("/api/v1/collections/{}", path_segment(&name)))?, &COUNTS)
-        }
+        Command::Stats { name: Some(name) } => output.thing(&peer.get(&path(&name))?, &COUNTS),
+        Command::Create { name } => output.thing(&peer.call(Method::PUT, &path(&name), &[], None)?, &COUNTS),
+        Command::Drop { name, yes } => drop_documents(peer, &name, yes, output),
     }
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/collections/{}", path_segment(name))
+}
+
+fn drop_documents(peer: &Peer, name: &str, yes: bool, output: Output) -> Outcome {
+    let is_asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !yes && !is_asked {
+        let message = "this deletes every document of the collection, in the whole mesh: say --yes to mean it";
+        return Err(Failure::new(Kind::Usage, message));
+    }
+    let documents = peer.get(&path(name))?["documents"].as_u64().unwrap_or(0);
+    if !yes && !confirm(name, documents)? {
+        return Err(Failure::new(Kind::Failed, "nothing was deleted"));
+    }
+    let dropped = drop_and_watch(peer, &path(name), documents)?;
+    output.thing(&dropped, &[("DELETED", "/deleted"), ("DAMAGED, NOT DELETED", "/damaged")])
+}
+
+fn confirm(name: &str, documents: u64) -> Outcome<bool> {
+    let failed = |error| Failure::new(Kind::Failed, format!("the answer cannot be read: {error}"));
+    let question = format!("Delete all {documents} documents of {}, in the whole mesh? [y/N] ", printable(name));
+    let mut answer = String::new();
+    let mut asked = io::stderr().lock();
+    asked.write_all(question.as_bytes()).and_then(|()| asked.flush()).map_err(failed)?;
+    io::stdin().read_line(&mut answer).map_err(failed)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}
+
+/// Has the documents deleted, and shows meanwhile how many are left.
+fn drop_and_watch(peer: &Peer, path: &str, documents: u64) -> Outcome<Value> {
+    let bar = bar(documents);
+    let (ended, end) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let dropping = scope.spawn(move || {
+            // Dropped at the end, however it comes.
+            let _ended = ended;
+            peer.work(Method::DELETE, path, None)
+        });
+        while end.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
+            // An error shows in the call itself.
+            if !bar.is_hidden()
+                && let Ok(counts) = peer.get(path)
+            {
+                bar.set_position(documents.saturating_sub(counts["documents"].as_u64().unwrap_or(0)));
+            }
+        }
+        bar.finish_and_clear();
+        dropping.join().unwrap_or_else(|_| Err(Failure::new(Kind::Failed, "a fault in this program")))
+    })
 }
 
 /// Documents from `offset` on, page by page.

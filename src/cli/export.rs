@@ -246,7 +246,8 @@ fn check_damage(peer: &Peer, collection: &str) -> Outcome {
     Err(Failure::new(Kind::Failed, why))
 }
 
-fn bar(total: u64) -> ProgressBar {
+/// A bar of progress on a terminal, and none elsewhere.
+pub(super) fn bar(total: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

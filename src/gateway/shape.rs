@@ -216,6 +216,19 @@ impl Collection {
     }
 }
 
+/// The policies of a collection; there are none yet.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "bodies are read as any object, so that a policy is refused by its name")]
+pub(super) struct Policies {}
+
+/// What became of the documents of a collection that was dropped.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Dropped {
+    pub(super) deleted: u64,
+    /// Documents that are damaged on this peer's disk: they stay until another peer has sent them again.
+    pub(super) damaged: u64,
+}
+
 /// What an invitation gives.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -1,7 +1,7 @@
 //! What goes into a node and what comes out: the whole of its contract with the world.
 
 use crate::access::{Terms, Ticket};
-use crate::base::{ChangeHash, DocumentKey, MeshId, PeerId, Timestamp};
+use crate::base::{ChangeHash, CollectionName, DocumentKey, MeshId, PeerId, Timestamp};
 use crate::document::{Object, Patch, Unchecked};
 use crate::identity::Signed;
 use crate::store::Record;
@@ -107,6 +107,8 @@ pub enum Command {
         /// How many, and how long to wait for them.
         concern: WriteConcern,
     },
+    /// Make an empty collection.
+    CreateCollection(CollectionName),
     /// Make a ticket.
     Invite {
         /// Role, expiry and uses.
@@ -224,6 +226,8 @@ pub enum Reply {
     },
     /// A ticket.
     Ticket(Box<Ticket>),
+    /// Whether a collection is new; it is there in any case.
+    Collection(bool),
     /// The mesh is another one now.
     Entered {
         /// The mesh.

@@ -249,6 +249,7 @@ impl Node {
             }
             Command::Delete { document, condition } => self.delete(now, document, &condition),
             Command::Confirm { document, write, concern } => return self.confirm(now, id, document, *write, concern),
+            Command::CreateCollection(name) => self.create_collection(&name),
             Command::Invite { terms, addresses } => self.invite(now, terms, addresses),
             Command::Join { ticket, local } => {
                 self.join(now, id, ticket, local);

@@ -180,6 +180,11 @@ impl Node {
         }
         self.store.put_fact("secret", secret)?;
         self.store.put_fact("carry", &carry.cloned())?;
+        if let Some(carry) = carry {
+            for (name, _) in self.store.reader_of(carry.space).collections()? {
+                self.store.create_collection(&name)?;
+            }
+        }
         self.store.keep_space()
     }
 

@@ -1,7 +1,8 @@
-//! What programs ask for: put, patch and delete. Each is access check, edit, signature, commit.
+//! What programs ask for: put, patch and delete. Each is access check, edit, signature, commit. And collections, which
+//! have nothing to sign.
 
 use crate::access::Ability;
-use crate::base::{DocumentKey, Timestamp};
+use crate::base::{CollectionName, DocumentKey, Timestamp};
 use crate::document::{Change, Document, Envelope, Object, Patch};
 use crate::store::{Granted, Record};
 use crate::{Error, Result};
@@ -17,7 +18,7 @@ impl Node {
         body: &Object,
         condition: &Condition,
     ) -> Result<Reply> {
-        check_collection(&key)?;
+        check_collection(&key.collection)?;
         self.store.check_writable()?;
         let before = self.store.record(&key)?;
         check(&key, before.as_ref(), condition)?;
@@ -46,7 +47,7 @@ impl Node {
         condition: &Condition,
         absent: Absent,
     ) -> Result<Reply> {
-        check_collection(&key)?;
+        check_collection(&key.collection)?;
         self.store.check_writable()?;
         let before = self.store.record(&key)?;
         check(&key, before.as_ref(), condition)?;
@@ -88,6 +89,14 @@ impl Node {
         };
         let record = self.append(key, change, &before)?;
         Ok(Reply::Written(Write::Deleted, record))
+    }
+
+    /// Makes an empty collection. It is this peer's alone: others have it with its first document.
+    pub(super) fn create_collection(&mut self, name: &CollectionName) -> Result<Reply> {
+        check_collection(name)?;
+        self.members.check(&self.peer_id(), Ability::Write)?;
+        self.store.check_writable()?;
+        Ok(Reply::Collection(self.store.create_collection(name)?))
     }
 
     /// Stores the first change of a document.
@@ -148,11 +157,11 @@ impl Node {
 }
 
 /// Checks that programs may write to a collection.
-fn check_collection(key: &DocumentKey) -> Result<()> {
-    if !key.collection.is_system() {
+fn check_collection(name: &CollectionName) -> Result<()> {
+    if !name.is_system() {
         return Ok(());
     }
-    Err(Error::Denied(format!("collection {}: names that start with _ belong to the system", key.collection)))
+    Err(Error::Denied(format!("collection {name}: names that start with _ belong to the system")))
 }
 
 /// Whether a document is as the caller expects it.

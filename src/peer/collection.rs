@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use serde_json::Value;
 
 use super::Peer;
 use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, Hlc, Timestamp};
 use crate::document::{Object, Patch, Version, json};
 use crate::identity::Signed;
-use crate::limits::DOCUMENT_DEPTH_MAX;
+use crate::limits::{DOCUMENT_DEPTH_MAX, DROP_WRITES_MAX, PAGE_DOCUMENTS_MAX};
 use crate::node::{Absent, Command, Condition, Reply, Write, WriteConcern};
 use crate::store::Record;
 use crate::sync::receipt::Receipt;
@@ -114,6 +115,15 @@ pub struct Listing {
     pub next: Option<DocumentId>,
 }
 
+/// What became of the documents of a collection that was cleared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cleared {
+    /// Documents that were deleted.
+    pub deleted: u64,
+    /// Documents that are damaged on this peer's disk: they stay until another peer has sent them again.
+    pub damaged: u64,
+}
+
 /// A handle to a collection.
 #[derive(Debug, Clone)]
 pub struct Collection {
@@ -200,6 +210,7 @@ impl Collection {
             }
             Reply::Leave { .. }
             | Reply::Ticket(_)
+            | Reply::Collection(_)
             | Reply::Entered { .. }
             | Reply::Sync(_)
             | Reply::Why(_)
@@ -275,6 +286,61 @@ impl Collection {
     pub async fn delete_if(&self, id: &str, condition: Condition) -> Result<Document> {
         let document = self.key(id.parse()?);
         Ok(self.run(document.clone(), Command::Delete { document, condition }).await?.1)
+    }
+
+    /// Makes the collection, empty, and says whether it is new. Nobody has to: a collection comes into being with its
+    /// first document. It is listed on this peer from then on; others have it with its first document.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for a name of the system's and without the right to write, [`Error::Invalid`] when there are
+    /// as many collections as there may be.
+    pub async fn create(&self) -> Result<bool> {
+        let Reply::Collection(new) = self.peer.command(Command::CreateCollection(self.name.clone())).await? else {
+            unreachable!("the making of a collection is answered with whether it is new")
+        };
+        Ok(new)
+    }
+
+    /// Deletes every document, each by a delete of its own: an edit that somebody else makes at the same time keeps
+    /// its document alive, and what is written here meanwhile may stay. The empty collection stays. When it fails in
+    /// the middle, what was deleted is deleted, and another call goes on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such collection, [`Error::Denied`] for one of the system's, and as
+    /// [`Collection::delete`].
+    pub async fn clear(&self) -> Result<Cleared> {
+        if self.name.is_system() {
+            return Err(Error::Denied(format!("collection {} belongs to the system", self.name)));
+        }
+        if matches!(self.peer.shared.reader.collection(&self.name), Ok(None)) {
+            return Err(Error::NotFound(format!("collection {} does not exist", self.name)));
+        }
+        let (mut cleared, mut after) = (Cleared::default(), None);
+        loop {
+            let (collection, from) = (self.clone(), after.take());
+            let page = tokio::task::spawn_blocking(move || collection.page(from.as_ref(), PAGE_DOCUMENTS_MAX));
+            let page =
+                page.await.map_err(|fault| Error::Io(format!("reading collection {}: {fault}", self.name)))??;
+            cleared.damaged += page.damaged.len() as u64;
+            let deletes = page.documents.into_iter().map(|document| self.delete_if_there(document.key.id));
+            let mut deletes = stream::iter(deletes).buffer_unordered(DROP_WRITES_MAX);
+            while let Some(deleted) = deletes.next().await {
+                cleared.deleted += u64::from(deleted?);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(cleared),
+            }
+        }
+    }
+
+    async fn delete_if_there(&self, id: DocumentId) -> Result<bool> {
+        let document = self.key(id);
+        match self.run(document.clone(), Command::Delete { document, condition: Condition::Any }).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// A page of at most `limit` documents after the id `after`, in the order of ids.

@@ -25,7 +25,7 @@ mod meter;
 mod run;
 mod version;
 
-pub use collection::{Collection, Confirmation, Document, Listing};
+pub use collection::{Cleared, Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed};
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};

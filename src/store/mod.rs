@@ -270,6 +270,24 @@ impl Store {
         record
     }
 
+    /// Makes an empty collection, which is listed with no documents; false when it was there.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when there are as many as there may be, and when the disk refuses.
+    pub fn create_collection(&mut self, name: &CollectionName) -> Result<bool> {
+        // The disk decides: one whose first document could not be written is in memory and nowhere else.
+        match self.reader.collection(name) {
+            Ok(Some(_)) | Err(Error::Corrupt(_)) => return Ok(false),
+            Ok(None) => {}
+            Err(error) => return Err(error),
+        }
+        let counts = seal(&self.holding(name)?.counts);
+        let mut batch = Batch::new();
+        batch.put(key::named(self.space(), Tag::Collection, name.as_str().as_bytes()), counts);
+        self.apply_twice(batch)?;
+        Ok(true)
+    }
+
     /// The position that the next feed entry gets.
     #[must_use]
     pub fn next_position(&self) -> u64 {

@@ -75,6 +75,33 @@ fn the_countries_arrive_whole() {
 }
 
 #[test]
+fn collections_are_made_and_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mut a, b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));
+    a.let_in(&b);
+    ok(&a, &["collection", "create", "empty"]);
+    assert_eq!(run(&a, &["collection", "create", "_mine"]).status.code(), Some(4));
+    for n in 0..300 {
+        assert_eq!(a.put(&format!("/api/v1/collections/docs/documents/{n}"), &json!({"n": n})).status, 201);
+    }
+    crate::harness::wait_equal("docs", 300, &[&a, &b]);
+    // In a pipe it has to be meant.
+    assert_eq!(run(&b, &["collection", "drop", "docs"]).status.code(), Some(2));
+    assert_eq!(b.count("docs"), 300);
+    let dropped: Value = serde_json::from_str(&ok(&b, &["collection", "drop", "docs", "--yes"])).unwrap();
+    assert_eq!(dropped, json!({"deleted": 300, "damaged": 0}));
+    crate::harness::wait_equal("docs", 0, &[&a, &b]);
+    assert_eq!(run(&b, &["collection", "drop", "none", "--yes"]).status.code(), Some(3));
+    // It is killed, not stopped: what was answered is on the disk.
+    a.kill();
+    let a = a.restart();
+    let listed: Value = serde_json::from_str(&ok(&a, &["collection", "list"])).unwrap();
+    let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|of| &of["name"]).collect();
+    assert_eq!(names, ["docs", "empty"]);
+    assert!(listed.as_array().unwrap().iter().all(|of| of["documents"] == 0), "{listed}");
+}
+
+#[test]
 fn a_peer_leaves_a_mesh_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));

@@ -41,7 +41,10 @@ const TAGS: [(&str, &str); 6] = [
         "documents",
         "JSON objects under ids. Reads are of this peer's replica; writes are answered when they are on its disk.",
     ),
-    ("collections", "Sets of documents. A collection comes into being with its first document."),
+    (
+        "collections",
+        "Sets of documents. A collection comes into being with its first document, or before it on demand.",
+    ),
     ("sync", "Who has what."),
     ("mesh", "The peers that share data."),
     ("status", "How this peer is."),

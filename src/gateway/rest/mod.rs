@@ -66,7 +66,7 @@ pub(super) fn router(app: App) -> Router {
 fn calls() -> OpenApiRouter<App> {
     let calls = OpenApiRouter::default()
         .routes(routes!(collection::list))
-        .routes(routes!(collection::show))
+        .routes(routes!(collection::show, collection::create, collection::drop))
         .routes(routes!(export::list, document::create))
         .routes(routes!(bulk::write))
         .routes(routes!(feed::changes))
@@ -174,8 +174,9 @@ fn json_lines(lines: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> 
 
 /// Room for a request that streams, until the permit is dropped.
 fn stream_room(app: &App) -> Answer<OwnedSemaphorePermit> {
-    let full =
-        |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many bulk writes and exports at a time; try again");
+    let full = |_| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many bulk writes, drops and exports at a time; try again")
+    };
     app.shared.streams.clone().try_acquire_owned().map_err(full)
 }
 

@@ -278,6 +278,7 @@ impl Record {
 
 /// Calls that take a body: what is wrong with one is answered alike.
 const WITH_BODY: &[&str] = &[
+    "PUT /collections/users",
     "POST /collections/users/documents",
     "PUT /collections/users/documents/a",
     "PATCH /collections/users/documents/a",
@@ -298,6 +299,14 @@ const TABLE: &[Provocation] = &[
     (200, "GET /collections", &[], ""),
     (404, "GET /collections/users", &[], ""),
     (422, "GET /collections/.a", &[], ""),
+    (404, "DELETE /collections/users", &[], ""),
+    (422, "DELETE /collections/.a", &[], ""),
+    (403, "DELETE /collections/_system", &[], ""),
+    (201, "PUT /collections/users", &[], ""),
+    (200, "PUT /collections/users", &[], "{}"),
+    (403, "PUT /collections/_system", &[], ""),
+    (422, "PUT /collections/.a", &[], ""),
+    (422, "PUT /collections/users", &[], r#"{"retention": "7d"}"#),
     (201, "PUT /collections/users/documents/a", &[], r#"{"n": 1, "deep": {"list": [1.5, null, "x"]}}"#),
     (200, "PUT /collections/users/documents/a", &[], r#"{"n": 2}"#),
     (202, "PUT /collections/users/documents/a?w=1&timeout_ms=1", &[], r#"{"n": 3}"#),
@@ -382,6 +391,7 @@ const TABLE: &[Provocation] = &[
     (422, "POST /mesh/init", &[], "{}"),
     (409, "POST /mesh/leave", &[], ""),
     (422, "POST /mesh/leave", &[], r#"{"name": "home"}"#),
+    (200, "DELETE /collections/users", &[], ""),
     (200, "GET /stats", &[], ""),
     (200, "GET /nodes/status", &[], ""),
     (200, "GET /sync", &[], ""),

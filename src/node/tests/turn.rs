@@ -12,6 +12,11 @@ impl World {
         assert_eq!((mesh, by), (self.peers[at].node.mesh(), self.id(at)));
         Ok((name, carried))
     }
+
+    fn names(&self, at: usize) -> Vec<String> {
+        let collections = self.peers[at].node.reader().collections().unwrap();
+        collections.into_iter().map(|(name, _)| name.to_string()).collect()
+    }
 }
 
 fn found(name: &str, local: LocalDocuments) -> Command {
@@ -136,4 +141,44 @@ fn who_waits_for_the_others_is_answered_when_they_are_left() {
     world.turn(1, Command::Part(LocalDocuments::Leave)).unwrap();
     let reply = world.replies.remove(&(1, waiting)).unwrap().unwrap();
     assert!(matches!(reply, Reply::Confirmed { complete: false, .. }), "{reply:?}");
+}
+
+#[test]
+fn an_empty_collection_is_kept_carried_and_in_nobodys_way() {
+    let mut world = World::mesh(2);
+    let create = |world: &mut World, at, name: &str| {
+        let Reply::Collection(new) = world.ask(at, Command::CreateCollection(name.parse().unwrap()))? else {
+            panic!("no collection")
+        };
+        Ok::<_, Error>(new)
+    };
+    assert_eq!(create(&mut world, 1, "empty"), Ok(true));
+    assert_eq!(create(&mut world, 1, "empty"), Ok(false));
+    assert!(matches!(create(&mut world, 1, "_mine"), Err(Error::Denied(_))));
+    world.restart(1);
+    assert_eq!(world.names(1), ["empty"]);
+    world.connect(0, 1);
+    world.run(5_000);
+    assert!(world.sync_report(1).collections[0].peers[0].standing.equal);
+    world.put(0, "empty/a", json!({"n": 1})).unwrap();
+    world.run(5_000);
+    assert_eq!(world.get(1, "empty/a"), Some(json!({"n": 1})));
+    assert_eq!(create(&mut world, 1, "later"), Ok(true));
+    world.turn(1, Command::Part(LocalDocuments::Carry)).unwrap();
+    assert_eq!(world.names(1), ["empty", "later"]);
+    world.turn(1, found("bare", LocalDocuments::Leave)).unwrap();
+    assert_eq!(world.names(1), Vec::<String>::new());
+    for n in 0..crate::limits::COLLECTIONS_MAX {
+        assert_eq!(create(&mut world, 1, &format!("c{n}")), Ok(true));
+    }
+    assert!(matches!(create(&mut world, 1, "more"), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn a_reader_makes_no_collection() {
+    let mut world = World::new(2);
+    world.join(1, 0, Role::Reader);
+    let refused = world.ask(1, Command::CreateCollection("notes".parse().unwrap())).unwrap_err();
+    assert!(matches!(refused, Error::Denied(_)), "{refused}");
+    assert_eq!(world.names(1), Vec::<String>::new());
 }
