@@ -237,6 +237,8 @@ pub const BULK_WRITES_MAX: usize = BATCH_INPUTS_MAX;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Documents that the dropping of a collection deletes at a time: as many as share a flush.
 pub const DROP_WRITES_MAX: usize = BATCH_INPUTS_MAX;
+/// Collections that the metrics show one by one, the largest: each is two series in whatever stores them.
+pub const METRICS_COLLECTIONS_MAX: usize = 100;
 /// Bytes of a request's id as a client may choose it: what fits a log line.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 

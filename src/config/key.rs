@@ -134,7 +134,7 @@ pub const KEYS: &[Key] = &[
     key("observability.logging.format", Kind::Word(&["text", "json"]), "\"text\"", "text for people, json for machines."),
     key("observability.logging.output", Kind::Text, "\"stderr\"", "stderr, stdout, or a file to append to."),
     later("observability.logging.audit_enabled", Kind::Flag, "false", "Whether an audit log is kept."),
-    later("observability.metrics.enabled", Kind::Flag, "false", "Whether metrics are collected."),
+    later("observability.metrics.enabled", Kind::Flag, "false", "Whether metrics are pushed; GET /metrics has them in any case."),
     later("observability.metrics.prometheus_endpoint", Kind::Text, "\"http://localhost:9090\"", "Where they are pushed to."),
     later("observability.metrics.collection_interval", Kind::Duration, "\"15s\"", "How often."),
     later("observability.tracing.enabled", Kind::Flag, "false", "Whether traces are collected."),

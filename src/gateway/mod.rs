@@ -9,6 +9,7 @@
 //! - `clients` how often each client may call; `token` what it has to show
 //! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish; `tls` their certificate
 //! - `lines`, `patience` streams: cutting them into lines, and not waiting forever for who reads them
+//! - `metrics` counters as Prometheus reads them
 //! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
 //!   and an answer
 //!
@@ -21,6 +22,7 @@ mod etag;
 mod feed_shape;
 mod guard;
 mod lines;
+mod metrics;
 mod patience;
 mod problem;
 mod rest;

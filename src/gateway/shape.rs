@@ -474,7 +474,7 @@ pub(super) struct Operation {
 
 impl From<Latency> for Operation {
     fn from(latency: Latency) -> Self {
-        let Latency { count, failures, mean_us, p50_us, p99_us } = latency;
+        let Latency { count, failures, mean_us, p50_us, p99_us, .. } = latency;
         Self { count, failures, mean_us, p50_us, p99_us }
     }
 }

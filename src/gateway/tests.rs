@@ -52,7 +52,7 @@ impl Client {
 
     pub(super) async fn send(&self, call: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
         let (method, path) = call.split_once(' ').unwrap();
-        let at_top = ["/health", "/docs", "/api/"].iter().any(|top| path.starts_with(top));
+        let at_top = ["/health", "/metrics", "/docs", "/api/"].iter().any(|top| path.starts_with(top));
         let path = if at_top { path.to_owned() } else { format!("/api/v1{path}") };
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {

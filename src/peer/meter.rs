@@ -21,6 +21,8 @@ pub struct Latency {
     pub count: u64,
     /// Operations that failed.
     pub failures: u64,
+    /// All of them together, in microseconds.
+    pub total_us: u64,
     /// The mean, in microseconds.
     pub mean_us: u64,
     /// Half of the operations took at most this long, to the next power of two, in microseconds.
@@ -59,10 +61,12 @@ impl Meter {
             });
             bucket.map_or(0, |bucket| 1 << bucket)
         };
+        let total_us = self.micros.load(Ordering::Relaxed);
         Latency {
             count,
             failures: self.failures.load(Ordering::Relaxed),
-            mean_us: self.micros.load(Ordering::Relaxed).checked_div(count).unwrap_or(0),
+            total_us,
+            mean_us: total_us.checked_div(count).unwrap_or(0),
             p50_us: quantile(50),
             p99_us: quantile(99),
         }
@@ -81,7 +85,8 @@ mod tests {
             meter.record_duration(Duration::from_micros(micros), micros != 7);
         }
         let latency = meter.read();
-        assert_eq!((latency.count, latency.failures, latency.mean_us), (100, 1, 50));
+        assert_eq!((latency.count, latency.failures), (100, 1));
+        assert_eq!((latency.total_us, latency.mean_us), (5_050, 50));
         assert_eq!((latency.p50_us, latency.p99_us), (64, 128));
     }
 }

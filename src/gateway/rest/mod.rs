@@ -87,7 +87,11 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(status::safe_to_leave))
         .routes(routes!(docs::description))
         .merge(health());
-    OpenApiRouter::default().nest("/api/v1", calls).merge(health()).merge(docs::pages())
+    OpenApiRouter::default()
+        .nest("/api/v1", calls)
+        .routes(routes!(status::metrics))
+        .merge(health())
+        .merge(docs::pages())
 }
 
 fn health() -> OpenApiRouter<App> {

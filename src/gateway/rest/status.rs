@@ -1,11 +1,13 @@
-//! How the peer is: `/health`, `/stats`, `/nodes/status` and `/sync`.
+//! How the peer is: `/health`, `/stats`, `/metrics`, `/nodes/status` and `/sync`.
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 
 use super::super::problem::{Answer, Problem};
 use super::super::sync_shape::{Leave, Sync, Why};
-use super::super::{App, shape};
+use super::super::{App, metrics, shape};
 use super::parameter::{DocumentPath, Others};
 use super::{Path, Query, json};
 use crate::Error;
@@ -66,6 +68,16 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
         uptime_s: app.peer.uptime().as_secs(),
     };
     Ok(json(StatusCode::OK, &shape))
+}
+
+/// Counters in the text format of Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "status", operation_id = "metrics",
+    responses((status = 200, description = "Version 0.0.4 of the format", body = String, content_type = "text/plain")),
+)]
+pub(super) async fn metrics(State(app): State<App>) -> Answer {
+    let stats = app.peer.stats().await?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&stats, app.peer.uptime())).into_response())
 }
 
 /// This peer and its neighbours.

@@ -206,7 +206,7 @@ impl Record {
     /// Holds an answer to its description.
     fn hold(&mut self, call: &str, answer: &Answer) {
         let (method, path) = call.split_once(' ').unwrap();
-        let path = if ["/health", "/docs", "/api/"].iter().any(|top| path.starts_with(top)) {
+        let path = if ["/health", "/metrics", "/docs", "/api/"].iter().any(|top| path.starts_with(top)) {
             path.to_owned()
         } else {
             format!("/api/v1{path}")
@@ -398,6 +398,7 @@ const TABLE: &[Provocation] = &[
     (200, "GET /sync/safe-to-leave?peers=0", &[], ""),
     (200, "GET /sync/safe-to-leave?peers=1&timeout_ms=1", &[], ""),
     (422, "GET /sync/safe-to-leave?peers=65", &[], ""),
+    (200, "GET /metrics", &[], ""),
     (200, "GET /health", &[], ""),
     (200, "GET /health/ready", &[], ""),
     (200, "GET /api/v1/health", &[], ""),
