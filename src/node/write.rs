@@ -74,7 +74,7 @@ impl Node {
     }
 
     pub(super) fn delete(&mut self, now: Timestamp, key: DocumentKey, condition: &Condition) -> Result<Reply> {
-        check_collection(&key)?;
+        check_collection(&key.collection)?;
         self.store.check_writable()?;
         let before = self.store.record(&key)?.filter(|record| !record.deleted);
         check(&key, before.as_ref(), condition)?;
