@@ -14,3 +14,4 @@ mod programs;
 mod security;
 mod survival;
 mod versions;
+mod walkthrough;
