@@ -3,10 +3,17 @@
 //! `cargo bench --bench targets` runs all of them and prints a table; `cargo bench --bench targets -- w1 w5`
 //! runs some. Absolute figures depend on the machine: the last column sets each beside what the disk, the
 //! network or a library leaves in the same run.
+//!
+//! - `rest` works over HTTP: an import into a peer process, reads
+//! - `edits` one document that was changed often
+
+mod edits;
+mod rest;
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aerolithsdb::access::Role;
@@ -14,6 +21,9 @@ use aerolithsdb::kv::Durability;
 use aerolithsdb::peer::Invite;
 use aerolithsdb::{Event, LocalDocuments, Peer, PeerConfig};
 use serde_json::{Value, json};
+
+use self::edits::w7;
+use self::rest::{w1b, w2b};
 
 /// Documents of most works.
 const DOCUMENTS: usize = 10_000;
@@ -318,16 +328,42 @@ fn data(name: &str) -> Option<std::path::PathBuf> {
     Some(folder.join(name)).filter(|path| path.exists())
 }
 
+/// What is in a gzip file of text.
+fn unpacked(path: &Path) -> Result<String, Failure> {
+    let output = std::process::Command::new("gunzip").arg("-c").arg(path).output()?;
+    if !output.status.success() {
+        return Err(format!("gunzip -c {}: {}", path.display(), String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Writes documents with 16 writers, each into its collection.
+async fn write_all(peer: &Peer, documents: &Arc<Vec<(&'static str, Value)>>) -> Result<(), Failure> {
+    let mut writers = Vec::new();
+    for writer in 0..16 {
+        let (peer, documents) = (peer.clone(), documents.clone());
+        writers.push(tokio::spawn(async move {
+            for (collection, document) in documents.iter().skip(writer).step_by(16) {
+                peer.collection(collection)?.insert(document.clone()).await?;
+            }
+            Ok::<_, aerolithsdb::Error>(())
+        }));
+    }
+    for writer in writers {
+        writer.await??;
+    }
+    Ok(())
+}
+
 /// The countries and the cities of the world, written into one peer, are on the other with equal content.
 async fn cities(rows: &mut Vec<Row>) -> Result<(), Failure> {
     let Some(path) = data("cities.ndjson.gz") else {
         eprintln!("cities: skipped, cities.ndjson.gz is not in AEROLITHSDB_DATA");
         return Ok(());
     };
-    let output = std::process::Command::new("gunzip").arg("-c").arg(path).output()?;
-    let mut places: Vec<(&str, Value)> = Vec::new();
-    let countries = include_str!("../examples/data/countries.ndjson");
-    for (name, text) in [("countries", countries), ("cities", std::str::from_utf8(&output.stdout)?)] {
+    let mut places: Vec<(&'static str, Value)> = Vec::new();
+    let countries = include_str!("../../examples/data/countries.ndjson");
+    for (name, text) in [("countries", countries), ("cities", &unpacked(&path)?)] {
         for line in text.lines() {
             places.push((name, serde_json::from_str(line)?));
         }
@@ -337,21 +373,9 @@ async fn cities(rows: &mut Vec<Row>) -> Result<(), Failure> {
     let b = Peer::start(config(&directory.path().join("b"), Durability::Durable)).await?;
     let ticket = a.mesh().invite(Invite::default()).await?.to_string();
     b.mesh().join(&ticket, LocalDocuments::Leave).await?;
-    let places = std::sync::Arc::new(places);
+    let places = Arc::new(places);
     let start = Instant::now();
-    let mut writers = Vec::new();
-    for writer in 0..16 {
-        let (a, places) = (a.clone(), places.clone());
-        writers.push(tokio::spawn(async move {
-            for (collection, place) in places.iter().skip(writer).step_by(16) {
-                a.collection(collection)?.insert(place.clone()).await?;
-            }
-            Ok::<_, aerolithsdb::Error>(())
-        }));
-    }
-    for writer in writers {
-        writer.await??;
-    }
+    write_all(&a, &places).await?;
     let written = start.elapsed();
     let complete =
         || Ok::<_, aerolithsdb::Error>(b.collection("countries")?.count()? + b.collection("cities")?.count()?);
@@ -443,7 +467,7 @@ async fn main() -> Result<(), Failure> {
             })*
         };
     }
-    run!(w1, w2, w3, w4, w4b, w5, memory, cities);
+    run!(w1, w1b, w2, w2b, w3, w4, w4b, w5, w7, memory, cities);
     println!("| work | measured | target | beside the raw limit of the same run |\n|---|---|---|---|");
     for Row { work, figure, target, beside } in rows {
         println!("| {work} | {figure} | {target} | {beside} |");
