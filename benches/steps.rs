@@ -49,6 +49,7 @@ fn node(kv: Arc<dyn Kv>) -> Node {
         keypair: Keypair::from_seed([1; 32]),
         seed: [1; 32],
         mesh_name: "bench".into(),
+        synced: true,
         loss: Loss::Nothing,
         fresh: true,
         seeds: Vec::new(),

@@ -220,7 +220,12 @@ impl Target {
             Packed::Gzip(writer) => writer.finish(),
             Packed::Zstd(writer) => writer.finish(),
         };
-        let moved = || self.paths.map_or(Ok(()), |(part, path)| std::fs::rename(part, path));
+        let moved = || {
+            let Some((part, path)) = self.paths else { return Ok(()) };
+            // A name that is there after a power cut has all of the file under it.
+            std::fs::File::open(&part)?.sync_all()?;
+            std::fs::rename(part, path)
+        };
         rest.and_then(|mut rest| rest.flush()).and_then(|()| moved()).map_err(|error| unwritable(&error))
     }
 }

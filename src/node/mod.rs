@@ -70,6 +70,8 @@ pub struct Config {
     pub seed: [u8; 32],
     /// The name of the mesh that it founds when its store is new, and when it leaves the one that it shares.
     pub mesh_name: String,
+    /// Whether what is flushed outlasts a power cut.
+    pub synced: bool,
     /// What of the writes before may be missing: flushes were not waited for, or the journal is damaged.
     pub loss: Loss,
     /// Whether the storage was made just now, so that a mesh may be founded in it.
@@ -98,6 +100,7 @@ pub struct Counters {
 pub struct Node {
     keypair: Keypair,
     /// The name of the mesh that it founds when it leaves another.
+    synced: bool,
     mesh_name: String,
     store: Store,
     members: Members,
@@ -153,6 +156,7 @@ impl Node {
             addresses: AddressBook::new(config.seeds, store.addresses()?, now),
             keypair: config.keypair,
             mesh_name: config.mesh_name,
+            synced: config.synced,
             store,
             members,
             secret: Secret::new(secret),

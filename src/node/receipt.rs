@@ -235,7 +235,8 @@ impl Node {
 
     fn tell(&mut self, now: Timestamp, peer: PeerId, number: u64, versions: Vec<Version>) {
         let receipt = (!versions.is_empty()).then(|| {
-            let receipt = Receipt { mesh: self.mesh(), holder: self.peer_id(), at: now, versions };
+            let (mesh, holder, synced) = (self.mesh(), self.peer_id(), self.synced);
+            let receipt = Receipt { mesh, holder, at: now, synced, versions };
             Box::new(Signed::sign(receipt, &self.keypair))
         });
         self.send(peer, Message::Told(Told { number, receipt }));
@@ -250,7 +251,9 @@ impl Node {
             let versions: BTreeMap<&DocumentKey, &Vector> =
                 receipt.body.versions.iter().map(|(document, vector)| (document, vector)).collect();
             for inquiry in self.receipts.inquiries.values_mut() {
-                if versions.get(&inquiry.version.0).is_some_and(|vector| **vector == inquiry.version.1) {
+                // A write waits for disks, not for memories.
+                let counts = receipt.body.synced || matches!(inquiry.purpose, Purpose::Why(_));
+                if counts && versions.get(&inquiry.version.0).is_some_and(|vector| **vector == inquiry.version.1) {
                     inquiry.receipts.insert(peer, (**receipt).clone());
                 }
             }

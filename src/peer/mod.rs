@@ -189,6 +189,7 @@ impl Peer {
             keypair: keypair.clone(),
             seed: fresh_seed()?,
             mesh_name: config.mesh_name,
+            synced: config.data_dir.is_some() && config.durability == Durability::Durable,
             loss,
             fresh,
             seeds: config.network.seeds,

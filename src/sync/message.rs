@@ -363,7 +363,7 @@ impl Decode for Items {
     }
 }
 
-fn flag(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
+pub(super) fn flag(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
     match reader.u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -447,7 +447,7 @@ mod tests {
     fn told() -> Told {
         let keypair = Keypair::from_seed([1; 32]);
         let (mesh, holder, at) = (MeshId([1; 32]), keypair.peer_id(), Timestamp(7));
-        let receipt = Receipt { mesh, holder, at, versions: ask().versions };
+        let receipt = Receipt { mesh, holder, at, synced: true, versions: ask().versions };
         Told { number: 0, receipt: Some(Box::new(Signed::sign(receipt, &keypair))) }
     }
 

@@ -1,4 +1,4 @@
-//! Receipts: a peer's signed word that it has versions of documents on its disk.
+//! Receipts: a peer's signed word that it has versions of documents, and whether they outlast a power cut.
 //!
 //! A version is named by a vector, the last sequence number of each actor: whoever has a change has everything that
 //! it builds on, so for a change of one's own the author's entry is enough. A receipt can be shown to others: it
@@ -8,6 +8,8 @@ use crate::base::{ActorId, Decode, DecodeError, DocumentKey, Encode, MeshId, Pee
 use crate::identity::{Signable, Signed};
 use crate::limits::{DOCUMENT_ACTORS_MAX, RECEIPT_VERSIONS_MAX};
 use crate::store::Vector;
+
+use super::message::flag;
 
 const FORMAT: u8 = 1;
 
@@ -43,6 +45,8 @@ pub struct Receipt {
     pub holder: PeerId,
     /// When, by its clock.
     pub at: Timestamp,
+    /// Whether they outlast a power cut there: a peer that does not wait for its disk, or has none, says no.
+    pub synced: bool,
     /// The versions, as they were asked for.
     pub versions: Vec<Version>,
 }
@@ -86,13 +90,7 @@ impl Encode for Ask {
 
 impl Decode for Ask {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let number = reader.varint()?;
-        let wait = match reader.u8()? {
-            0 => false,
-            1 => true,
-            value => return Err(DecodeError::Unknown { what: "flag", value: u64::from(value) }),
-        };
-        Ok(Self { number, wait, versions: take_versions(reader)? })
+        Ok(Self { number: reader.varint()?, wait: flag(reader)?, versions: take_versions(reader)? })
     }
 }
 
@@ -111,7 +109,7 @@ impl Decode for Told {
 
 impl Encode for Receipt {
     fn encode(&self, writer: &mut Writer) {
-        writer.u8(FORMAT).value(&self.mesh).value(&self.holder).varint(self.at.0);
+        writer.u8(FORMAT).value(&self.mesh).value(&self.holder).varint(self.at.0).u8(u8::from(self.synced));
         put_versions(writer, &self.versions);
     }
 }
@@ -120,6 +118,7 @@ impl Decode for Receipt {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.version("receipt", FORMAT)?;
         let (mesh, holder, at) = (reader.value()?, reader.value()?, Timestamp(reader.varint()?));
-        Ok(Self { mesh, holder, at, versions: take_versions(reader)? })
+        let synced = flag(reader)?;
+        Ok(Self { mesh, holder, at, synced, versions: take_versions(reader)? })
     }
 }

@@ -7,12 +7,12 @@
 use std::io;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use futures::{StreamExt, future, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::super::problem::Answer;
+use super::super::problem::{Answer, Problem};
 use super::super::{App, body, shape};
 use super::document::{self, Paging};
 use super::parameter::CollectionPath;
@@ -51,7 +51,7 @@ pub(super) async fn list(
     let export = Export {
         collection: app.peer.collection(&collection.0.collection)?,
         after: paging.after()?,
-        left: paging.limit.unwrap_or(usize::MAX),
+        left: paging.limit.map_or(Ok(usize::MAX), export_limit)?,
         room: stream_room(&app)?,
     };
     // The first page now: what is in the way of it has a status.
@@ -61,6 +61,10 @@ pub(super) async fn list(
         export.page().await.map(Some).map_err(|problem| io::Error::other(problem.detail))
     });
     Ok(json_lines(stream::once(future::ready(Ok(first))).chain(rest)))
+}
+
+fn export_limit(limit: usize) -> Answer<usize> {
+    if limit > 0 { Ok(limit) } else { Err(Problem::new(StatusCode::BAD_REQUEST, "limit is a number from 1 on")) }
 }
 
 /// What is still to be sent.

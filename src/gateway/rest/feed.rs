@@ -86,6 +86,9 @@ pub(super) async fn changes(
 ) -> Answer {
     let collection = app.peer.collection(&at.collection)?;
     let since = since(&collection, &wanted, &headers)?;
+    if wanted.live && wanted.limit.is_some() {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "a live feed has no limit; leave one of the two out"));
+    }
     if wanted.live {
         return live(&app, collection, since, wanted);
     }

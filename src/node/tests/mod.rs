@@ -370,6 +370,7 @@ fn open(number: u8, kv: Arc<dyn Kv>, now: Timestamp) -> Node {
         keypair: Keypair::from_seed([number + 1; 32]),
         seed: [number + 1; 32],
         mesh_name: format!("mesh {number}"),
+        synced: number != 9,
         loss: Loss::Nothing,
         fresh: true,
         seeds: Vec::new(),

@@ -40,6 +40,7 @@ fn open(disk: &FaultyDisk, seed: u8) -> Result<Node> {
         keypair: Keypair::from_seed([1; 32]),
         seed: [seed; 32],
         mesh_name: "power".into(),
+        synced: true,
         loss,
         fresh: seed == 0,
         seeds: Vec::new(),

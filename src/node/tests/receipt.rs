@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{World, key, object};
+use crate::access::Role;
 use crate::base::{ActorId, PeerId};
 use crate::identity::Signed;
 use crate::limits::{INQUIRIES_MAX, RECEIPT_VERSIONS_MAX, RECEIPTS_OWED_MAX};
@@ -80,6 +81,22 @@ fn without_enough_peers_the_write_stands_and_the_answer_says_so() {
 }
 
 #[test]
+fn a_peer_that_does_not_wait_for_its_disk_confirms_no_write() {
+    let mut world = World::new(1);
+    // The tenth peer is such a one.
+    world.add(9);
+    world.join(1, 0, Role::Writer);
+    let id = put(&mut world, 0, "notes/a", 1, 1, 5_000);
+    world.run(6_000);
+    assert_eq!(confirmed(&mut world, 0, id), Some((Vec::new(), false)));
+    assert_eq!(world.get(1, "notes/a"), Some(json!({"n": 1})));
+    let id = world.command(0, Command::Why(key("notes/a")));
+    world.run(300);
+    let Ok(Reply::Why(why)) = world.replies.remove(&(0, id)).unwrap() else { panic!("no answer") };
+    assert_eq!(why.holders.iter().map(|holder| holder.holds).collect::<Vec<_>>(), [Some(true)]);
+}
+
+#[test]
 fn where_a_document_is_is_asked_of_those_who_are_there() {
     let mut world = World::mesh(3);
     world.connect(0, 1);
@@ -146,7 +163,8 @@ fn a_receipt_that_is_not_the_senders_own_costs_it_the_link() {
     world.run(2_000);
     let id = put(&mut world, 0, "notes/a", 1, 2, 5_000);
     let versions = vec![(key("notes/a"), vec![(ActorId([1; 16]), 1)])];
-    let receipt = Receipt { mesh: world.peers[0].node.mesh(), holder: world.id(2), at: world.now, versions };
+    let receipt =
+        Receipt { mesh: world.peers[0].node.mesh(), holder: world.id(2), at: world.now, synced: true, versions };
     let forged = Signed::sign(receipt, &crate::identity::Keypair::from_seed([2; 32]));
     let from = world.id(1);
     let told = Message::Told(Told { number: 0, receipt: Some(Box::new(forged)) });
