@@ -20,7 +20,7 @@ const TURNS: usize = 4;
 
 pub(super) async fn w7(rows: &mut Vec<Row>) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
-    let raw = raw_appends(directory.path())?;
+    let before = raw_appends(directory.path())?;
     let store = directory.path().join("store");
     let peer = Peer::start(config(&store, Durability::Durable)).await?;
     let docs = peer.collection("docs")?;
@@ -33,6 +33,8 @@ pub(super) async fn w7(rows: &mut Vec<Row>) -> Result<(), Failure> {
     drop(docs);
     peer.shutdown().await;
     drop(peer);
+    // A shared disk is not the same for long: before and after.
+    let raw = f64::midpoint(before, raw_appends(directory.path())?);
     rows.push(Row {
         work: "W7 2,000 updates of one field, durable",
         figure: format!("{figure:.0}/s"),
