@@ -83,6 +83,7 @@ call 200 "$api/health/ready";       has '"ready"'
 call 200 "$api/nodes/status";       has '"peer_id"'
 call 200 "$api/openapi.json";       has '"openapi":"3.1'
 call 200 "$a/docs";                 has '<html'
+call 200 "$a/metrics";              has '# TYPE'
 
 title "Many documents in and out"
 documents=$api/collections/countries/documents
@@ -101,6 +102,9 @@ call 200 -H 'accept: application/x-ndjson' "$documents"
 [ "$(wc -l <"$folder/body")" = 251 ] || fail "the export is not the whole collection"
 call 200 "$api/collections";            has '"name":"countries"'
 call 200 "$api/collections/countries";  has '"documents":251'
+
+call 201 -X PUT "$api/collections/empty"
+call 200 -X PUT "$api/collections/empty"
 
 title "One document"
 notes=$api/collections/notes/documents
@@ -186,5 +190,12 @@ until_has '"path":"/wind"' "$notes/today/conflicts"
 call 200 "$notes/today/conflicts";                                          has '"value":5'; has '"value":6'
 call 200 -X PUT -H "$json" -d '{"wind":5.5}' "$notes/today"
 call 200 "$notes/today/conflicts";                                          has '"conflicts":[]'
+
+title "Dropping a collection, and leaving"
+call 200 -X DELETE "$api/collections/notes";                                has '"deleted":'
+until_has '"documents":0' "$b/api/v1/collections/notes"
+call 200 "$api/sync/safe-to-leave?peers=1&timeout_ms=30000";                has '"safe":true'
+call 200 -X POST -H "$json" -d '{"local_documents":"leave"}' "$b/api/v1/mesh/leave"; has '"mesh"'
+call 201 -X POST -H "$json" -d '{"name":"office"}' "$b/api/v1/mesh/init";   has '"mesh"'
 
 printf '\nEvery answer was as expected.\n'
