@@ -198,6 +198,11 @@ pub const FEED_DOCUMENTS_MAX: usize = 100;
 /// Live feeds over HTTP at a time: each holds a connection, and is woken by every change.
 pub const GATEWAY_FEEDS_MAX: usize = 256;
 
+// Client.
+
+/// Bytes of one line of an answer: the largest document as it is shown, and what is around it.
+pub const ANSWER_LINE_BYTES_MAX: u64 = DOCUMENT_VIEW_BYTES_MAX as u64 + (4 << 10);
+
 // Gateway.
 
 /// Requests that the gateway works on at a time: each may hold a document's bytes; more are told to come back.

@@ -138,6 +138,7 @@ mod tests {
             "document put users user123 {} --w 2 --timeout-ms 100",
             "document delete users user123 --w 1",
             "sync safe-to-leave --peers 2",
+            "--token -a-token-may-start-like-an-option status health",
             r#"document patch users user123 {"$inc":{"visits":1}} --upsert"#,
             r#"document patch users user123 --merge {"name":"Ada"}"#,
             "document patch users user123 --json-patch -",

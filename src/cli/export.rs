@@ -23,10 +23,7 @@ use super::import::extended::extended;
 use super::output::{Output, printable};
 use crate::document::json;
 use crate::gateway::path_segment;
-use crate::limits::{CSV_COLUMNS_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_VIEW_BYTES_MAX};
-
-/// Bytes of one line at most: the largest document, and its id.
-const LINE_BYTES_MAX: u64 = DOCUMENT_VIEW_BYTES_MAX as u64 + 4_096;
+use crate::limits::{ANSWER_LINE_BYTES_MAX, CSV_COLUMNS_MAX, DOCUMENT_DEPTH_MAX};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -82,7 +79,7 @@ fn read(peer: &Peer, path: &str, mut each: impl FnMut(&[u8]) -> Outcome) -> Outc
     loop {
         line.clear();
         let broken = |error| Failure::new(Kind::Unavailable, format!("the peer broke off before the end: {error}"));
-        if lines.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(broken)? == 0 {
+        if lines.by_ref().take(ANSWER_LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(broken)? == 0 {
             return Ok(());
         }
         match line.strip_suffix(b"\n") {

@@ -31,7 +31,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of an answer: a page of the largest documents.
 const ANSWER_BYTES_MAX: u64 = 2 << 30;
 /// Levels of nesting in an answer: a list of the deepest documents.
-const ANSWER_DEPTH_MAX: usize = DOCUMENT_DEPTH_MAX + 4;
+pub(super) const ANSWER_DEPTH_MAX: usize = DOCUMENT_DEPTH_MAX + 4;
 
 const LINES: &str = "application/x-ndjson";
 
@@ -60,7 +60,14 @@ pub(super) struct Access {
     #[arg(long, global = true, env = "AEROLITHSDB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
     /// The token that the peer wants; --token-file keeps it out of the list of processes
-    #[arg(long, global = true, env = "AEROLITHSDB_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        global = true,
+        env = "AEROLITHSDB_TOKEN",
+        hide_env_values = true,
+        allow_hyphen_values = true,
+        value_name = "TOKEN"
+    )]
     token: Option<Secret>,
     /// A file with the token, such as the peer's security.token_file
     #[arg(long, global = true, env = "AEROLITHSDB_TOKEN_FILE", value_name = "FILE")]

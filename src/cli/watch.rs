@@ -9,14 +9,14 @@ use serde_json::Value;
 use ureq::http::Method;
 
 use super::failure::{Kind, Outcome};
-use super::http::Peer;
+use super::http::{ANSWER_DEPTH_MAX, Peer};
 use super::output::{Output, line};
+use crate::document::json;
 use crate::gateway::path_segment;
+use crate::limits::ANSWER_LINE_BYTES_MAX;
 
 /// How long to wait before connecting again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of one line: the largest document as it is shown, and what is around it.
-const LINE_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Watch {
@@ -73,7 +73,7 @@ fn read(mut stream: impl BufRead, output: Output, cursor: &mut String, left: &mu
     while *left > 0 {
         text.clear();
         // A stream that broke is opened again; half a line is of no use.
-        let Ok(read) = stream.by_ref().take(LINE_BYTES_MAX).read_line(&mut text) else { return Ok(()) };
+        let Ok(read) = stream.by_ref().take(ANSWER_LINE_BYTES_MAX).read_line(&mut text) else { return Ok(()) };
         if read == 0 || !text.ends_with('\n') {
             return Ok(());
         }
@@ -85,7 +85,10 @@ fn read(mut stream: impl BufRead, output: Output, cursor: &mut String, left: &mu
         {
             *cursor = whole;
         }
-        let Some(change) = text.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok()) else {
+        let Some(change) = text
+            .strip_prefix("data: ")
+            .and_then(|data| json::parse_made(data.trim_end().as_bytes(), ANSWER_DEPTH_MAX).ok())
+        else {
             continue;
         };
         show(&change, output)?;

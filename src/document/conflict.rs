@@ -11,11 +11,11 @@ use crate::base::{ChangeHash, PeerId, Timestamp};
 use crate::error::Error;
 use crate::limits::{CONFLICT_BYTES_MAX, CONFLICT_VALUES_MAX};
 
-use super::difference::{json_bytes, push_token};
+use super::difference::push_token;
 use super::error::Broken;
 use super::open::Document;
 use super::version::{Authors, author};
-use super::view;
+use super::view::{self, json_bytes};
 
 /// One of several values at a place.
 #[derive(Debug, Clone, PartialEq)]

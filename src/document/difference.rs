@@ -6,14 +6,12 @@
 //! are matched as a write matches them (`edit`). Where only one of the two documents is there, the whole is the one
 //! difference, at the empty path.
 
-use std::io;
-
 use serde_json::Value;
 
 use super::align::align;
 use super::edit::{Class, Classes, same};
 use super::json::Object;
-
+use super::view::json_bytes;
 /// The value on one side of a difference.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Side {
@@ -205,23 +203,6 @@ pub(super) fn push_token(path: &mut String, token: &str) {
             other => path.push(other),
         }
     }
-}
-
-/// Bytes of a value as JSON text.
-pub(super) fn json_bytes(value: &Value) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value).expect("a value is JSON, and counting does not fail");
-    count.0
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@
 //! | bytes | `{"$bytes": "<base64>"}` |
 //! | null, unknown types | `null` |
 
+use std::io;
+
 use automerge::ScalarValue;
 use automerge::hydrate;
 use bytes::Bytes;
@@ -71,6 +73,23 @@ pub fn bounded(view: Bytes) -> Bytes {
 /// One scalar or string as JSON text.
 pub(super) fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     serde_json::to_writer(out, value).expect("a scalar is JSON and a Vec takes it");
+}
+
+/// Bytes of a value as JSON text.
+pub(super) fn json_bytes<T: serde::Serialize + ?Sized>(value: &T) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("a value is JSON, and counting does not fail");
+    count.0
 }
 
 /// The view as a value.

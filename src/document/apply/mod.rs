@@ -22,7 +22,6 @@ mod json_patch;
 mod operators;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 
 use automerge::transaction::{Transactable, Transaction};
 use automerge::{ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, Value as Found, hydrate};
@@ -32,6 +31,7 @@ use super::edit;
 use super::json::Object;
 use super::patch::{Form, Patch, Path};
 use super::present::{Present, Reader, to_object};
+use super::view::json_bytes;
 use crate::base::Timestamp;
 use crate::error::{Error, Invalid, InvalidKind};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, DOCUMENT_BYTES_MAX, PATCH_READ_BYTES_MAX};
@@ -273,23 +273,6 @@ fn without_nulls(value: &Value) -> Value {
     let Value::Object(fields) = value else { return value.clone() };
     let kept = fields.iter().filter(|(_, field)| !field.is_null());
     Value::Object(kept.map(|(key, field)| (key.clone(), without_nulls(field))).collect())
-}
-
-/// Bytes of a value as JSON.
-fn json_bytes(value: &impl serde::Serialize) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    serde_json::to_writer(&mut count, value).expect("a value is JSON and counting cannot fail");
-    count.0
 }
 
 fn too_large(message: String) -> Error {
