@@ -79,6 +79,7 @@ pub struct Store {
     kv: Arc<dyn Kv>,
     reader: Reader,
     space: Arc<AtomicU8>,
+    /// That of own changes; the reader keeps the one of the start, which its cursors name.
     incarnation: Incarnation,
     actors: Actors,
     holdings: BTreeMap<CollectionName, Holding>,

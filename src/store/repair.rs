@@ -2,8 +2,9 @@
 //!
 //! A damaged document is taken out of its collection's summary, so that to other peers it is one that is
 //! missing here: reconciliation brings it back, and nothing else is needed for its repair. The mark is kept
-//! on the disk until a write heals the document. The count waits for the next flush, so that many damaged
-//! documents cost one.
+//! on the disk until a write heals the document. What peers have may be less than was written here, so own
+//! changes are made in a new incarnation from then on: no sequence number is used twice. The count waits for
+//! the next flush, so that many damaged documents cost one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -32,7 +33,7 @@ impl Store {
         self.stale.insert(document.collection.clone());
         let mut batch = Batch::new();
         batch.put(key::damaged(self.space(), document), Bytes::new());
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.renew_incarnation().and_then(|()| self.apply(batch)) {
             tracing::error!(%document, %error, "the mark of a damaged document could not be written");
         }
     }

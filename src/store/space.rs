@@ -30,10 +30,20 @@ impl Store {
         Incarnation(bytes)
     }
 
+    /// Begins another life of the store, in which sequence numbers start anew: documents may come back with less
+    /// than was written here, and what other peers have of it must not be numbered a second time. Cursors of the
+    /// feed end with the old life at the next start.
+    pub(super) fn renew_incarnation(&mut self) -> Result<()> {
+        let mut next = [0; 8];
+        blake3::Hasher::new().update(&self.incarnation.0).finalize_xof().fill(&mut next);
+        self.incarnation = Incarnation(next);
+        self.put_format()
+    }
+
     /// A handle for reading another space than the current one.
     #[must_use]
     pub fn reader_of(&self, space: u8) -> Reader {
-        Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)), self.incarnation)
+        Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)), self.reader.incarnation())
     }
 
     /// Turns to an empty space, for another mesh. What the left mesh holds stays on the disk, and a

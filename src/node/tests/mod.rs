@@ -763,6 +763,33 @@ fn a_log_that_does_not_parse_under_an_intact_record_is_healed_by_a_merge() {
 }
 
 #[test]
+fn a_writer_that_was_healed_with_less_than_it_had_written_forks_nothing() {
+    let mut world = World::mesh(3);
+    world.put(1, "docs/a", json!({"n": 1})).unwrap();
+    world.connect(0, 1);
+    world.run(5_000);
+    world.disconnect_all();
+    world.put(1, "docs/a", json!({"n": 2})).unwrap();
+    world.connect(1, 2);
+    world.run(5_000);
+    world.disconnect_all();
+    world.peers[1].node.store.damage_for_test(&key("docs/a"));
+    world.restart(1);
+    world.command(1, Command::Damaged(key("docs/a")));
+    world.connect(0, 1);
+    world.run(5_000);
+    assert_eq!(world.get(1, "docs/a"), Some(json!({"n": 1})));
+    world.restart(1);
+    world.put(1, "docs/a", json!({"n": 1, "more": true})).unwrap();
+    world.connect(0, 1);
+    world.connect(1, 2);
+    world.run(10_000);
+    assert_eq!(world.get(1, "docs/a"), Some(json!({"n": 2, "more": true})));
+    assert_eq!(world.state(0), world.state(1));
+    assert_eq!(world.state(1), world.state(2));
+}
+
+#[test]
 fn a_document_that_was_found_damaged_is_still_known_as_such_after_a_restart() {
     let mut world = two_with_the_same_documents();
     world.restart(1);
