@@ -214,7 +214,10 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> (Vec<Result<String, String>>, Outcome) {
-        let mut elements = Elements::new(Source::of(bytes));
+        let mut elements = match Source::of(bytes) {
+            Ok(source) => Elements::new(source),
+            Err(failure) => return (Vec::new(), Err(failure)),
+        };
         let mut found = Vec::new();
         loop {
             match elements.next() {

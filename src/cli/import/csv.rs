@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8], strings: bool) -> Outcome<Vec<Result<Value, String>>> {
-        let mut rows = Csv::new(Source::of(bytes), strings);
+        let mut rows = Csv::new(Source::of(bytes)?, strings);
         let mut found = Vec::new();
         while let Some(record) = rows.next()? {
             found.push(record.text.map(|text| json::parse(&text).unwrap()));

@@ -79,12 +79,7 @@ impl Source {
     }
 
     #[cfg(test)]
-    pub(super) fn of(bytes: &[u8]) -> Self {
-        Self::try_of(bytes).unwrap()
-    }
-
-    #[cfg(test)]
-    fn try_of(bytes: &[u8]) -> Outcome<Self> {
+    pub(super) fn of(bytes: &[u8]) -> Outcome<Self> {
         let reader = unpacked(Cursor::new(bytes.to_vec())).map_err(|error| unreadable("test", &error))?;
         Ok(Self { reader, size_bytes: None, read_bytes: Arc::default(), name: "test".into() })
     }
@@ -142,7 +137,7 @@ mod tests {
     use super::*;
 
     fn text(bytes: &[u8]) -> Outcome<String> {
-        let mut source = Source::try_of(bytes)?;
+        let mut source = Source::of(bytes)?;
         let mut text = Vec::new();
         loop {
             let piece = source.piece()?;
