@@ -163,7 +163,7 @@ impl Node {
         (write, record): (Write, Record),
         concern: WriteConcern,
     ) {
-        let ours = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let ours = self.actor();
         let mut vector = self.store.vector(&record);
         if write != Write::Unchanged {
             vector.retain(|(actor, _)| *actor == ours);

@@ -2,7 +2,7 @@
 //! have nothing to sign.
 
 use crate::access::Ability;
-use crate::base::{CollectionName, DocumentKey, Timestamp};
+use crate::base::{ActorId, CollectionName, DocumentKey, Timestamp};
 use crate::document::{Change, Document, Envelope, Object, Patch};
 use crate::store::{Granted, Record};
 use crate::{Error, Result};
@@ -23,7 +23,7 @@ impl Node {
         let before = self.store.record(&key)?;
         check(&key, before.as_ref(), condition)?;
         let time = self.clock.tick(now);
-        let actor = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let actor = self.actor();
         let alive = before.as_ref().is_some_and(|record| !record.deleted);
         let Some(before) = before else {
             let change = Change::create(actor, time, body)?;
@@ -59,7 +59,7 @@ impl Node {
             return Err(Error::invalid("a JSON Patch cannot create a document; use a merge patch or update operators"));
         }
         let time = self.clock.tick(now);
-        let actor = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let actor = self.actor();
         let Some(before) = before else {
             let mut document = Document::new();
             let change = document.patch(actor, time, patch, 0)?.expect("the first edit of a document writes something");
@@ -82,7 +82,7 @@ impl Node {
             return Err(Error::NotFound(format!("document {key} does not exist")));
         };
         let time = self.clock.tick(now);
-        let actor = crate::base::ActorId::derive(&self.peer_id(), &self.store.incarnation());
+        let actor = self.actor();
         let edited = self.store.open_document(&key, &before)?.delete(actor, time);
         let Some(change) = self.edited(&key, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
@@ -133,6 +133,11 @@ impl Node {
                 Err(error)
             }
         }
+    }
+
+    /// The actor under which this peer makes changes now.
+    pub(super) fn actor(&self) -> ActorId {
+        ActorId::derive(&self.peer_id(), &self.store.incarnation())
     }
 
     /// Signs a change of our own under our right to write.
