@@ -66,11 +66,11 @@ fn steps(c: &mut Criterion) {
     });
     c.bench_function("sign a change", |b| {
         b.iter(|| {
-            let change = signed.change().clone();
+            let change = signed.changes()[0].clone();
             Envelope::sign(&keypair, MeshId([1; 32]), key(1), Incarnation([1; 8]), GrantId([1; 32]), change)
         });
     });
-    c.bench_function("screen a change", |b| b.iter(|| Change::screen(signed.change().payload().clone())));
+    c.bench_function("screen a change", |b| b.iter(|| Change::screen(signed.changes()[0].payload().clone())));
     c.bench_function("check an arriving change, view included", |b| {
         b.iter(|| Envelope::check(MeshId([1; 32]), signed.to_unchecked()));
     });

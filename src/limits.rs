@@ -64,6 +64,10 @@ pub const HISTORY_READS_MAX: usize = 4;
 pub const COLLECTIONS_MAX: usize = 1_024;
 /// Documents kept open in memory as Automerge documents (about 31 KiB each when small).
 pub const OPEN_DOCUMENTS_MAX: usize = 256;
+/// Changes of one actor under one signature.
+pub const RUN_CHANGES_MAX: usize = 128;
+/// Bytes of the changes under one signature when they are several.
+pub const RUN_BYTES_MAX: usize = 32 << 10;
 /// Dead letters kept; the oldest give way, and their number is counted.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
 /// Bytes of dead letters kept in all.

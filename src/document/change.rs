@@ -21,6 +21,8 @@ use super::view;
 
 /// Where the checksum lies in a chunk.
 const CHECKSUM: Range<usize> = 4..8;
+/// Bytes of a chunk before its length: magic, checksum, type.
+pub(super) const CHUNK_HEAD_BYTES: usize = CHECKSUM.end + 1;
 
 /// A screened change.
 ///
@@ -206,7 +208,7 @@ impl Change {
 
     /// An edit of one field, with any dependencies.
     #[cfg(test)]
-    pub(super) fn sample(actor: ActorId, seq: u64, start_op: u64, deps: &[ChangeHash]) -> Self {
+    pub(crate) fn sample(actor: ActorId, seq: u64, start_op: u64, deps: &[ChangeHash]) -> Self {
         let mut body = Writer::new();
         body.list(deps, |writer, dep| {
             writer.value(dep);
@@ -271,7 +273,7 @@ fn read_inner(payload: &[u8]) -> Result<automerge::Change, ScreenError> {
 }
 
 /// The chunk around a body.
-fn chunk(body: &[u8]) -> Vec<u8> {
+pub(super) fn chunk(body: &[u8]) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.fixed(&MAGIC).fixed(&[0; CHECKSUM.end - CHECKSUM.start]).u8(CHUNK_TYPE).bytes(body);
     let mut chunk = writer.finish();
@@ -280,8 +282,13 @@ fn chunk(body: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// The start of the change's hash, which is that of all bytes after the checksum.
+/// The start of the change's hash.
 fn checksum(chunk: &[u8]) -> [u8; 4] {
-    let hash = Sha256::digest(&chunk[CHECKSUM.end..]);
+    let hash = hash_of(chunk);
     [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// The hash of a change: that of all bytes of its chunk after the checksum.
+pub(super) fn hash_of(chunk: &[u8]) -> [u8; 32] {
+    Sha256::digest(chunk.get(CHECKSUM.end..).unwrap_or_default()).into()
 }

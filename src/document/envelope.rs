@@ -7,18 +7,20 @@
 //! that the payload was screened, that its actor belongs to the author, and that the signature is right.
 //! It does not mean that the author had the right to write: that is the access check's to say.
 //!
+//! One signature may stand for several changes of its author, a [`Run`]: its header is that of the last one, which
+//! names the others through its dependencies.
+//!
 //! What peers show depends on the change alone, never on the header: two envelopes around one change
 //! (same change hash) lead to the same document.
 
 use bytes::Bytes;
 
-use super::{Change, ScreenError};
+use super::{Change, Run, ScreenError};
 use crate::base::{
     ActorId, ChangeHash, Decode, DecodeError, DocumentKey, Encode, GrantId, Hash, Hlc, Incarnation, MeshId, PeerId,
     Reader, Writer,
 };
 use crate::identity::{Keypair, Signable, Signature, Signed, Verified};
-use crate::limits::CHANGE_BYTES_MAX;
 
 /// Version of the header's layout.
 const HEADER_VERSION: u8 = 1;
@@ -117,6 +119,9 @@ pub enum Refused {
     /// The change's actor is not the one derived from its author.
     #[error("the change's actor does not belong to its author")]
     Actor,
+    /// A change is not the next one of its actor after the change before it, or builds on others as well.
+    #[error("the changes under one signature do not follow each other")]
+    Run,
     /// The signature is wrong.
     #[error("the signature is wrong")]
     Signature,
@@ -129,29 +134,31 @@ impl Refused {
         match self {
             Self::Screen(_) => "not_an_acceptable_change",
             Self::Actor => "actor_of_another_author",
+            Self::Run => "not_a_run",
             Self::Signature => "bad_signature",
         }
     }
 }
 
-/// A change as it arrives, unchecked.
+/// Changes under one signature as they arrive, unchecked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unchecked {
-    /// The document that it claims to change.
+    /// The document that they claim to change.
     pub document: DocumentKey,
-    /// Who claims to have written it.
+    /// Who claims to have written them.
     pub author: Author,
-    /// The signature over the header.
+    /// The signature over the header of the last one.
     pub signature: [u8; 64],
-    /// The Automerge change.
-    pub payload: Bytes,
+    /// The changes.
+    pub run: Run,
 }
 
-/// A change whose payload was screened and whose signature was checked.
+/// Changes whose payloads were screened and whose signature was checked.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     header: Verified<Header>,
-    change: Change,
+    /// Never empty.
+    changes: Vec<Change>,
     root_view: Option<Bytes>,
 }
 
@@ -168,26 +175,37 @@ impl Envelope {
     ) -> Self {
         let author = Author { peer: keypair.peer_id(), incarnation, grant };
         let header = Header::new(mesh, document, author, &change);
-        Self { header: Verified::own(header, keypair), change, root_view: None }
+        Self { header: Verified::own(header, keypair), changes: vec![change], root_view: None }
     }
 
-    /// Checks a change that arrived: screening first, then the actor, then the signature. When the change
-    /// has no dependencies the view of the document it makes is prepared as well, because this is where
-    /// there is time for it: off the node's thread.
+    /// Checks what arrived: screening first, then the actor, then that the changes are a run, then the signature.
+    /// When it is one change without dependencies the view of the document it makes is prepared as well, because
+    /// this is where there is time for it: off the node's thread.
     ///
     /// # Errors
     /// [`Refused`] with the first check that failed.
     pub fn check(mesh: MeshId, arrived: Unchecked) -> Result<Self, Refused> {
-        let change = Change::screen(arrived.payload)?;
-        if change.actor() != arrived.author.actor() {
-            return Err(Refused::Actor);
+        let mut changes: Vec<Change> = Vec::with_capacity(arrived.run.payloads().len());
+        for payload in arrived.run.into_payloads() {
+            let change = Change::screen(payload)?;
+            if change.actor() != arrived.author.actor() {
+                return Err(Refused::Actor);
+            }
+            if changes.last().is_some_and(|last| !follows(last, &change)) {
+                return Err(Refused::Run);
+            }
+            changes.push(change);
         }
-        let header = Header::new(mesh, arrived.document, arrived.author, &change);
+        let last = changes.last().ok_or(Refused::Run)?;
+        let header = Header::new(mesh, arrived.document, arrived.author, last);
         let header = Signed { body: header, signature: Signature(arrived.signature) }
             .verify()
             .map_err(|_| Refused::Signature)?;
-        let root_view = change.root_view().map(Bytes::from);
-        Ok(Self { header, change, root_view })
+        let root_view = match changes.as_slice() {
+            [only] => only.root_view().map(Bytes::from),
+            _ => None,
+        };
+        Ok(Self { header, changes, root_view })
     }
 
     /// The signed header.
@@ -214,16 +232,22 @@ impl Envelope {
         self.header.as_signed().signature.0
     }
 
-    /// The change.
+    /// The changes; the last one is that of the header.
     #[must_use]
-    pub fn change(&self) -> &Change {
-        &self.change
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
-    /// The view of a document made of this change alone, when it was prepared.
+    /// The view of a document made of its only change, when it was prepared.
     #[must_use]
     pub fn root_view(&self) -> Option<&Bytes> {
         self.root_view.as_ref()
+    }
+
+    /// The changes in the form in which they are stored.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        Run::of_changes(&self.changes)
     }
 
     /// The form in which it is sent.
@@ -233,14 +257,19 @@ impl Envelope {
             document: self.document().clone(),
             author: self.author(),
             signature: self.signature(),
-            payload: self.change.payload().clone(),
+            run: self.run(),
         }
     }
 }
 
+/// Whether a change is the next one of an actor, and builds on the one before and on nothing else.
+fn follows(last: &Change, next: &Change) -> bool {
+    next.deps() == [last.hash()] && next.seq() == last.seq() + 1
+}
+
 impl Encode for Unchecked {
     fn encode(&self, writer: &mut Writer) {
-        writer.value(&self.document).value(&self.author).fixed(&self.signature).bytes(&self.payload);
+        writer.value(&self.document).value(&self.author).fixed(&self.signature).value(&self.run);
     }
 }
 
@@ -250,7 +279,7 @@ impl Decode for Unchecked {
             document: reader.value()?,
             author: reader.value()?,
             signature: reader.fixed()?,
-            payload: Bytes::copy_from_slice(reader.bytes("payload", CHANGE_BYTES_MAX)?),
+            run: reader.value()?,
         })
     }
 }

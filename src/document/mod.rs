@@ -36,6 +36,7 @@ mod operation;
 pub mod patch;
 mod place;
 mod present;
+mod run;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -50,5 +51,6 @@ pub use json::Object;
 pub use open::{Applied, Document};
 pub use operation::DELETE_MARK;
 pub use patch::Patch;
+pub use run::Run;
 pub use version::{At, Authors, ChangeKind, HistoryEntry, HistoryPage, Version};
 pub use view::bounded;

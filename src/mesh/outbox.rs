@@ -155,7 +155,7 @@ fn weight(message: &Message) -> usize {
             let vectors: usize = items.items.iter().map(|(_, vector)| EACH + vector.len() * 24).sum();
             vectors + items.unknown.iter().map(|unknown| EACH + unknown.digests.len() * 6).sum::<usize>()
         }
-        Message::Changes { changes, .. } => changes.iter().map(|change| EACH + change.payload.len()).sum(),
+        Message::Changes { changes, .. } => changes.iter().map(|change| EACH + change.run.bytes()).sum(),
         Message::Acknowledged(_) => 0,
         Message::Ask(ask) => weight_of(&ask.versions),
         Message::Told(told) => told.receipt.as_ref().map_or(0, |receipt| weight_of(&receipt.body.versions)),

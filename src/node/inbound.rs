@@ -135,7 +135,7 @@ impl Node {
                         Denial::NotAMember { .. } => Reason::AuthorUnknown,
                         Denial::RoleTooLow { .. } => Reason::AuthorDenied,
                     };
-                    self.keep(now, from, reason, envelope.change().hash(), envelope.to_unchecked())?;
+                    self.keep(now, from, reason, envelope.header().change, envelope.to_unchecked())?;
                 }
             }
         }
@@ -169,11 +169,11 @@ impl Node {
             Err(error) => return Err(error),
         };
         for (granted, outcome) in arrived.iter().zip(&merge.outcomes) {
-            let (hash, change) = (granted.envelope().change().hash(), granted.envelope().to_unchecked());
+            let (hash, change) = (granted.envelope().header().change, granted.envelope().to_unchecked());
             match outcome {
-                Outcome::Applied => {
-                    self.counters.applied += 1;
-                    reception.applied += 1;
+                Outcome::Applied(changes) => {
+                    self.counters.applied += changes;
+                    reception.applied += changes;
                     self.clock.observe(now, granted.envelope().header().time);
                 }
                 Outcome::Known => self.counters.known += 1,
@@ -213,7 +213,7 @@ impl Node {
                     Ok(envelope) => match self.members.check(&envelope.author().peer, Ability::Write) {
                         Ok(grant) => again.extend(Granted::new(&grant, envelope)),
                         Err(_) => {
-                            let hash = envelope.change().hash();
+                            let hash = envelope.header().change;
                             self.keep(now, from, Reason::AuthorUnknown, hash, envelope.to_unchecked())?;
                         }
                     },
@@ -280,7 +280,7 @@ impl Node {
         }
         let mut by_topic: BTreeMap<Topic, (Vec<Unchecked>, usize)> = BTreeMap::new();
         for change in fresh {
-            let bytes = change.payload.len() + change.document.id.as_str().len() + 256;
+            let bytes = change.run.bytes() + change.document.id.as_str().len() + 256;
             if bytes > GOSSIP_BYTES_MAX {
                 continue;
             }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::Store;
+use super::joining::{Added, Fresh};
 use super::key::{self, Tag};
-use super::record::{LoggedChange, Record, seal};
+use super::record::{LoggedRun, Record, seal};
 use super::summary::Sum;
 use crate::access::{Ability, Grant};
 use crate::base::{ChangeHash, DocumentKey, Hlc};
@@ -21,44 +22,56 @@ const SNAPSHOT_CHANGES_MIN: u64 = 64;
 /// Bytes of changes that an audit holds at a time.
 pub(super) const AUDIT_BYTES: usize = 1 << 20;
 
-/// A change whose author was found to have the right to write: what may be stored.
+/// Changes under one signature whose author was found to have the right to write: what may be stored.
 #[derive(Debug, Clone)]
 pub struct Granted {
     envelope: Envelope,
 }
 
 impl Granted {
-    /// Joins a change with the grant of its author; `None` when the grant is another's or for something else.
+    /// Joins changes with the grant of their author; `None` when the grant is another's or for something else.
     #[must_use]
     pub fn new(grant: &Grant, envelope: Envelope) -> Option<Self> {
         let fits = grant.peer() == envelope.author().peer && grant.ability() == Ability::Write;
         fits.then_some(Self { envelope })
     }
 
-    /// The change with its header and signature.
+    /// The changes with their header and signature.
     #[must_use]
     pub fn envelope(&self) -> &Envelope {
         &self.envelope
     }
 
-    fn change(&self) -> &Change {
-        self.envelope.change()
+    fn changes(&self) -> &[Change] {
+        self.envelope.changes()
     }
 }
 
-/// What became of a change that was to be merged.
+/// What became of changes that were to be merged. Those under one signature share their fate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in the document now.
-    Applied,
-    /// It was there already.
+    /// They are in the document now; so many of them were not before.
+    Applied(u64),
+    /// They were there already.
     Known,
-    /// It builds on changes that are not here.
+    /// They build on changes that are not here.
     Waiting,
-    /// Its author signed a different change under the same sequence number before.
+    /// Their author signed a different change under the same sequence number before.
     Forked,
-    /// It breaks a rule that every honest peer keeps.
+    /// They break a rule that every honest peer keeps.
     Invalid(String),
+}
+
+/// The part of changes under one signature that is new in a document: those at the end.
+struct New<'a> {
+    granted: &'a Granted,
+    changes: &'a [Change],
+}
+
+impl<'a> New<'a> {
+    fn all(granted: &'a Granted) -> Self {
+        Self { granted, changes: granted.changes() }
+    }
 }
 
 /// What became of a merge.
@@ -91,9 +104,10 @@ impl State {
         }
     }
 
-    fn of_root(change: &Change, view: Bytes) -> Self {
-        let (created, updated) = (change.time(), change.time());
-        Self { heads: vec![change.hash()], deleted: false, created, updated, view: bounded(view) }
+    fn of_first(change: &Granted, view: Bytes) -> Self {
+        let change = change.envelope.header();
+        let (created, updated) = (change.time, change.time);
+        Self { heads: vec![change.change], deleted: false, created, updated, view: bounded(view) }
     }
 }
 
@@ -107,8 +121,8 @@ impl Store {
         if self.record(document)?.is_some() {
             return Err(Error::Conflict(format!("document {document} exists")));
         }
-        let state = State::of_root(change.change(), view);
-        self.write(document, None, &[change], state, None)
+        let state = State::of_first(change, view);
+        self.write(document, None, &[New::all(change)], state, None)
     }
 
     /// Stores a change of our own that the open document holds already.
@@ -119,7 +133,7 @@ impl Store {
         let key = change.envelope.document().clone();
         let opened = self.open_document(&key, record)?;
         let state = State::of(opened);
-        self.write_open(&key, Some(record), &[change], state)
+        self.write_open(&key, Some(record), &[New::all(change)], state)
     }
 
     /// Merges changes of one document that arrived, in whatever order. Those that were known or must wait
@@ -142,11 +156,10 @@ impl Store {
         }
         if let (None, [only]) = (&before, arrived)
             && let Some(view) = only.envelope.root_view()
-            && only.change().seq() == 1
         {
-            let state = State::of_root(only.change(), view.clone());
-            let record = self.write(document, None, &[only], state, None)?;
-            return Ok(Merge { outcomes: vec![Outcome::Applied], record: Some(record) });
+            let state = State::of_first(only, view.clone());
+            let record = self.write(document, None, &[New::all(only)], state, None)?;
+            return Ok(Merge { outcomes: vec![Outcome::Applied(1)], record: Some(record) });
         }
         self.merge_open(document, before.as_ref(), arrived)
     }
@@ -156,25 +169,37 @@ impl Store {
             Some(record) => self.open_document(key, record)?,
             None => self.open.get_or_insert_mut(key.clone(), Document::new),
         };
-        let Ok(applied) = opened.apply(arrived.iter().map(|granted| granted.change().clone())) else {
+        let every = arrived.iter().flat_map(Granted::changes);
+        let Ok(applied) = opened.apply(every.cloned()) else {
             self.open.pop(key);
             return self.isolate(key, arrived);
         };
-        let mut accepted: BTreeSet<ChangeHash> = applied.applied.iter().copied().collect();
+        let mut fresh: BTreeSet<ChangeHash> = applied.applied.iter().copied().collect();
         let refused: BTreeMap<ChangeHash, Refusal> = applied.refused.into_iter().collect();
-        let (mut outcomes, mut changes) = (Vec::with_capacity(arrived.len()), Vec::new());
-        for granted in arrived {
-            let hash = granted.change().hash();
-            outcomes.push(match refused.get(&hash) {
-                None if accepted.remove(&hash) => {
-                    changes.push(granted);
-                    Outcome::Applied
+        let mut outcomes = vec![Outcome::Known; arrived.len()];
+        let mut order: Vec<usize> = (0..arrived.len()).collect();
+        // In this order what is new of a run is its end: whatever else holds its changes starts before it.
+        order.sort_by_key(|&index| arrived[index].changes().first().map(|change| (change.position(), change.actor())));
+        let mut changes = Vec::new();
+        for index in order {
+            let run = arrived[index].changes();
+            let known = run.iter().take_while(|change| !fresh.contains(&change.hash())).count();
+            let new = run.iter().filter(|change| fresh.remove(&change.hash())).count();
+            outcomes[index] = match run.iter().find_map(|change| refused.get(&change.hash())) {
+                None if new == 0 => Outcome::Known,
+                None => {
+                    changes.push(New { granted: &arrived[index], changes: &run[known..] });
+                    Outcome::Applied(new as u64)
                 }
-                None => Outcome::Known,
+                Some(_) if new > 0 => {
+                    // Its beginning is in the open document, and has no signature without its end.
+                    self.open.pop(key);
+                    return self.isolate(key, arrived);
+                }
                 Some(Refusal::Missing(_)) => Outcome::Waiting,
                 Some(Refusal::Fork { .. }) => Outcome::Forked,
                 Some(refusal) => Outcome::Invalid(refusal.to_string()),
-            });
+            };
         }
         if changes.is_empty() {
             if before.is_none() {
@@ -182,16 +207,16 @@ impl Store {
             }
             return Ok(Merge { outcomes, record: None });
         }
-        changes.sort_by_key(|granted| (granted.change().position(), granted.change().actor()));
         let state = State::of(self.open.get_mut(key).expect("the document was opened above"));
         let record = self.write_open(key, before, &changes, state)?;
         Ok(Merge { outcomes, record: Some(record) })
     }
 
-    /// Automerge failed on one of several changes: merge them one at a time to find out on which.
+    /// Automerge failed on one of several changes, or only the beginning of a run fits the document: merge them one at
+    /// a time to find out on which.
     fn isolate(&mut self, key: &DocumentKey, arrived: &[Granted]) -> Result<Merge> {
         if arrived.len() == 1 {
-            let outcome = Outcome::Invalid("Automerge failed on it".to_owned());
+            let outcome = Outcome::Invalid("Automerge failed on it, or a part of it".to_owned());
             return Ok(Merge { outcomes: vec![outcome], record: None });
         }
         let (mut outcomes, mut record) = (Vec::with_capacity(arrived.len()), None);
@@ -209,10 +234,10 @@ impl Store {
         &mut self,
         key: &DocumentKey,
         before: Option<&Record>,
-        changes: &[&Granted],
+        changes: &[New<'_>],
         state: State,
     ) -> Result<Record> {
-        let count = changes.len() as u64;
+        let count: u64 = changes.iter().map(|new| new.changes.len() as u64).sum();
         let (total, loose) = before.map_or((count, count), |r| (r.changes() + count, r.loose_changes + count));
         let due = loose >= SNAPSHOT_CHANGES_MIN.max(total / 16);
         let written = match (due, self.open.pop(key)) {
@@ -237,11 +262,12 @@ impl Store {
         &mut self,
         key: &DocumentKey,
         before: Option<&Record>,
-        changes: &[&Granted],
+        changes: &[New<'_>],
         state: State,
         snapshot: Option<&Document>,
     ) -> Result<Record> {
         let space = self.space();
+        let count: u64 = changes.iter().map(|new| new.changes.len() as u64).sum();
         let mut batch = Batch::new();
         self.holding(&key.collection)?;
         let mut record = Record {
@@ -252,23 +278,35 @@ impl Store {
             updated: state.updated,
             heads: state.heads,
             vector: before.map(|record| record.vector.clone()).unwrap_or_default(),
-            loose_changes: before.map_or(0, |record| record.loose_changes) + changes.len() as u64,
+            loose_changes: before.map_or(0, |record| record.loose_changes) + count,
             view: state.view,
         };
-        for granted in changes {
-            let (author, change) = (granted.envelope.author(), granted.change());
+        let mut fresh = Fresh::new();
+        let mut added: BTreeMap<u32, Added> = BTreeMap::new();
+        for New { granted, changes } in changes {
+            let author = granted.envelope.author();
             let actor = self.number_actor(author.peer, author.incarnation)?;
+            let (Some(first), Some(last)) = (changes.first(), changes.last()) else { continue };
+            let (before, after) = (first.seq() - 1, last.seq());
             match record.vector.binary_search_by_key(&actor, |entry| entry.0) {
-                Ok(index) => record.vector[index].1 = change.seq(),
-                Err(index) => record.vector.insert(index, (actor, change.seq())),
+                Ok(index) => record.vector[index].1 = after,
+                Err(index) => record.vector.insert(index, (actor, after)),
             }
-            let logged = LoggedChange {
+            added.entry(actor).or_insert(Added { actor, before, after }).after = after;
+            let run = granted.envelope.run().last(changes.len());
+            let entry = LoggedRun {
                 grant: author.grant,
                 signature: granted.envelope.signature(),
-                position: change.position(),
-                payload: change.payload().clone(),
+                position: first.position(),
+                run,
             };
-            batch.put(key::log(space, record.number, actor, change.seq()), seal(&logged));
+            fresh.insert((actor, after), entry);
+        }
+        for added in added.into_values() {
+            self.source().join(key, record.number, added, &mut fresh, &mut batch)?;
+        }
+        for ((actor, last), entry) in &fresh {
+            batch.put(key::log(space, record.number, *actor, *last), seal(entry));
         }
         if let Some(opened) = snapshot {
             let sealed = Self::take_snapshot(opened, &record.vector);

@@ -10,7 +10,7 @@
 //! | space `d` n collection id | [`Record`](super::Record): heads, vector, times and the view of a document |
 //! | space `f` n collection position (8) | the id of the document whose last change this is |
 //! | space `g` grant id (32) | member record |
-//! | space `l` document number (8) actor number (4) sequence (8) | a change with its signature |
+//! | space `l` document number (8) actor number (4) sequence (8) | changes with their signature; the sequence number is that of the last |
 //! | space `p` peer (32) | addresses to dial |
 //! | space `r` n collection level (1) key | a node of the range summary |
 //! | space `s` document number (8) | snapshot of a document |
@@ -170,7 +170,12 @@ pub(super) fn summary_parts(key: &[u8]) -> Option<(u8, &[u8])> {
     Some((*level, boundary))
 }
 
-/// A change in the log.
+/// The sequence number within a key made by [`log`].
+pub(super) fn log_sequence(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.last_chunk()?))
+}
+
+/// An entry of the log, by its last change.
 pub(super) fn log(space: Space, document: u64, actor: u32, sequence: u64) -> Vec<u8> {
     let mut key = numbered(space, Tag::Log, document);
     key.extend_from_slice(&actor.to_be_bytes());

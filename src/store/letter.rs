@@ -153,7 +153,7 @@ impl Letters {
     }
 
     fn insert(&mut self, hash: ChangeHash, letter: &Letter) {
-        let bytes = letter.change.payload.len() + 256;
+        let bytes = letter.change.run.bytes() + 256;
         let Letter { reason, arrived, change, .. } = letter;
         let (document, author) = (change.document.clone(), change.author.peer);
         let slip = Slip { document, author, reason: *reason, arrived: *arrived, bytes };

@@ -5,15 +5,18 @@
 //! *vector*, says exactly which changes a log holds. Every change has a position that is
 //! greater than those of the changes it builds on, so merging the actors' changes by position gives an
 //! order in which every change comes after its dependencies.
+//!
+//! An entry of the log holds one change, or a run of them under the signature of the last one. A run depends on
+//! nothing but what its first change depends on, so it goes into that order where its first change stands.
 
 use bytes::Bytes;
 
-use super::opened::{Source, complete};
+use super::opened::{Logged, Source, complete};
 use super::reader::damaged;
-use super::record::{LoggedChange, Record, Snapshot};
+use super::record::{Record, Snapshot};
 use super::{Store, commit};
 use crate::base::{ActorId, DocumentKey};
-use crate::document::{Author, Document, Unchecked};
+use crate::document::{Author, Document, Envelope, Unchecked};
 use crate::{Error, Result};
 
 /// For each actor the last sequence number that a log holds, sorted by actor.
@@ -82,7 +85,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] when a change in the log is damaged, [`Error::Io`] when the disk cannot be read.
     pub fn stream(&mut self, cursor: &mut LogCursor, bytes: usize) -> Result<Vec<Unchecked>> {
-        let mut heads: Vec<Option<LoggedChange>> = vec![None; cursor.next.len()];
+        let mut heads: Vec<Option<Logged>> = vec![None; cursor.next.len()];
         let (mut changes, mut size) = (Vec::new(), 0);
         while size < bytes && !cursor.next.is_empty() {
             for (head, &(actor, sequence, _)) in heads.iter_mut().zip(&cursor.next) {
@@ -90,44 +93,40 @@ impl Store {
                     *head = Some(self.logged(&cursor.document, cursor.number, actor, sequence)?);
                 }
             }
-            let first = |head: &Option<LoggedChange>| head.as_ref().map_or(u64::MAX, |change| change.position);
+            let first = |head: &Option<Logged>| head.as_ref().map_or(u64::MAX, |logged| logged.entry.position);
             let Some(index) = (0..heads.len()).min_by_key(|&index| (first(&heads[index]), index)) else { break };
-            let Some(change) = heads[index].take() else { break };
+            let Some(logged) = heads[index].take() else { break };
             let (actor, sequence, last) = &mut cursor.next[index];
             let Some(writer) = self.actors.get(*actor) else { break };
-            let author = Author { peer: writer.author, incarnation: writer.incarnation, grant: change.grant };
-            size += change.payload.len() + 128;
-            changes.push(Unchecked {
-                document: cursor.document.clone(),
-                author,
-                signature: change.signature,
-                payload: change.payload,
-            });
-            *sequence += 1;
+            let author = Author { peer: writer.author, incarnation: writer.incarnation, grant: logged.entry.grant };
+            let wanted = logged.last + 1 - *sequence;
+            *sequence = logged.last + 1;
             if *sequence > *last {
                 cursor.next.remove(index);
                 heads.remove(index);
             }
+            let run = logged.entry.run.last(usize::try_from(wanted).unwrap_or(usize::MAX));
+            size += run.bytes() + 128;
+            changes.push(Unchecked {
+                document: cursor.document.clone(),
+                author,
+                signature: logged.entry.signature,
+                run,
+            });
         }
         Ok(changes)
     }
 
-    /// One change of the log.
-    pub(super) fn logged(
-        &mut self,
-        document: &DocumentKey,
-        number: u64,
-        actor: u32,
-        sequence: u64,
-    ) -> Result<LoggedChange> {
-        let change = self.source().logged(document, number, actor, sequence);
-        if matches!(change, Err(Error::Corrupt(_))) {
+    /// The entry of the log that holds a change.
+    fn logged(&mut self, document: &DocumentKey, number: u64, actor: u32, sequence: u64) -> Result<Logged> {
+        let logged = self.source().logged(document, number, actor, sequence);
+        if matches!(logged, Err(Error::Corrupt(_))) {
             self.mark_damaged(document);
         }
-        change
+        logged
     }
 
-    fn source(&self) -> Source<'_> {
+    pub(super) fn source(&self) -> Source<'_> {
         Source { kv: &*self.kv, space: self.space() }
     }
 
@@ -175,8 +174,8 @@ impl Store {
         if let Some(mut cursor) = self.missing(document, &record, &[]) {
             while cursor.changes() > 0 {
                 for change in self.stream(&mut cursor, commit::AUDIT_BYTES)? {
-                    crate::document::Envelope::check(mesh, change).map_err(|why| damaged(document, &why))?;
-                    checked += 1;
+                    let envelope = Envelope::check(mesh, change).map_err(|why| damaged(document, &why))?;
+                    checked += envelope.changes().len() as u64;
                 }
             }
         }

@@ -16,6 +16,7 @@
 mod actor;
 mod commit;
 mod feed;
+mod joining;
 mod key;
 mod letter;
 mod log;
@@ -32,7 +33,7 @@ pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
 pub use opened::Opened;
 pub use reader::{Page, Reader};
-pub use record::{Actor, Collection, LoggedChange, Record};
+pub use record::{Actor, Collection, LoggedRun, Record};
 pub use summary::{Sum, Summary, Total};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -384,7 +385,7 @@ impl Store {
 
     /// Puts something else in the place of a document's first change in the log.
     #[cfg(test)]
-    pub(crate) fn damage_log_for_test(&self, document: &DocumentKey, damage: impl FnOnce(&mut LoggedChange)) {
+    pub(crate) fn damage_log_for_test(&self, document: &DocumentKey, damage: impl FnOnce(&mut LoggedRun)) {
         let record = self.reader.record(document).unwrap().unwrap();
         let (actor, _) = record.vector[0];
         let key = key::log(self.space(), record.number, actor, 1);

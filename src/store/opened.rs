@@ -5,13 +5,14 @@
 //! not fit together then is damage only when the record is still the same; else it is read again.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use super::Reader;
 use super::key::{self, Space, Tag};
 use super::reader::damaged;
-use super::record::{Actor, LoggedChange, Record, Snapshot, unseal};
+use super::record::{Actor, LoggedRun, Record, Snapshot, unseal};
 use crate::base::DocumentKey;
 use crate::document::{Applied, Authors, Change, Document};
 use crate::kv::Kv;
@@ -32,6 +33,21 @@ pub struct Opened {
     pub authors: Authors,
 }
 
+/// An entry of the log as it was found.
+#[derive(Debug, Clone)]
+pub(super) struct Logged {
+    /// The sequence number of its last change.
+    pub(super) last: u64,
+    pub(super) entry: LoggedRun,
+}
+
+impl Logged {
+    /// The sequence number of its first change.
+    pub(super) fn first(&self) -> u64 {
+        (self.last + 1).saturating_sub(self.entry.run.payloads().len() as u64)
+    }
+}
+
 /// Where the data of a mesh is.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -40,14 +56,24 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// One change of the log.
-    pub(super) fn logged(self, document: &DocumentKey, number: u64, actor: u32, sequence: u64) -> Result<LoggedChange> {
-        let sealed = self.kv.get(&key::log(self.space, number, actor, sequence))?;
-        match sealed.as_deref().map(unseal) {
-            Some(Ok(change)) => Ok(change),
-            Some(Err(error)) => Err(damaged(document, &format!("change {sequence} of actor {actor}: {error}"))),
-            None => Err(damaged(document, &format!("change {sequence} of actor {actor} is not in the log"))),
+    /// The entry of the log that holds a change.
+    pub(super) fn logged(self, document: &DocumentKey, number: u64, actor: u32, sequence: u64) -> Result<Logged> {
+        let wrong =
+            |why: &dyn std::fmt::Display| damaged(document, &format!("change {sequence} of actor {actor}: {why}"));
+        let at = key::log(self.space, number, actor, sequence);
+        // An entry has the key of its last change, and most have no other.
+        let mut found = self.kv.get(&at)?.map(|sealed| (sequence, sealed));
+        if found.is_none() {
+            let end = key::log(self.space, number, actor, u64::MAX);
+            self.kv.scan(&at, &end, &mut |key, sealed| {
+                found = key::log_sequence(key).map(|last| (last, Bytes::copy_from_slice(sealed)));
+                ControlFlow::Break(())
+            })?;
         }
+        let Some((last, sealed)) = found else { return Err(wrong(&"it is not in the log")) };
+        let entry: LoggedRun = unseal(&sealed).map_err(|error| wrong(&error))?;
+        let logged = Logged { last, entry };
+        if logged.first() <= sequence { Ok(logged) } else { Err(wrong(&"it is not in the log")) }
     }
 
     /// The document in the snapshot, and the changes of the log that are to be applied to it.
@@ -57,9 +83,16 @@ impl Source<'_> {
             snapshot.iter().flat_map(|(snapshot, _)| snapshot.vector.iter().copied()).collect();
         let mut changes = Vec::new();
         for &(actor, last) in &record.vector {
-            for sequence in covered.get(&actor).map_or(0, |sequence| *sequence) + 1..=last {
-                let logged = self.logged(document, record.number, actor, sequence)?;
-                changes.push(parse(document, logged.payload)?);
+            let mut next = covered.get(&actor).map_or(0, |sequence| *sequence) + 1;
+            while next <= last {
+                let logged = self.logged(document, record.number, actor, next)?;
+                // The writer may have joined changes that came after the record to those before it.
+                for (payload, sequence) in logged.entry.run.payloads().iter().zip(logged.first()..=last) {
+                    if sequence >= next {
+                        changes.push(parse(document, payload.clone())?);
+                    }
+                }
+                next = logged.last + 1;
             }
         }
         Ok((snapshot.map_or_else(Document::new, |(_, opened)| opened), changes))
@@ -158,7 +191,7 @@ pub(super) mod tests {
     use super::*;
     use crate::access::{Ability, Genesis, Members};
     use crate::base::{ActorId, Hlc, Incarnation, Timestamp};
-    use crate::document::{At, Envelope, Object};
+    use crate::document::{At, Envelope, Object, Run};
     use crate::identity::Keypair;
     use crate::kv::{self, Batch, CacheUse, MemoryKv};
     use crate::store::{Granted, Loss, Store};
@@ -329,7 +362,7 @@ pub(super) mod tests {
     fn a_change_that_is_damaged_or_missing_is_said() {
         let mut writer = Writer::new();
         (0..3).for_each(|_| _ = writer.write());
-        writer.store.damage_log_for_test(&writer.key, |change| change.payload = Bytes::from_static(b"garbage"));
+        writer.store.damage_log_for_test(&writer.key, |entry| entry.run = Run::of(Bytes::from_static(b"garbage")));
         let opened = writer.store.reader().open_document(&writer.key);
         assert!(matches!(&opened, Err(Error::Corrupt(why)) if why.contains("docs/a")), "{opened:?}");
         let mut batch = Batch::new();

@@ -1,14 +1,14 @@
 //! Changes packed for the wire: documents and authors are named once, and the whole is compressed.
 //!
-//! Layout: raw length (varint), then zstd of: authors, documents, and for each change the two indexes,
-//! the signature and the payload. What a change's own payload determines is not sent. Signatures do not
-//! compress, so they stand together, apart from what does.
+//! Layout: raw length (varint), then zstd of: authors, documents, for each run of changes the two indexes and the
+//! changes, and the signatures. What a change's own payload determines is not sent. Signatures do not compress, so
+//! they stand together, apart from what does.
 
 use bytes::Bytes;
 
 use crate::base::{Decode, DecodeError, DocumentKey, Reader, Writer};
-use crate::document::{Author, Unchecked};
-use crate::limits::{CHANGE_BYTES_MAX, CHANGES_RAW_BYTES_MAX};
+use crate::document::{Author, Run, Unchecked};
+use crate::limits::CHANGES_RAW_BYTES_MAX;
 
 /// zstd's level: 1 packs these frames to within 3 % of level 3, in half the time.
 const LEVEL: i32 = 1;
@@ -46,7 +46,7 @@ fn raw(changes: &[Unchecked]) -> Vec<u8> {
     writer.list(changes, |w, change| {
         let author = authors.binary_search(&change.author).expect("every author was listed above");
         let document = documents.binary_search(&&change.document).expect("every document was listed above");
-        w.varint(author as u64).varint(document as u64).bytes(&change.payload);
+        w.varint(author as u64).varint(document as u64).value(&change.run);
     });
     for change in changes {
         writer.fixed(&change.signature);
@@ -88,14 +88,18 @@ fn read(raw: &Bytes, reader: &mut Reader<'_>, changes_max: usize) -> Result<Vec<
         let collection = collection.clone().expect("the match above leaves a collection");
         Ok(DocumentKey::new(collection, r.value()?))
     })?;
+    let too_many = || DecodeError::Rule(format!("the frame has more than {changes_max} changes"));
     let unknown = |what, index: usize| DecodeError::Unknown { what, value: index as u64 };
+    let mut left = changes_max;
     let mut changes = reader.list("changes", changes_max, |r| {
         let (author, document): (usize, usize) = (r.int()?, r.int()?);
+        let run = Run::read(r, |payload| raw.slice_ref(payload))?;
+        left = left.checked_sub(run.payloads().len()).ok_or_else(too_many)?;
         Ok(Unchecked {
             author: *authors.get(author).ok_or_else(|| unknown("author", author))?,
             document: documents.get(document).ok_or_else(|| unknown("document", document))?.clone(),
             signature: [0; 64],
-            payload: raw.slice_ref(r.bytes("payload", CHANGE_BYTES_MAX)?),
+            run,
         })
     })?;
     for change in &mut changes {
@@ -124,7 +128,7 @@ mod tests {
                     grant: GrantId([author; 32]),
                 },
                 signature: [signature, signature].concat().try_into().unwrap(),
-                payload: payload.into(),
+                run: Run::of(payload.into()),
             })
     }
 

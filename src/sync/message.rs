@@ -14,7 +14,7 @@ use super::frame;
 use super::receipt::{Ask, Told};
 
 /// Version of the protocol; peers of different versions tell each other so and part.
-pub const PROTOCOL_VERSION: u8 = 1;
+pub const PROTOCOL_VERSION: u8 = 2;
 
 /// The shortened hash by which a document's state, or a range, is compared under a salt.
 pub type Digest = [u8; 6];

@@ -189,5 +189,5 @@ fn readable(streamed: Result<Vec<Unchecked>>) -> Result<Vec<Unchecked>> {
 }
 
 fn size_of_all(changes: &[Unchecked]) -> usize {
-    changes.iter().map(|change| change.payload.len() + 128).sum()
+    changes.iter().map(|change| change.run.bytes() + 128).sum()
 }

@@ -3,6 +3,7 @@
 mod full;
 mod power;
 mod receipt;
+mod runs;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::access::{Role, Terms, Ticket};
 use crate::base::{DocumentKey, Encode};
-use crate::document::Object;
+use crate::document::{Object, Run};
 use crate::kv::{Kv, MemoryKv};
 use crate::store::{Loss, Reason};
 
@@ -751,7 +752,7 @@ fn sums_are_right(world: &World, at: usize) {
 fn a_log_that_does_not_parse_under_an_intact_record_is_healed_by_a_merge() {
     let mut world = two_with_the_same_documents();
     world.restart(1);
-    let garble = |change: &mut crate::store::LoggedChange| change.payload = b"no change".as_slice().into();
+    let garble = |entry: &mut crate::store::LoggedRun| entry.run = Run::of(b"no change".as_slice().into());
     world.peers[1].node.store.damage_log_for_test(&key("docs/7"), garble);
     world.put(0, "docs/7", json!({"n": 8})).unwrap();
     world.connect(0, 1);
@@ -793,7 +794,7 @@ fn a_writer_that_was_healed_with_less_than_it_had_written_forks_nothing() {
 fn a_document_that_was_found_damaged_is_still_known_as_such_after_a_restart() {
     let mut world = two_with_the_same_documents();
     world.restart(1);
-    let garble = |change: &mut crate::store::LoggedChange| change.payload = b"no change".as_slice().into();
+    let garble = |entry: &mut crate::store::LoggedRun| entry.run = Run::of(b"no change".as_slice().into());
     world.peers[1].node.store.damage_log_for_test(&key("docs/7"), garble);
     assert!(matches!(world.put(1, "docs/7", json!({})), Err(Error::Corrupt(_))));
     sums_are_right(&world, 1);

@@ -147,7 +147,10 @@ fn it_is_not_safe_to_leave_with_a_document_that_nobody_else_can_have() {
     put(&mut world, 0, "notes/a", 1, 0, 1);
     put(&mut world, 0, "notes/b", 1, 0, 1);
     // Its view can be read; its log, which others would get, cannot.
-    world.peers[0].node.store.damage_log_for_test(&key("notes/a"), |change| change.payload = b"garbage"[..].into());
+    world.peers[0]
+        .node
+        .store
+        .damage_log_for_test(&key("notes/a"), |entry| entry.run = crate::document::Run::of(b"garbage"[..].into()));
     world.peers[0].node.store.close_document(&key("notes/a"));
     put(&mut world, 0, "notes/a", 2, 0, 1);
     world.connect(0, 1);
