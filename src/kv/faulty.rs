@@ -113,6 +113,26 @@ impl FaultyDisk {
         self.state().powered = false;
     }
 
+    /// Whether the power is on.
+    #[must_use]
+    pub fn is_powered(&self) -> bool {
+        self.state().powered
+    }
+
+    /// Another disk with what is on this one, as a backup of its files has it. Its faults follow from `seed`.
+    #[must_use]
+    pub fn backup(&self, seed: u64) -> Self {
+        let (copy, state) = (Self::new(seed), self.state());
+        let mut copied = copy.state();
+        for (segment, file) in &state.files {
+            copied.files.insert(*segment, SimulatedFile { bytes: file.bytes.clone(), synced: file.bytes.len() });
+        }
+        copied.table.durable = state.table.visible.copy();
+        copied.table.visible = Arc::new(state.table.visible.copy());
+        drop(copied);
+        copy
+    }
+
     /// Ends the process that has the disk open, with the power on: its handles stop working, and what it wrote is
     /// there, synced or not yet.
     pub fn kill(&self) {

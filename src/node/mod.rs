@@ -56,7 +56,7 @@ use crate::base::{Clock, DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
 use crate::identity::{Keypair, Verified};
 use crate::kv::Kv;
 use crate::limits::CLOCK_DRIFT_MAX_MS;
-use crate::store::{FeedCursor, Loss, Reader, Store};
+use crate::store::{Audit, FeedCursor, Loss, Reader, Store};
 use crate::sync::gossip::Secret;
 use crate::sync::{Ledger, Message};
 use crate::{Error, Result};
@@ -208,6 +208,16 @@ impl Node {
     #[must_use]
     pub fn context(&self) -> MeshContext {
         MeshContext { mesh: self.mesh(), name: self.members.genesis().name.clone(), secret: self.secret.clone() }
+    }
+
+    /// Checks everything that is stored against itself, see [`Store::audit`]. Takes the time of reading and checking
+    /// every change: for tests and simulations.
+    ///
+    /// # Errors
+    /// As [`Store::audit`].
+    pub fn audit(&mut self) -> Result<Audit> {
+        let mesh = self.mesh();
+        self.store.audit(mesh)
     }
 
     /// Takes inputs in order, makes their outcome durable, and says what is to be done.

@@ -350,17 +350,7 @@ fn open_storage(config: &PeerConfig) -> Result<Storage> {
         )));
     }
     let keypair = Keypair::load_or_create(&key_file, fresh_seed()?)?;
-    Ok(Storage { kv: Arc::new(kv), keypair, fresh, loss: loss(config.durability, &damages) })
-}
-
-/// A torn tail was never announced when flushes are waited for, but rot at the very end looks the same.
-fn loss(durability: Durability, damages: &[kv::Damage]) -> Loss {
-    let of = |damage: &kv::Damage| match damage {
-        kv::Damage::TornTail { .. } => Loss::Tail,
-        kv::Damage::LostRecords { .. } | kv::Damage::LostSegment { .. } => Loss::Records,
-    };
-    let unwaited = if durability == Durability::Buffered { Loss::Tail } else { Loss::Nothing };
-    damages.iter().map(of).fold(unwaited, Loss::max)
+    Ok(Storage { kv: Arc::new(kv), keypair, fresh, loss: Loss::of(config.durability, &damages) })
 }
 
 fn is_empty(kv: &dyn Kv) -> Result<bool> {

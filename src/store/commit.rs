@@ -19,9 +19,6 @@ use crate::{Error, Result};
 /// the history, so that the cost of snapshots stays a constant share of the cost of changes.
 const SNAPSHOT_CHANGES_MIN: u64 = 64;
 
-/// Bytes of changes that an audit holds at a time.
-pub(super) const AUDIT_BYTES: usize = 1 << 20;
-
 /// Changes under one signature whose author was found to have the right to write: what may be stored.
 #[derive(Debug, Clone)]
 pub struct Granted {

@@ -9,14 +9,16 @@
 //! An entry of the log holds one change, or a run of them under the signature of the last one. A run depends on
 //! nothing but what its first change depends on, so it goes into that order where its first change stands.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
+use super::Store;
 use super::opened::{Logged, Source, complete};
 use super::reader::damaged;
 use super::record::{Record, Snapshot};
-use super::{Store, commit};
 use crate::base::{ActorId, DocumentKey};
-use crate::document::{Author, Document, Envelope, Unchecked};
+use crate::document::{Author, Document, Unchecked};
 use crate::{Error, Result};
 
 /// For each actor the last sequence number that a log holds, sorted by actor.
@@ -153,37 +155,22 @@ impl Store {
         Ok(self.open.get_mut(document).expect("the document was put there above"))
     }
 
-    fn load_document(&self, document: &DocumentKey, record: &Record) -> Result<Document> {
+    pub(super) fn load_document(&self, document: &DocumentKey, record: &Record) -> Result<Document> {
         let (mut opened, changes) = self.source().read(document, record)?;
         let applied = opened.apply(changes).map_err(|error| damaged(document, &error))?;
         complete(document, opened, &applied)
     }
 
+    /// The document as its log alone gives it.
+    pub(super) fn replay(&self, document: &DocumentKey, record: &Record) -> Result<Document> {
+        let changes = self.source().beyond(document, record, &BTreeMap::new())?;
+        let mut replayed = Document::new();
+        let applied = replayed.apply(changes).map_err(|error| damaged(document, &error))?;
+        complete(document, replayed, &applied)
+    }
+
     /// What must be stored for a snapshot of an open document.
     pub(super) fn take_snapshot(document: &Document, vector: &[(u32, u64)]) -> Bytes {
         super::record::seal(&Snapshot { vector: vector.to_vec(), bytes: document.save().into() })
-    }
-
-    /// Checks every change of a document against its signature and its record again.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when something does not match.
-    pub fn audit(&mut self, mesh: crate::base::MeshId, document: &DocumentKey) -> Result<u64> {
-        let Some(record) = self.record(document)? else { return Ok(0) };
-        let mut checked = 0;
-        if let Some(mut cursor) = self.missing(document, &record, &[]) {
-            while cursor.changes() > 0 {
-                for change in self.stream(&mut cursor, commit::AUDIT_BYTES)? {
-                    let envelope = Envelope::check(mesh, change).map_err(|why| damaged(document, &why))?;
-                    checked += envelope.changes().len() as u64;
-                }
-            }
-        }
-        let fresh = self.load_document(document, &record)?;
-        if fresh.heads() == record.heads && (record.deleted || fresh.view() == record.view) {
-            Ok(checked)
-        } else {
-            Err(damaged(document, &"its view is not what its log gives"))
-        }
     }
 }

@@ -14,6 +14,7 @@
 //! [`Store::range`], [`Store::cuts`] and [`Store::missing`].
 
 mod actor;
+mod audit;
 mod commit;
 mod feed;
 mod joining;
@@ -27,6 +28,7 @@ mod repair;
 mod space;
 mod summary;
 
+pub use audit::Audit;
 pub use commit::{Granted, Merge, Outcome};
 pub use feed::{FeedCursor, FeedPage};
 pub use letter::{Letter, Letters, Reason};
@@ -50,7 +52,7 @@ use self::record::{seal, unseal};
 use crate::access::MemberRecord;
 use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, Incarnation, PeerId};
 use crate::document::Document;
-use crate::kv::{Batch, CacheUse, Kv};
+use crate::kv::{Batch, CacheUse, Damage, Durability, Kv};
 use crate::limits::{COLLECTIONS_MAX, OPEN_DOCUMENTS_MAX};
 use crate::{Error, Result};
 
@@ -73,6 +75,20 @@ pub enum Loss {
     Tail,
     /// Any, with later ones in place that count on them.
     Records,
+}
+
+impl Loss {
+    /// What may be missing of a journal that was opened with these damages. A torn tail was never announced when
+    /// flushes are waited for, but rot at the very end looks the same.
+    #[must_use]
+    pub fn of(durability: Durability, damages: &[Damage]) -> Self {
+        let of = |damage: &Damage| match damage {
+            Damage::TornTail { .. } => Self::Tail,
+            Damage::LostRecords { .. } | Damage::LostSegment { .. } => Self::Records,
+        };
+        let unwaited = if durability == Durability::Buffered { Self::Tail } else { Self::Nothing };
+        damages.iter().map(of).fold(unwaited, Self::max)
+    }
 }
 
 /// The writer.

@@ -79,8 +79,18 @@ impl Source<'_> {
     /// The document in the snapshot, and the changes of the log that are to be applied to it.
     pub(super) fn read(self, document: &DocumentKey, record: &Record) -> Result<(Document, Vec<Change>)> {
         let snapshot = self.snapshot(document, record)?;
-        let covered: BTreeMap<u32, u64> =
-            snapshot.iter().flat_map(|(snapshot, _)| snapshot.vector.iter().copied()).collect();
+        let covered = snapshot.iter().flat_map(|(snapshot, _)| snapshot.vector.iter().copied()).collect();
+        let changes = self.beyond(document, record, &covered)?;
+        Ok((snapshot.map_or_else(Document::new, |(_, opened)| opened), changes))
+    }
+
+    /// The changes of the log beyond a vector.
+    pub(super) fn beyond(
+        self,
+        document: &DocumentKey,
+        record: &Record,
+        covered: &BTreeMap<u32, u64>,
+    ) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
         for &(actor, last) in &record.vector {
             let mut next = covered.get(&actor).map_or(0, |sequence| *sequence) + 1;
@@ -95,7 +105,7 @@ impl Source<'_> {
                 next = logged.last + 1;
             }
         }
-        Ok((snapshot.map_or_else(Document::new, |(_, opened)| opened), changes))
+        Ok(changes)
     }
 
     /// The snapshot and the document in it. A damaged snapshot is no loss: the log has everything.

@@ -694,7 +694,7 @@ proptest! {
             prop_assert_eq!(&world.state(at), &state, "peer {}", at);
             prop_assert_eq!(world.sync_report(at).letters, vec![]);
             for document in state.keys() {
-                prop_assert!(world.peers[at].node.store.audit(mesh, &key(document)).is_ok());
+                prop_assert!(world.peers[at].node.store.audit_document(mesh, &key(document)).is_ok());
             }
             let name = "docs".parse().unwrap();
             let store = &world.peers[at].node.store;

@@ -206,7 +206,7 @@ fn check(node: &mut Node, expected: &mut BTreeMap<String, (Option<u64>, Vec<Opti
             "seed {seed}: {document} is {found:?}, not {sure:?} {maybe:?}"
         );
         (*sure, *maybe) = (found, Vec::new());
-        node.store.audit(mesh, &key(document)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        node.store.audit_document(mesh, &key(document)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
     let name = "docs".parse().unwrap();
     assert_eq!(node.store.range(&name, b"", Some(b"\xff")).unwrap(), node.store.total(&name), "seed {seed}");

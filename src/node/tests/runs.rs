@@ -18,7 +18,7 @@ fn sent(world: &mut World, at: usize, document: &str) -> Vec<Unchecked> {
 
 fn audit(world: &mut World, at: usize, document: &str) -> u64 {
     let mesh = world.peers[at].node.mesh();
-    world.peers[at].node.store.audit(mesh, &key(document)).unwrap()
+    world.peers[at].node.store.audit_document(mesh, &key(document)).unwrap()
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! One simulated machine: the node that ships, a simulated disk under it, a clock of its own, and the queue in front
+//! of it.
+//!
+//! A host works as the peer's own loop does: what arrives waits while the node is busy, and is then handled in one go,
+//! sharing one flush. How long that takes is what the disk takes. When a host dies in between, what the node did is on
+//! its disk as far as it was synced, and nobody hears of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use aerolithsdb::PeerId;
+use aerolithsdb::access::Role;
+use aerolithsdb::identity::Keypair;
+use aerolithsdb::kv::faulty::FaultyDisk;
+use aerolithsdb::kv::{Checkpoints, Durability, JournalConfig, Journaled};
+use aerolithsdb::limits::BATCH_INPUTS_MAX;
+use aerolithsdb::node::{Config, Effect, Input, Node};
+use aerolithsdb::store::Loss;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+
+use crate::time::{HostClock, Span};
+
+/// Bytes of a segment of the journal: small, so that tables are moved often.
+const SEGMENT_BYTES: usize = 128 << 10;
+/// What handling inputs takes when nothing is flushed.
+const HANDLING: Span = Span(40);
+
+/// How a host can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By everybody.
+    Public,
+    /// Through a hole, unless the other side is symmetric as well.
+    Cone,
+    /// Through a hole by those who are not symmetric.
+    Symmetric,
+    /// Through a public peer only.
+    RelayOnly,
+}
+
+/// One simulated machine.
+#[derive(Debug)]
+pub struct Host {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Its identity.
+    pub id: PeerId,
+    keypair_seed: [u8; 32],
+    /// What it may do.
+    pub role: Role,
+    /// How it can be reached.
+    pub reach: Reach,
+    /// Its clock.
+    pub clock: HostClock,
+    /// Its disk.
+    pub disk: FaultyDisk,
+    /// How long a flush takes at most.
+    pub flush: Span,
+    /// The node, while the process runs.
+    pub node: Option<Node>,
+    /// How often it was started: what was meant for an earlier life does not arrive in a later one.
+    pub boot: u64,
+    /// Effects that leave when the disk is done.
+    pub pending: Vec<Effect>,
+    /// Whether the disk is at it.
+    pub busy: bool,
+    inbox: VecDeque<Input>,
+    /// The most inputs that ever waited.
+    pub inbox_max: usize,
+    /// How many inputs it handled in one go the last time.
+    pub handled: usize,
+    /// When the node wants to be called again.
+    pub wake_at: Option<Span>,
+    /// Gossip messages that it has seen.
+    pub seen: BTreeSet<u64>,
+    /// Peers that it keeps out, and until when.
+    pub blocked: BTreeMap<PeerId, Span>,
+    /// Whether it does what no honest peer does.
+    pub is_hostile: bool,
+    /// A copy of its disk.
+    pub backup: Option<FaultyDisk>,
+}
+
+impl Host {
+    /// A machine that was never started.
+    #[must_use]
+    pub fn new(number: usize, rng: &mut StdRng) -> Self {
+        let mut keypair_seed = [0; 32];
+        rng.fill_bytes(&mut keypair_seed);
+        Self {
+            number,
+            id: Keypair::from_seed(keypair_seed).peer_id(),
+            keypair_seed,
+            role: Role::Writer,
+            reach: Reach::Public,
+            clock: HostClock::default(),
+            disk: FaultyDisk::new(rng.random()),
+            flush: Span::ms(1),
+            node: None,
+            boot: 0,
+            pending: Vec::new(),
+            busy: false,
+            inbox: VecDeque::new(),
+            inbox_max: 0,
+            handled: 0,
+            wake_at: None,
+            seen: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            is_hostile: false,
+            backup: None,
+        }
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn keypair(&self) -> Keypair {
+        Keypair::from_seed(self.keypair_seed)
+    }
+
+    /// Whether its process runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("/sim/{}/p2p/{}", self.number, self.id)
+    }
+
+    /// Starts its process.
+    ///
+    /// # Errors
+    /// When the node does not open on what is on the disk.
+    pub fn start(&mut self, now: Span, rng: &mut StdRng) -> Result<(), aerolithsdb::Error> {
+        if !self.disk.is_powered() {
+            self.disk.restart();
+        }
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let journal = JournalConfig {
+            durability: Durability::Durable,
+            checkpoints: Checkpoints::Inline,
+            segment_bytes: SEGMENT_BYTES,
+            salt: rng.random(),
+        };
+        let (kv, damages) = Journaled::open(self.disk.table(), self.disk.medium(), journal)?;
+        let config = Config {
+            keypair: self.keypair(),
+            seed,
+            mesh_name: "simulated".into(),
+            synced: true,
+            loss: Loss::of(Durability::Durable, &damages),
+            fresh: self.boot == 0,
+            seeds: Vec::new(),
+        };
+        self.boot += 1;
+        self.node = Some(Node::open(config, Arc::new(kv), self.clock.shows(now))?);
+        Ok(())
+    }
+
+    /// Ends its process, whatever it was at. What is on its disk stays.
+    pub fn stop(&mut self) {
+        self.node = None;
+        self.boot += 1;
+        self.inbox.clear();
+        self.pending.clear();
+        self.busy = false;
+        self.wake_at = None;
+        self.seen.clear();
+        self.disk.kill();
+    }
+
+    /// Has something wait for the node.
+    pub fn arrive(&mut self, input: Input) {
+        if self.is_up() {
+            self.inbox.push_back(input);
+            self.inbox_max = self.inbox_max.max(self.inbox.len());
+        }
+    }
+
+    /// Whether something waits.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Has the node handle what waits. Says how long that takes; the effects are in `pending` then.
+    pub fn handle(&mut self, now: Span, rng: &mut StdRng) -> Option<Span> {
+        let node = self.node.as_mut()?;
+        let count = self.inbox.len().min(BATCH_INPUTS_MAX);
+        self.handled = count;
+        let operations = self.disk.operations();
+        let effects = node.handle(self.clock.shows(now), self.inbox.drain(..count));
+        self.pending = effects.0;
+        let wrote = self.disk.operations() != operations;
+        Some(if wrote { Span(rng.random_range(self.flush.0 / 4..=self.flush.0.max(4))) } else { HANDLING })
+    }
+}

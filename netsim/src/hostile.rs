@@ -1,0 +1,179 @@
+//! Members that do what no honest peer does. They run the node that ships, so that they are let in and hear of
+//! everything; what they send is changed on its way out, and other things are sent beside it.
+
+use aerolithsdb::base::{ActorId, DocumentKey, Encode, Incarnation, MeshId, Timestamp};
+use aerolithsdb::document::{Change, Document, Envelope, Run, Unchecked};
+use aerolithsdb::identity::Keypair;
+use aerolithsdb::sync::{Hello, Message, Part, Ranges, Roots};
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt};
+use serde_json::{Map, Value, json};
+
+use crate::host::Host;
+use crate::scenario::Deed;
+use crate::time::Span;
+
+/// Questions of one flood.
+const FLOOD: usize = 200;
+/// Frames that are sent again and again.
+const REPLAYED_MAX: usize = 64;
+
+/// One hostile member.
+#[derive(Debug)]
+pub struct Villain {
+    deeds: Vec<Deed>,
+    /// Frames that it sent before.
+    sent: Vec<Bytes>,
+    number: u64,
+}
+
+impl Villain {
+    /// A member that does these things.
+    #[must_use]
+    pub fn new(deeds: Vec<Deed>) -> Self {
+        let deeds = if deeds.is_empty() { Deed::ALL.to_vec() } else { deeds };
+        Self { deeds, sent: Vec::new(), number: 1 << 32 }
+    }
+
+    fn does(&self, deed: Deed) -> bool {
+        self.deeds.contains(&deed)
+    }
+
+    /// What it sends instead of a message.
+    pub fn tamper(&mut self, rng: &mut StdRng, message: Message) -> Vec<Message> {
+        if let Message::Changes { .. } = &message
+            && self.sent.len() < REPLAYED_MAX
+        {
+            self.sent.push(message.to_bytes().into());
+        }
+        match message {
+            Message::Changes { .. } if self.does(Deed::Withhold) && rng.random_bool(0.5) => Vec::new(),
+            Message::Changes { number, mut changes } => {
+                let forges = self.does(Deed::Forge) && rng.random_bool(0.1);
+                if let Some(change) = changes.last_mut().filter(|_| forges) {
+                    change.signature[rng.random_range(0..64)] ^= 1;
+                }
+                vec![Message::Changes { number, changes }]
+            }
+            Message::Roots(mut roots) => {
+                if self.does(Deed::Lie) && rng.random_bool(0.5) {
+                    lie(rng, &mut roots);
+                }
+                vec![Message::Roots(roots)]
+            }
+            Message::Ranges(mut ranges) => {
+                if self.does(Deed::Lie) && rng.random_bool(0.5) {
+                    garble(rng, &mut ranges);
+                }
+                vec![Message::Ranges(ranges)]
+            }
+            Message::Hello(hello) if self.does(Deed::Pose) && rng.random_bool(0.3) => vec![pose(rng, *hello)],
+            honest @ (Message::Hello(_)
+            | Message::Redeem(_)
+            | Message::Welcome(_)
+            | Message::Refused(_)
+            | Message::Members(_)
+            | Message::Items(_)
+            | Message::Acknowledged(_)
+            | Message::Ask(_)
+            | Message::Told(_)) => vec![honest],
+        }
+    }
+
+    /// What it sends of its own accord, to whom.
+    pub fn strike(
+        &mut self,
+        rng: &mut StdRng,
+        host: &mut Host,
+        neighbours: &[usize],
+        now: Span,
+    ) -> Vec<(usize, Bytes)> {
+        let Some(&to) = neighbours.get(rng.random_range(0..neighbours.len().max(1))) else { return Vec::new() };
+        let deed = self.deeds[rng.random_range(0..self.deeds.len())];
+        let at = host.clock.shows(now);
+        let Some(node) = &host.node else { return Vec::new() };
+        let messages: Vec<Bytes> = match deed {
+            Deed::Forge => vec![self.frame(vec![forged(rng, node.mesh(), at)])],
+            Deed::Replay => self.sent.clone(),
+            Deed::Bomb => {
+                let bomb = |rng: &mut StdRng| {
+                    let mut change = forged(rng, node.mesh(), at);
+                    change.run = Run::of(vec![rng.random(); rng.random_range(1..1 << 20)].into());
+                    change
+                };
+                vec![self.frame(vec![bomb(rng)]), vec![rng.random(); 100].into(), vec![2, 8, 0].into()]
+            }
+            Deed::Lie => {
+                let mut roots = Roots { salt: rng.random(), ask: true, roots: Vec::new() };
+                lie(rng, &mut roots);
+                vec![Message::Roots(roots).to_bytes().into()]
+            }
+            Deed::Withhold => Vec::new(),
+            Deed::Flood => {
+                let ask = |rng: &mut StdRng| Message::Roots(Roots { salt: rng.random(), ask: true, roots: Vec::new() });
+                (0..FLOOD).map(|_| ask(rng).to_bytes().into()).collect()
+            }
+            Deed::Pose => {
+                let hello = Hello { mesh: node.mesh(), chain: Vec::new(), members: aerolithsdb::base::Hash([7; 32]) };
+                vec![pose(rng, hello).to_bytes().into()]
+            }
+        };
+        messages.into_iter().map(|bytes| (to, bytes)).collect()
+    }
+
+    fn frame(&mut self, changes: Vec<Unchecked>) -> Bytes {
+        self.number += 1;
+        Message::Changes { number: self.number, changes }.to_bytes().into()
+    }
+}
+
+/// A change of a peer that is no member, or with a signature that is not its author's.
+fn forged(rng: &mut StdRng, mesh: MeshId, at: Timestamp) -> Unchecked {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    let (keypair, incarnation) = (Keypair::from_seed(seed), Incarnation(rng.random()));
+    let actor = ActorId::derive(&keypair.peer_id(), &incarnation);
+    let body: Map<String, Value> = serde_json::from_value(json!({"forged": true})).unwrap_or_default();
+    let (_, change): (Document, Change) =
+        Document::create(actor, aerolithsdb::base::Hlc::from_physical(at), &body).expect("the document is small");
+    let parse = "the name is valid";
+    let id = format!("forged-{}", rng.random_range(0..1_000u32)).parse().expect(parse);
+    let document = DocumentKey::new("collection-0".parse().expect(parse), id);
+    let grant = aerolithsdb::base::GrantId(rng.random());
+    let mut change = Envelope::sign(&keypair, mesh, document, incarnation, grant, change).to_unchecked();
+    if rng.random_bool(0.5) {
+        change.signature[0] ^= 1;
+    }
+    change
+}
+
+fn lie(rng: &mut StdRng, roots: &mut Roots) {
+    if roots.roots.is_empty() {
+        let name = "collection-0".parse().expect("the name is valid");
+        roots.roots.push(aerolithsdb::sync::Root { collection: name, count: 7, fingerprint: rng.random() });
+    }
+    for root in &mut roots.roots {
+        root.count = rng.random();
+        root.fingerprint = rng.random();
+    }
+}
+
+fn garble(rng: &mut StdRng, ranges: &mut Ranges) {
+    for (_, part) in &mut ranges.parts {
+        *part = match rng.random_range(0..3) {
+            0 => Part::Skip,
+            1 => Part::Fingerprint(rng.random()),
+            _ => Part::Digests((0..rng.random_range(0..50)).map(|_| rng.random()).collect()),
+        };
+    }
+}
+
+fn pose(rng: &mut StdRng, mut hello: Hello) -> Message {
+    if rng.random_bool(0.5) {
+        hello.mesh = MeshId(rng.random());
+    } else {
+        hello.chain.clear();
+    }
+    Message::Hello(Box::new(hello))
+}

@@ -1,0 +1,48 @@
+//! The network simulator of aerolithsDB: many peers of the code that ships, in one process, in virtual time, from one
+//! seed, through every misfortune that a network and a disk can offer.
+//!
+//! A peer is a state machine without clock, socket or thread ([`aerolithsdb::node`]). Here it gets a virtual clock, a
+//! simulated network and a simulated disk in the place of real ones; nothing in it knows. A run founds a mesh, lets
+//! programs write while things go wrong, mends everything, and then holds what the peers show against what they
+//! promised. It is a function of the scenario and the seed: a failure is repeated by naming both.
+//!
+//! To read the code, go from `scenario` (what happens) to `time`, `link` and `network` (what is between the peers),
+//! `host` (one machine), `world` (the queue of events), `workload` and `expected` (what is written, and what was
+//! promised), `hostile`, `run` (one run) and `check` (what must hold at its end).
+//!
+//! What is not simulated: libp2p itself (handshakes, gossipsub's own choice of neighbours, Kademlia), threads, and disks
+//! that lie while they work. Tests with real processes are in `tests/`.
+
+pub mod check;
+pub mod expected;
+pub mod host;
+pub mod hostile;
+pub mod link;
+pub mod minimize;
+pub mod network;
+pub mod report;
+pub mod run;
+pub mod scale;
+pub mod scenario;
+pub mod seeds;
+pub mod time;
+pub mod workload;
+pub mod world;
+
+pub use run::{Outcome, run};
+pub use scenario::Scenario;
+pub use time::Span;
+
+/// What can be wrong with what is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The scenario is none.
+    #[error("{0}")]
+    Scenario(String),
+    /// A run failed that was not expected to.
+    #[error("a run failed: {0}")]
+    Run(String),
+    /// A file cannot be read or written.
+    #[error("{0}")]
+    Io(String),
+}

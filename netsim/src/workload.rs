@@ -1,0 +1,193 @@
+//! What programs write: drawn from the seed, within what the scenario says.
+//!
+//! Documents are of four kinds, told apart by the beginning of their ids, so that what was written can be added up at
+//! the end: `doc` is replaced, changed and deleted; `counter` is only counted up; `text` is only typed into; `list` is
+//! only appended to.
+
+use aerolithsdb::Patch;
+use aerolithsdb::base::DocumentKey;
+use aerolithsdb::node::{Absent, Command, Condition};
+use aerolithsdb::store::Reader;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use serde_json::{Map, Value, json};
+
+use crate::expected::Deed;
+use crate::scenario::{Data, Workload};
+
+/// The countries of the world, as the project ships them.
+const COUNTRIES: &str = include_str!("../../examples/data/countries.ndjson");
+/// Documents of one bulk load.
+const BULK: usize = 40;
+/// Collections that documents are spread over.
+const COLLECTIONS: usize = 3;
+
+/// A write to be made.
+#[derive(Debug)]
+pub struct Write {
+    /// The document.
+    pub document: DocumentKey,
+    /// The command.
+    pub command: Command,
+    /// What it adds to the document.
+    pub deed: Deed,
+}
+
+/// Makes writes.
+#[derive(Debug)]
+pub struct Writer {
+    workload: Workload,
+    countries: Vec<Map<String, Value>>,
+    /// Numbers everything that is appended and created.
+    next: u64,
+}
+
+impl Writer {
+    /// Makes writes as the workload says.
+    #[must_use]
+    pub fn new(workload: &Workload) -> Self {
+        let parse = |line: &str| serde_json::from_str::<Map<String, Value>>(line).ok();
+        let countries = match workload.data {
+            Data::Countries => COUNTRIES.lines().filter_map(parse).collect(),
+            Data::Generated => Vec::new(),
+        };
+        Self { workload: workload.clone(), countries, next: 0 }
+    }
+
+    /// What is written before the work begins: texts and lists that two peers make at the same time are two, of which
+    /// one shows, so one peer makes them.
+    pub fn prepare(&mut self) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for number in 0..self.workload.documents {
+            self.next += 1;
+            let text = json!({"$text": {"text": {"position": 0, "insert": "."}}});
+            writes.push(patch(key("text", number), text, Deed::Type(1)));
+            writes.push(patch(key("list", number), json!({"$push": {"items": self.next}}), Deed::Push(self.next)));
+        }
+        writes
+    }
+
+    /// What a program at this host writes next.
+    pub fn draw(&mut self, rng: &mut StdRng, reader: &Reader) -> Vec<Write> {
+        let mix = &self.workload.mix;
+        let weights = [mix.put, mix.set, mix.delete, mix.count, mix.text, mix.push, mix.bulk];
+        let mut at = rng.random_range(0.0..weights.iter().sum::<f64>());
+        let kind = weights.iter().position(|weight| {
+            at -= weight;
+            at < 0.0
+        });
+        match kind {
+            Some(1) => vec![self.set(rng)],
+            Some(2) => vec![self.delete(rng)],
+            Some(3) => vec![self.count(rng)],
+            Some(4) => vec![self.text(rng, reader)],
+            Some(5) => vec![self.push(rng)],
+            Some(6) => (0..BULK).map(|_| self.create(rng)).collect(),
+            _ => vec![self.put(rng)],
+        }
+    }
+
+    /// A new document.
+    pub fn create(&mut self, rng: &mut StdRng) -> Write {
+        self.next += 1;
+        let document = key("new", self.next as usize);
+        self.replace(rng, document)
+    }
+
+    /// A change of one field of a document that is there, or a new document.
+    pub fn set(&self, rng: &mut StdRng) -> Write {
+        let document = self.any(rng, "doc");
+        let field = format!("f{}", rng.random_range(0..8));
+        let value = rng.random_range(0..1_000_000u64);
+        patch(document, json!({"$set": {field: value}}), Deed::Edit)
+    }
+
+    fn put(&self, rng: &mut StdRng) -> Write {
+        let document = self.any(rng, "doc");
+        self.replace(rng, document)
+    }
+
+    fn replace(&self, rng: &mut StdRng, document: DocumentKey) -> Write {
+        let body = match self.countries.len() {
+            0 => generated(rng),
+            many => self.countries[rng.random_range(0..many)].clone(),
+        };
+        let command = Command::Put { document: document.clone(), body, condition: Condition::Any };
+        Write { document, command, deed: Deed::Edit }
+    }
+
+    fn delete(&self, rng: &mut StdRng) -> Write {
+        let document = self.any(rng, "doc");
+        let command = Command::Delete { document: document.clone(), condition: Condition::Any };
+        Write { document, command, deed: Deed::Delete }
+    }
+
+    fn count(&self, rng: &mut StdRng) -> Write {
+        let by = rng.random_range(1..10u64);
+        let document = self.any(rng, "counter");
+        patch(document, json!({"$inc": {"n": by}}), Deed::Count(by))
+    }
+
+    fn text(&self, rng: &mut StdRng, reader: &Reader) -> Write {
+        let document = self.any(rng, "text");
+        let length = length_of_text(reader, &document);
+        let word: String = (0..rng.random_range(1..12)).map(|_| rng.random_range('a'..='z')).collect();
+        let position = rng.random_range(0..=length);
+        let typed = Deed::Type(word.len() as u64);
+        patch(document, json!({"$text": {"text": {"position": position, "insert": word}}}), typed)
+    }
+
+    fn push(&mut self, rng: &mut StdRng) -> Write {
+        self.next += 1;
+        let what = self.next;
+        patch(self.any(rng, "list"), json!({"$push": {"items": what}}), Deed::Push(what))
+    }
+
+    /// A document of a kind; the first ones more often.
+    fn any(&self, rng: &mut StdRng, kind: &str) -> DocumentKey {
+        let many = self.workload.documents as f64;
+        let hot = self.workload.hot;
+        let at: f64 = rng.random_range(0.0..1.0);
+        // The inverse of the distribution function of a continuous Zipf distribution.
+        let rank = if (hot - 1.0).abs() < 1e-6 {
+            (many + 1.0).powf(at)
+        } else {
+            (at * ((many + 1.0).powf(1.0 - hot) - 1.0) + 1.0).powf(1.0 / (1.0 - hot))
+        };
+        key(kind, (rank as usize).clamp(1, self.workload.documents) - 1)
+    }
+}
+
+fn key(kind: &str, number: usize) -> DocumentKey {
+    let parse = "the name is valid";
+    let collection = format!("collection-{}", number % COLLECTIONS).parse().expect(parse);
+    DocumentKey::new(collection, format!("{kind}-{number}").parse().expect(parse))
+}
+
+fn patch(document: DocumentKey, operators: Value, deed: Deed) -> Write {
+    let patch = Patch::operators(operators).expect("the operators are well-formed");
+    let named = document.clone();
+    let command = Command::Patch { document: named, patch, condition: Condition::Any, absent: Absent::Create };
+    Write { document, command, deed }
+}
+
+fn length_of_text(reader: &Reader, document: &DocumentKey) -> usize {
+    let Ok(Some(record)) = reader.record(document) else { return 0 };
+    let view: Value = serde_json::from_slice(&record.view).unwrap_or_default();
+    view["text"].as_str().map_or(0, |text| text.chars().count())
+}
+
+fn generated(rng: &mut StdRng) -> Map<String, Value> {
+    let mut body = Map::new();
+    for field in 0..rng.random_range(1..8) {
+        let value = match rng.random_range(0..5) {
+            0 => json!(rng.random_range(-1_000_000..1_000_000i64)),
+            1 => json!(rng.random_range(0.0..1.0f64)),
+            2 => json!({"x": rng.random_range(0..100), "tags": ["a", "b", rng.random_range(0..9).to_string()]}),
+            3 => json!((0..rng.random_range(0..6)).collect::<Vec<u32>>()),
+            _ => json!("some words ".repeat(rng.random_range(1..12))),
+        };
+        body.insert(format!("f{field}"), value);
+    }
+    body
+}
