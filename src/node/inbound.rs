@@ -139,11 +139,27 @@ impl Node {
                 }
             }
         }
+        if arrived.is_empty() {
+            return Ok(());
+        }
+        arrived.extend(self.salvaged(document)?);
         if self.merge(now, from, document, &arrived, reception)? {
             self.ledger.arrived(from, &document.collection);
             self.retry(now, from, document, &[Reason::Dependencies], reception)?;
         }
         Ok(())
+    }
+
+    /// What is intact of a damaged document, to be merged together with what heals it.
+    fn salvaged(&mut self, document: &DocumentKey) -> Result<Vec<Granted>> {
+        let mesh = self.mesh();
+        let changes = self.store.salvage(document)?.into_iter();
+        let envelopes = changes.filter_map(|change| Envelope::check(mesh, change).ok());
+        let granted = |envelope: Envelope| {
+            let grant = self.members.check(&envelope.author().peer, Ability::Write).ok()?;
+            Granted::new(&grant, envelope)
+        };
+        Ok(envelopes.filter_map(granted).collect())
     }
 
     /// Merges and says whether anything was applied.

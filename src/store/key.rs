@@ -170,6 +170,16 @@ pub(super) fn summary_parts(key: &[u8]) -> Option<(u8, &[u8])> {
     Some((*level, boundary))
 }
 
+/// All entries of a document's log.
+pub(super) fn log_of(space: Space, document: u64) -> KeyRange {
+    (numbered(space, Tag::Log, document), numbered(space, Tag::Log, document + 1))
+}
+
+/// The actor number within a key made by [`log`].
+pub(super) fn log_actor(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(10..14)?.try_into().ok()?))
+}
+
 /// The sequence number within a key made by [`log`].
 pub(super) fn log_sequence(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*key.last_chunk()?))

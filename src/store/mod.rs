@@ -126,7 +126,8 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens the store in `kv`. A new one takes `fresh` as its incarnation; so does one that may have lost
     /// changes which it had announced, so that their sequence numbers are not used twice. When any record may
-    /// be lost, the summaries, which would go on telling other peers that it is here, are counted again.
+    /// be lost, documents whose logs lack a change are marked as damaged, and the summaries, which would go on telling
+    /// other peers that it is here, are counted again.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for another format, [`Error::Io`] when the disk cannot be read or written.
@@ -158,6 +159,7 @@ impl Store {
         }
         store.load_space()?;
         if loss == Loss::Records {
+            store.find_gaps()?;
             store.stale.extend(store.holdings.keys().cloned());
         }
         store.flush()?;

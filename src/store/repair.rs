@@ -13,12 +13,13 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::key::{self, Tag};
-use super::record::seal;
+use super::record::{LoggedRun, Record, seal, unseal};
 use super::summary::{Sum, Total};
 use super::{Holding, Store};
-use crate::Result;
 use crate::base::{CollectionName, DocumentKey};
+use crate::document::{Author, Unchecked};
 use crate::kv::Batch;
+use crate::{Error, Result};
 
 impl Store {
     /// Takes note that a document is damaged, and takes it out of the collection's summary: to other peers
@@ -36,6 +37,67 @@ impl Store {
         if let Err(error) = self.renew_incarnation().and_then(|()| self.apply(batch)) {
             tracing::error!(%document, %error, "the mark of a damaged document could not be written");
         }
+    }
+
+    /// Marks every document as damaged whose log lacks a change: the journal lost it, with later ones in place.
+    /// Reads the whole log.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub(super) fn find_gaps(&mut self) -> Result<()> {
+        let mut gaps = Vec::new();
+        for name in self.holdings.keys().cloned().collect::<Vec<_>>() {
+            self.visit(&name, b"", None, &mut |id, record, _| {
+                let document = DocumentKey::new(name.clone(), id);
+                if !self.has_all(&document, &record) {
+                    gaps.push(document);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        gaps.iter().for_each(|document| self.mark_damaged(document));
+        Ok(())
+    }
+
+    fn has_all(&self, document: &DocumentKey, record: &Record) -> bool {
+        record.vector.iter().all(|&(actor, last)| {
+            let mut next = 1;
+            while next <= last && self.actors.get(actor).is_some() {
+                match self.source().logged(document, record.number, actor, next) {
+                    Ok(logged) => next = logged.last + 1,
+                    Err(_) => return false,
+                }
+            }
+            next > last
+        })
+    }
+
+    /// The changes that are intact in the log of a damaged document, in the order of their actors; nothing for one
+    /// that is well.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn salvage(&mut self, document: &DocumentKey) -> Result<Vec<Unchecked>> {
+        let whole = match self.record(document) {
+            Ok(None) => true,
+            Ok(Some(record)) => !matches!(self.open_document(document, &record), Err(Error::Corrupt(_))),
+            Err(Error::Corrupt(_)) => false,
+            Err(error) => return Err(error),
+        };
+        let Some(record) = self.reader.record(document).ok().flatten().filter(|_| !whole) else {
+            return Ok(Vec::new());
+        };
+        let mut changes = Vec::new();
+        let (from, to) = key::log_of(self.space(), record.number);
+        self.kv.scan(&from, &to, &mut |key, sealed| {
+            let actor = key::log_actor(key).and_then(|number| self.actors.get(number));
+            if let (Some(actor), Ok(LoggedRun { grant, signature, run, .. })) = (actor, unseal(sealed)) {
+                let author = Author { peer: actor.author, incarnation: actor.incarnation, grant };
+                changes.push(Unchecked { document: document.clone(), author, signature, run });
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(changes)
     }
 
     /// Documents that were found damaged and are not repaired yet.

@@ -764,6 +764,23 @@ fn a_log_that_does_not_parse_under_an_intact_record_is_healed_by_a_merge() {
 }
 
 #[test]
+fn what_is_intact_of_a_damaged_log_outlives_the_repair_though_nobody_else_has_it() {
+    let mut world = two_with_the_same_documents();
+    world.disconnect_all();
+    world.put(1, "docs/7", json!({"n": 7, "again": true, "mine": 1})).unwrap();
+    world.restart(1);
+    let garble = |entry: &mut crate::store::LoggedRun| entry.run = Run::of(b"no change".as_slice().into());
+    world.peers[1].node.store.damage_log_for_test(&key("docs/7"), garble);
+    world.put(0, "docs/7", json!({"n": 8, "again": true})).unwrap();
+    world.connect(0, 1);
+    world.run(5_000);
+    assert_eq!(world.get(1, "docs/7"), Some(json!({"n": 8, "again": true, "mine": 1})));
+    assert_eq!(world.state(0), world.state(1));
+    assert_eq!((world.sync_report(1).damaged, world.sync_report(1).letters), (vec![], vec![]));
+    sums_are_right(&world, 1);
+}
+
+#[test]
 fn a_writer_that_was_healed_with_less_than_it_had_written_forks_nothing() {
     let mut world = World::mesh(3);
     world.put(1, "docs/a", json!({"n": 1})).unwrap();
