@@ -39,10 +39,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    below("src")
+}
+
+fn below(folder: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).expect("the file is readable");
-        (path.strip_prefix(&root).expect("it is below src").to_owned(), text)
+        (path.strip_prefix(&root).expect("it is below the folder").to_owned(), text)
     };
     files(&root).into_iter().map(read).collect()
 }
@@ -96,7 +100,7 @@ fn imports_go_down_the_layers_only() {
 
 #[test]
 fn every_file_says_what_it_is_and_can_be_read_in_one_sitting() {
-    for (path, text) in sources() {
+    for (path, text) in sources().into_iter().chain(below("netsim/src")) {
         assert!(text.starts_with("//!"), "{} does not start with //!", path.display());
         let lines = production(&text).lines().count();
         assert!(is_test(&path) || lines <= LINES_MAX, "{} has {lines} lines", path.display());

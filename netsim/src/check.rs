@@ -17,6 +17,8 @@ use crate::world::{Purpose, World};
 
 /// How long a comparison may be on its way.
 const COMPARISON: Span = Span::seconds(60);
+/// How long hosts have to say how they stand.
+const ANSWER: Span = Span::seconds(2);
 /// Faults of one kind that are told.
 const TOLD_MAX: usize = 5;
 
@@ -233,11 +235,11 @@ fn sums(key: &DocumentKey, expectation: &Expectation, view: &Value) -> Vec<Strin
 fn reports(world: &mut World, up: &[usize]) -> Vec<String> {
     let is_peaceful = world.hosts.iter().all(|host| !host.is_hostile);
     let mut wrong = Vec::new();
-    for &host in up {
-        let (sync, status) =
-            (world.command(host, Command::Sync, Purpose::Ask), world.command(host, Command::Status, Purpose::Ask));
-        let until = world.now + Span::seconds(2);
-        world.run_until(until);
+    let mut ask = |host: usize, command| (host, world.command(host, command, Purpose::Ask));
+    let asked: Vec<_> = up.iter().map(|&host| (ask(host, Command::Sync), ask(host, Command::Status))).collect();
+    let until = world.now + ANSWER;
+    world.run_until(until);
+    for ((host, sync), (_, status)) in asked {
         let (Some(Ok(Reply::Sync(sync))), Some(Ok(Reply::Status(status)))) =
             (world.reply(host, sync), world.reply(host, status))
         else {

@@ -7,7 +7,7 @@
 //! promised. It is a function of the scenario and the seed: a failure is repeated by naming both.
 //!
 //! To read the code, go from `scenario` (what happens) to `time`, `link` and `network` (what is between the peers),
-//! `host` (one machine), `world` (the queue of events), `workload` and `expected` (what is written, and what was
+//! `host` (one machine), `world` (the queue of events) with `founding`, `wire` and `gossip`, `workload` and `expected` (what is written, and what was
 //! promised), `hostile`, `run` (one run) and `check` (what must hold at its end).
 //!
 //! What is not simulated: libp2p itself (handshakes, gossipsub's own choice of neighbours, Kademlia), threads, and disks
@@ -15,6 +15,8 @@
 
 pub mod check;
 pub mod expected;
+mod founding;
+mod gossip;
 pub mod host;
 pub mod hostile;
 pub mod link;
@@ -25,7 +27,9 @@ pub mod run;
 pub mod scale;
 pub mod scenario;
 pub mod seeds;
+mod step;
 pub mod time;
+mod wire;
 pub mod workload;
 pub mod world;
 

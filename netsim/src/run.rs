@@ -22,7 +22,7 @@ const POLL: Span = Span::ms(100);
 const PREPARATION: Span = Span::seconds(300);
 /// How long everybody goes on after that: until all have compared once more.
 const QUIET: Span = Span::seconds(50);
-/// When a start is tried again that failed because the disk was full.
+/// When a start is tried again that failed because of the disk.
 const RETRY: Span = Span::seconds(2);
 /// Edits of one step are spread over this time.
 const STEP: Span = Span::seconds(2);
@@ -100,8 +100,8 @@ struct Director<'a> {
     /// Peers that a step has taken away.
     away: Vec<bool>,
     partition: Vec<(usize, usize)>,
-    /// Whose disk takes nothing more.
-    full: Vec<bool>,
+    /// Whose disk has something to go wrong.
+    armed: Vec<bool>,
 }
 
 /// Runs a scenario with a seed.
@@ -118,7 +118,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
         injected: BTreeMap::new(),
         away: vec![false; peers],
         partition: Vec::new(),
-        full: vec![false; peers],
+        armed: vec![false; peers],
     };
     let (mut wrong, mut converged) = (Vec::new(), None);
     match director.prepare() {
@@ -274,8 +274,13 @@ impl Director<'_> {
         None
     }
 
+    fn arm(&mut self, host: usize, faults: Faults) {
+        self.armed[host] = true;
+        self.world.hosts[host].disk.set_faults(faults);
+    }
+
     fn mend_disk(&mut self, host: usize) {
-        self.full[host] = false;
+        self.armed[host] = false;
         self.world.hosts[host].disk.set_faults(Faults::default());
     }
 
@@ -309,8 +314,8 @@ impl Director<'_> {
             return;
         }
         let Err(error) = self.world.start(host) else { return };
-        if self.full[host] {
-            // A peer does not start where there is no room for its journal; somebody makes room, later.
+        if self.armed[host] {
+            // Its disk is full, or fails, or the power goes again as it starts: it is tried once more.
             self.plan(RETRY, Plan::Start(host));
         } else {
             let text = format!("{}: peer {host} does not start: {error}", self.world.now);
@@ -474,8 +479,7 @@ impl Director<'_> {
             Kind::FullDisk => {
                 self.count("full disks");
                 let faults = Faults { capacity_bytes: Some(0), ..Faults::default() };
-                self.world.hosts[host].disk.set_faults(faults);
-                self.full[host] = true;
+                self.arm(host, faults);
                 self.plan(lasts, Plan::Mend(host));
             }
             Kind::FailingDisk => {
@@ -486,7 +490,7 @@ impl Director<'_> {
                 } else {
                     Faults { fail_sync: at, ..Faults::default() }
                 };
-                self.world.hosts[host].disk.set_faults(faults);
+                self.arm(host, faults);
                 self.plan(lasts, Plan::Restart(host, Span::seconds(1)));
             }
             Kind::Rot => {
@@ -550,7 +554,7 @@ impl Director<'_> {
             _ => {
                 self.count("power cuts in a write");
                 let cut = self.rng().random_range(1..20);
-                self.world.hosts[host].disk.set_faults(Faults { cut_power: Some(cut), ..Faults::default() });
+                self.arm(host, Faults { cut_power: Some(cut), ..Faults::default() });
                 self.plan(lasts + Span::seconds(5), Plan::Start(host));
             }
         }

@@ -7,38 +7,27 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use aerolithsdb::PeerId;
-use aerolithsdb::access::{Role, Terms, Ticket};
-use aerolithsdb::base::{DocumentKey, Encode};
-use aerolithsdb::document::Unchecked;
-use aerolithsdb::node::{
-    Command, CommandId, DropReason, Effect, Event as NodeEvent, Input, Link, LocalDocuments, Reply, Verdict,
-};
-use aerolithsdb::sync::{self, Checked, Message, Topic};
+use aerolithsdb::access::Role;
+use aerolithsdb::base::DocumentKey;
+use aerolithsdb::node::{Command, CommandId, Effect, Event as NodeEvent, Input, Reply, Verdict};
+use aerolithsdb::sync::Checked;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::check;
 use crate::expected::{Deed, Expected};
+use crate::gossip::Gossip;
 use crate::host::{Host, Reach};
 use crate::hostile::Villain;
-use crate::network::{DIAL, IDLE, Network, Path};
+use crate::network::{IDLE, Network};
 use crate::scenario::{Count, Scenario};
 use crate::time::{HostClock, Span};
 use crate::workload::{Write, Writer};
 
-/// To how many neighbours a gossip message is passed on when the scenario does not say.
-const FANOUT: usize = 6;
-/// How long a peer that misbehaved is kept out.
-const BLOCKED: Span = Span::seconds(600);
-/// How often hosts hear of others.
-const DISCOVERY: Span = Span::seconds(60);
-/// Checked changes that are remembered, so that each is checked once in a run and not once a host.
-const CHECKED_MAX: usize = 100_000;
-
 /// What happens at a time.
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     /// Something reaches a host.
     Arrive { to: usize, boot: u64, what: Arrival },
     /// A host wants to be called.
@@ -55,19 +44,11 @@ enum Event {
 
 /// Something that reaches a host.
 #[derive(Debug)]
-enum Arrival {
+pub(crate) enum Arrival {
     Message { from: usize, session: u64, bytes: Bytes },
     Gossip { from: usize, session: u64, id: u64 },
     Closed { from: usize, session: u64 },
     Input(Box<Input>),
-}
-
-/// A gossip message under way.
-#[derive(Debug)]
-struct Gossip {
-    secret: [u8; 32],
-    bytes: u64,
-    changes: Vec<Checked>,
 }
 
 /// What a command was for.
@@ -98,22 +79,22 @@ pub struct World {
     pub writer: Writer,
     /// Events handled.
     pub events: u64,
-    scenario: Scenario,
-    by_id: BTreeMap<PeerId, usize>,
+    pub(crate) scenario: Scenario,
+    pub(crate) by_id: BTreeMap<PeerId, usize>,
     queue: BinaryHeap<Reverse<(Span, u64)>>,
     waiting: BTreeMap<u64, Event>,
     next_event: u64,
     commands: BTreeMap<(usize, CommandId), (u64, Purpose)>,
     next_command: CommandId,
-    replies: BTreeMap<(usize, CommandId), aerolithsdb::Result<Reply>>,
-    gossip: BTreeMap<u64, Gossip>,
-    next_gossip: u64,
-    checked: BTreeMap<[u8; 32], Checked>,
+    pub(crate) replies: BTreeMap<(usize, CommandId), aerolithsdb::Result<Reply>>,
+    pub(crate) gossip: BTreeMap<u64, Gossip>,
+    pub(crate) next_gossip: u64,
+    pub(crate) checked: BTreeMap<[u8; 32], Checked>,
     /// What waits for a blocked direction to open again.
-    held: BTreeMap<(usize, usize), Vec<Event>>,
+    pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
     /// Who will hear that the connection to whom is gone, and has not yet.
-    leaving: BTreeSet<(usize, usize)>,
-    villains: BTreeMap<usize, Villain>,
+    pub(crate) leaving: BTreeSet<(usize, usize)>,
+    pub(crate) villains: BTreeMap<usize, Villain>,
     truth: check::Truth,
     trace: blake3::Hasher,
     alarms: Vec<u64>,
@@ -185,9 +166,7 @@ impl World {
         self.hosts.iter().filter(|host| !host.is_hostile)
     }
 
-    // Time.
-
-    fn at(&mut self, at: Span, event: Event) {
+    pub(crate) fn at(&mut self, at: Span, event: Event) {
         self.next_event += 1;
         self.queue.push(Reverse((at.max(self.now), self.next_event)));
         self.waiting.insert(self.next_event, event);
@@ -248,14 +227,12 @@ impl World {
         }
     }
 
-    fn note(&mut self, what: &str, host: usize, detail: &[u8]) {
+    pub(crate) fn note(&mut self, what: &str, host: usize, detail: &[u8]) {
         self.trace.update(what.as_bytes());
         self.trace.update(&self.now.0.to_be_bytes());
         self.trace.update(&(host as u64).to_be_bytes());
         self.trace.update(detail);
     }
-
-    // Hosts.
 
     /// Starts a host.
     ///
@@ -360,8 +337,6 @@ impl World {
         self.work(host);
     }
 
-    // Effects.
-
     fn carry_out(&mut self, host: usize, effect: Effect) {
         match effect {
             Effect::Send(peer, message) => {
@@ -436,348 +411,6 @@ impl World {
             ) => {}
             Ok(_) | Err(_) => self.expected.unknown(document, deed),
         }
-    }
-
-    // The network.
-
-    fn send(&mut self, from: usize, to: usize, message: &Message) {
-        self.send_bytes(from, to, message.to_bytes().into());
-    }
-
-    /// Sends bytes on the connection, if there is one.
-    pub fn send_bytes(&mut self, from: usize, to: usize, bytes: Bytes) {
-        let Some(session) = self.network.session(from, to).map(|session| session.number) else { return };
-        match self.network.send(&mut self.rng, self.now, from, to, bytes.len() as u64) {
-            Some(at) => {
-                let what = Arrival::Message { from, session, bytes };
-                let boot = self.hosts[to].boot;
-                self.at(at, Event::Arrive { to, boot, what });
-            }
-            None => self.break_session(from, to),
-        }
-    }
-
-    fn arrive(&mut self, to: usize, boot: u64, what: Arrival) {
-        if self.hosts[to].boot != boot {
-            return;
-        }
-        let (from, session) = match &what {
-            Arrival::Message { from, session, .. }
-            | Arrival::Gossip { from, session, .. }
-            | Arrival::Closed { from, session } => (*from, *session),
-            Arrival::Input(_) => {
-                if let Arrival::Input(input) = what {
-                    self.input(to, *input);
-                }
-                return;
-            }
-        };
-        if let Arrival::Closed { .. } = what {
-            return self.hear_of_the_end(to, from);
-        }
-        if self.network.session(from, to).is_none_or(|current| current.number != session) {
-            return;
-        }
-        if !self.network.passes(from, to) {
-            if let Arrival::Message { .. } = what {
-                self.held.entry((from, to)).or_default().push(Event::Arrive { to, boot, what });
-            }
-            return;
-        }
-        match what {
-            Arrival::Message { bytes, .. } => self.message(from, to, &bytes),
-            Arrival::Gossip { id, .. } => self.gossip_arrived(from, to, id),
-            Arrival::Closed { .. } | Arrival::Input(_) => {}
-        }
-    }
-
-    fn message(&mut self, from: usize, to: usize, bytes: &[u8]) {
-        self.note("message", to, bytes);
-        let id = self.hosts[from].id;
-        match sync::message::decode(bytes) {
-            Ok(Message::Changes { number, changes }) => {
-                let changes = self.check(to, changes);
-                self.input(to, Input::Changes { from: id, number, changes });
-            }
-            Ok(message) => self.input(to, Input::Received(id, Box::new(message))),
-            // What cannot be read ends the session, as it does in the driver.
-            Err(_) => self.break_session(from, to),
-        }
-    }
-
-    /// Checks changes as a host's workers do. The outcome depends on nothing but the bytes and the mesh, so it is
-    /// remembered.
-    fn check(&mut self, host: usize, changes: Vec<Unchecked>) -> Vec<Checked> {
-        let Some(node) = &self.hosts[host].node else { return Vec::new() };
-        let mesh = node.mesh();
-        if self.checked.len() > CHECKED_MAX {
-            self.checked.clear();
-        }
-        let mut check = |change: Unchecked| {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&mesh.0).update(&change.to_bytes());
-            let name = *hasher.finalize().as_bytes();
-            if let Some(known) = self.checked.get(&name) {
-                return known.clone();
-            }
-            let checked = sync::check(mesh, vec![change]).remove(0);
-            self.checked.insert(name, checked.clone());
-            checked
-        };
-        changes.into_iter().map(&mut check).collect()
-    }
-
-    fn dial(&mut self, from: usize, address: String) {
-        let to = address.strip_prefix("/sim/").and_then(|rest| rest.split('/').next()).and_then(|n| n.parse().ok());
-        let boot = self.hosts[from].boot;
-        let Some(to) = to.filter(|to: &usize| *to < self.hosts.len()) else {
-            let input = Input::DialFailed(address, "there is no such host".into());
-            let what = Arrival::Input(Box::new(input));
-            return self.at(self.now + Span::ms(1), Event::Arrive { to: from, boot, what });
-        };
-        let reachable = self.network.path(&self.hosts, from, to).is_some();
-        let after = if reachable { Span(2 * self.network.round_trip().0) } else { DIAL };
-        self.at(self.now + after, Event::Dialed { from, boot, to, address });
-    }
-
-    fn dialed(&mut self, from: usize, to: usize, address: String) {
-        let path = self.network.path(&self.hosts, from, to);
-        let kept_out =
-            |host: &Host, other: PeerId, now: Span| host.blocked.get(&other).is_some_and(|until| *until > now);
-        let refused = kept_out(&self.hosts[to], self.hosts[from].id, self.now)
-            || kept_out(&self.hosts[from], self.hosts[to].id, self.now);
-        match path {
-            Some(path) if self.hosts[to].is_up() && from != to && !refused => {
-                if self.network.session(from, to).is_some() {
-                    // It is connected, which is what was wanted, unless only the other side thinks so.
-                    return;
-                }
-                self.note("connect", from, &(to as u64).to_be_bytes());
-                self.hear_of_the_end(from, to);
-                self.hear_of_the_end(to, from);
-                self.network.connect(from, to, path);
-                for (at, other, dialed) in [(from, to, true), (to, from, false)] {
-                    let address = if dialed { address.clone() } else { format!("/sim/{other}/inbound") };
-                    let link = Link { address, dialed, direct: path == Path::Direct };
-                    self.input(at, Input::Connected(self.hosts[other].id, link));
-                }
-            }
-            Some(_) | None => self.input(from, Input::DialFailed(address, "no answer".into())),
-        }
-    }
-
-    fn drop_peer(&mut self, host: usize, peer: PeerId, reason: DropReason) {
-        let Some(&other) = self.by_id.get(&peer) else { return };
-        if reason == DropReason::Misbehaved {
-            if !self.hosts[host].is_hostile && !self.hosts[other].is_hostile {
-                self.faults.push(format!("{}: peer {host} dropped honest peer {other} for misbehaviour", self.now));
-            }
-            self.hosts[host].blocked.insert(peer, self.now + BLOCKED);
-        }
-        // What was sent before still arrives.
-        let after = self.network.round_trip();
-        self.end_session(host, other, after, &[other]);
-    }
-
-    /// Both ends find a connection broken.
-    pub fn break_session(&mut self, a: usize, b: usize) {
-        self.end_session(a, b, Span(1), &[a, b]);
-    }
-
-    /// Ends a connection; those hosts hear of it after a while.
-    fn end_session(&mut self, a: usize, b: usize, after: Span, told: &[usize]) {
-        let Some(session) = self.network.disconnect(a, b) else { return };
-        self.note("disconnect", a, &(b as u64).to_be_bytes());
-        self.held.remove(&(a, b));
-        self.held.remove(&(b, a));
-        for &to in told {
-            let from = if to == a { b } else { a };
-            let (boot, what) = (self.hosts[to].boot, Arrival::Closed { from, session: session.number });
-            self.leaving.insert((to, from));
-            self.at(self.now + after, Event::Arrive { to, boot, what });
-        }
-    }
-
-    /// A host hears that a connection is gone: after a while, or at the latest when there is a new one.
-    fn hear_of_the_end(&mut self, to: usize, from: usize) {
-        if self.leaving.remove(&(to, from)) {
-            self.input(to, Input::Disconnected(self.hosts[from].id));
-        }
-    }
-
-    /// Blocks directions.
-    pub fn block(&mut self, directions: &[(usize, usize)]) {
-        for &(from, to) in directions {
-            self.network.block(from, to);
-            if let Some(session) = self.network.session(from, to).map(|session| session.number) {
-                self.at(self.now + IDLE, Event::Idle { a: from, b: to, session });
-            }
-        }
-    }
-
-    /// Opens directions that were blocked; what waited goes on.
-    pub fn unblock(&mut self, directions: &[(usize, usize)]) {
-        for &(from, to) in directions {
-            self.network.unblock(from, to);
-            self.release(from, to);
-        }
-    }
-
-    /// Opens all directions.
-    pub fn unblock_all(&mut self) {
-        self.network.unblock_all();
-        let held: Vec<(usize, usize)> = self.held.keys().copied().collect();
-        for (from, to) in held {
-            self.release(from, to);
-        }
-    }
-
-    fn release(&mut self, from: usize, to: usize) {
-        if !self.network.passes(from, to) {
-            return;
-        }
-        let at = self.now + self.network.round_trip();
-        for event in self.held.remove(&(from, to)).unwrap_or_default() {
-            self.at(at, event);
-        }
-    }
-
-    // Gossip.
-
-    fn publish(&mut self, host: usize, topic: Topic, changes: &[Unchecked]) {
-        let Some(node) = &self.hosts[host].node else { return };
-        let context = node.context();
-        let mut nonce = [0; 24];
-        self.rng.fill(&mut nonce[..]);
-        let sealed = context.secret.seal(topic, nonce, changes);
-        self.note("publish", host, &sealed);
-        // Through the wire form, as between real peers; whoever has the secret gets the same.
-        let Ok(opened) = context.secret.open(topic, &sealed) else { return };
-        let changes = self.check(host, opened);
-        self.next_gossip += 1;
-        let id = self.next_gossip;
-        let message = Gossip { secret: context.secret.to_bytes(), bytes: sealed.len() as u64, changes };
-        self.gossip.insert(id, message);
-        self.hosts[host].seen.insert(id);
-        self.pass_on(host, id, None);
-    }
-
-    /// Passes a gossip message on to some neighbours.
-    fn pass_on(&mut self, host: usize, id: u64, except: Option<usize>) {
-        let Some(bytes) = self.gossip.get(&id).map(|message| message.bytes) else { return };
-        let mut others: Vec<usize> = self.network.neighbours(host).iter().copied().collect();
-        others.retain(|other| Some(*other) != except);
-        let fanout = self.scenario.network.fanout.unwrap_or(FANOUT);
-        for _ in 0..fanout.min(others.len()) {
-            let to = others.swap_remove(self.rng.random_range(0..others.len()));
-            let Some(session) = self.network.session(host, to).map(|session| session.number) else { continue };
-            for at in self.network.spread(&mut self.rng, self.now, host, to, bytes) {
-                let boot = self.hosts[to].boot;
-                self.at(at, Event::Arrive { to, boot, what: Arrival::Gossip { from: host, session, id } });
-            }
-        }
-    }
-
-    fn gossip_arrived(&mut self, from: usize, to: usize, id: u64) {
-        if !self.hosts[to].seen.insert(id) {
-            return;
-        }
-        let Some(message) = self.gossip.get(&id) else { return };
-        let Some(node) = &self.hosts[to].node else { return };
-        if node.context().secret.to_bytes() != message.secret {
-            return;
-        }
-        let input = Input::Published { from: self.hosts[from].id, id, changes: message.changes.clone() };
-        self.note("gossip", to, &id.to_be_bytes());
-        self.input(to, input);
-    }
-
-    // Meeting.
-
-    fn hear_of_others(&mut self, host: usize) {
-        let mut others: Vec<usize> = (0..self.hosts.len()).filter(|other| *other != host).collect();
-        if let Some(known) = self.scenario.network.known {
-            while others.len() > known {
-                others.swap_remove(self.rng.random_range(0..others.len()));
-            }
-        }
-        let boot = self.hosts[host].boot;
-        for other in others {
-            let input = Input::Discovered(self.hosts[other].id, vec![self.hosts[other].address()]);
-            let at = self.now + Span::ms(self.rng.random_range(100..1_000));
-            self.at(at, Event::Arrive { to: host, boot, what: Arrival::Input(Box::new(input)) });
-        }
-    }
-
-    /// Has every host hear of others again, as from a search in the network.
-    pub fn search(&mut self) {
-        for host in 0..self.hosts.len() {
-            if self.hosts[host].is_up() {
-                self.hear_of_others(host);
-            }
-        }
-    }
-
-    /// How often [`World::search`] is due.
-    #[must_use]
-    pub fn search_interval() -> Span {
-        DISCOVERY
-    }
-
-    /// Starts everybody and has them join the founder's mesh.
-    ///
-    /// # Errors
-    /// What did not work.
-    pub fn found(&mut self) -> Result<(), String> {
-        let start = |world: &mut Self, host| world.start(host).map_err(|error| format!("peer {host}: {error}"));
-        start(self, 0)?;
-        self.run_until(self.now + Span::ms(100));
-        let mut tickets = Vec::new();
-        for role in [Role::Writer, Role::Reader] {
-            let expires = self.hosts[0].clock.shows(self.now).plus_ms(24 * 60 * 60 * 1_000);
-            let terms = Terms { role, expires, uses: 1_000 };
-            let addresses = vec![self.hosts[0].address()];
-            let id = self.command(0, Command::Invite { terms, addresses }, Purpose::Ask);
-            self.run_until(self.now + Span::seconds(1));
-            match self.reply(0, id) {
-                Some(Ok(Reply::Ticket(ticket))) => tickets.push(*ticket),
-                other => return Err(format!("the founder gave no ticket: {other:?}")),
-            }
-        }
-        for host in 1..self.hosts.len() {
-            start(self, host)?;
-        }
-        let waiting: Vec<usize> = (1..self.hosts.len()).collect();
-        self.join(&tickets, waiting)?;
-        self.search();
-        Ok(())
-    }
-
-    /// Has hosts join, again when it does not work at once.
-    fn join(&mut self, tickets: &[Ticket], mut waiting: Vec<usize>) -> Result<(), String> {
-        let mut why = String::new();
-        for _ in 0..20 {
-            let mut asked = Vec::new();
-            for host in std::mem::take(&mut waiting) {
-                let ticket = &tickets[usize::from(self.hosts[host].role == Role::Reader)];
-                let join = Command::Join { ticket: Box::new(ticket.clone()), local: LocalDocuments::Leave };
-                asked.push((host, self.command(host, join, Purpose::Ask)));
-            }
-            self.run_until(self.now + Span::seconds(25));
-            for (host, id) in asked {
-                match self.reply(host, id) {
-                    Some(Ok(_)) => {}
-                    other => {
-                        why = format!("{other:?}");
-                        waiting.push(host);
-                    }
-                }
-            }
-            if waiting.is_empty() {
-                return Ok(());
-            }
-        }
-        Err(format!("peers {waiting:?} could not join: {why}"))
     }
 
     /// Makes a host hostile.
