@@ -6,7 +6,7 @@ use aerolithsdb::PeerId;
 use aerolithsdb::access::Role;
 use aerolithsdb::base::{DocumentKey, Encode};
 use aerolithsdb::limits::{DEAD_LETTERS_MAX, OUTBOX_JOBS_MAX};
-use aerolithsdb::node::{Command, Reply};
+use aerolithsdb::node::{Command, LetterReport, Reply};
 use aerolithsdb::store::{Reader, Reason};
 use serde_json::Value;
 
@@ -90,7 +90,8 @@ pub fn all(world: &mut World) -> Vec<String> {
     let Some(&first) = up.first() else { return vec!["no honest peer is up at the end".into()] };
     told(&mut wrong, audits(world, &up));
     told(&mut wrong, differences(world, first, &up));
-    told(&mut wrong, documents(world, first));
+    let lost = documents(world, first, &mut wrong);
+    told(&mut wrong, lost_writes(world, &up, lost));
     told(&mut wrong, reports(world, &up));
     wrong
 }
@@ -153,9 +154,28 @@ fn differences(world: &World, first: usize, up: &[usize]) -> Vec<String> {
     wrong
 }
 
-/// What was acknowledged against what the first host shows.
-fn documents(world: &World, first: usize) -> Vec<String> {
-    let Some(node) = &world.hosts[first].node else { return Vec::new() };
+/// Acknowledged writes whose changes are not there.
+fn lost_writes(world: &mut World, up: &[usize], lost: BTreeMap<DocumentKey, Vec<String>>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (key, mut writes) in lost {
+        // Where somebody used a sequence number twice, what fell with it was made again, in other changes.
+        let ask = |host: &usize| (*host, world.command(*host, Command::Why(key.clone()), Purpose::Ask));
+        let asked: Vec<_> = up.iter().map(ask).collect();
+        let until = world.now + ANSWER;
+        world.run_until(until);
+        let is_proof = |reply| matches!(reply, Some(Ok(Reply::Why(why))) if why.waiting.contains_key(&Reason::Forked));
+        let proven = asked.into_iter().filter(|&(host, id)| is_proof(world.reply(host, id))).count() > 0;
+        if !proven {
+            wrong.append(&mut writes);
+        }
+    }
+    wrong
+}
+
+/// What was acknowledged against what the first host shows. Gives the writes whose changes are not there.
+fn documents(world: &World, first: usize, all_wrong: &mut Vec<String>) -> BTreeMap<DocumentKey, Vec<String>> {
+    let mut lost: BTreeMap<DocumentKey, Vec<String>> = BTreeMap::new();
+    let Some(node) = &world.hosts[first].node else { return lost };
     let reader = node.reader();
     let writers: BTreeSet<PeerId> =
         world.hosts.iter().filter(|host| host.role != Role::Reader).map(|host| host.id).collect();
@@ -177,7 +197,8 @@ fn documents(world: &World, first: usize) -> Vec<String> {
         };
         for (hash, write) in sure {
             if !opened.document.has(hash) {
-                wrong.push(format!("{key}: lost the write {hash} that peer {} acknowledged", write.host));
+                let text = format!("{key}: lost the write {hash} that peer {} acknowledged", write.host);
+                lost.entry(key.clone()).or_default().push(text);
             }
         }
         for author in opened.authors.values().filter(|author| !writers.contains(*author)) {
@@ -197,7 +218,8 @@ fn documents(world: &World, first: usize) -> Vec<String> {
         let view: Value = serde_json::from_slice(&opened.record.view).unwrap_or_default();
         wrong.extend(sums(key, expectation, &view));
     }
-    wrong
+    told(all_wrong, wrong);
+    lost
 }
 
 /// Counters, texts and lists against what was added to them.
@@ -239,6 +261,8 @@ fn reports(world: &mut World, up: &[usize]) -> Vec<String> {
     let asked: Vec<_> = up.iter().map(|&host| (ask(host, Command::Sync), ask(host, Command::Status))).collect();
     let until = world.now + ANSWER;
     world.run_until(until);
+    let mut forked: BTreeSet<String> = BTreeSet::new();
+    let mut waiting: Vec<(usize, LetterReport)> = Vec::new();
     for ((host, sync), (_, status)) in asked {
         let (Some(Ok(Reply::Sync(sync))), Some(Ok(Reply::Status(status)))) =
             (world.reply(host, sync), world.reply(host, status))
@@ -246,6 +270,12 @@ fn reports(world: &mut World, up: &[usize]) -> Vec<String> {
             wrong.push(format!("peer {host} does not answer how it stands"));
             continue;
         };
+        for (peer, documents) in &sync.forks {
+            if world.honest().any(|other| other.id == *peer && !other.was_restored) {
+                wrong
+                    .push(format!("peer {host} says that honest {peer} used a number twice, in {documents} documents"));
+            }
+        }
         let honest: BTreeMap<PeerId, usize> = world.honest().map(|other| (other.id, other.number)).collect();
         for neighbour in &status.neighbours {
             let Some(other) = honest.get(&neighbour.peer) else { continue };
@@ -259,13 +289,21 @@ fn reports(world: &mut World, up: &[usize]) -> Vec<String> {
         if status.letters > DEAD_LETTERS_MAX as u64 {
             wrong.push(format!("peer {host} keeps {} dead letters", status.letters));
         }
-        for letters in sync.letters.iter().filter(|_| is_peaceful) {
-            let reason: Reason = letters.reason;
-            wrong.push(format!("peer {host} still has {} dead letters: {}", letters.count, reason.as_str()));
+        for letters in sync.letters {
+            if matches!(letters.reason, Reason::Forked | Reason::Fallen) {
+                // Kept as proof; it waits for nothing.
+                forked.insert(letters.collection);
+            } else {
+                waiting.push((host, letters));
+            }
         }
         if !sync.damaged.is_empty() {
             wrong.push(format!("peer {host} still has {} damaged documents", sync.damaged.len()));
         }
+    }
+    // What builds on a side that fell everywhere waits for what nobody has any more.
+    for (host, letters) in waiting.iter().filter(|(_, letters)| is_peaceful && !forked.contains(&letters.collection)) {
+        wrong.push(format!("peer {host} still has {} dead letters: {}", letters.count, letters.reason.as_str()));
     }
     wrong
 }

@@ -78,6 +78,8 @@ pub struct Host {
     pub blocked: BTreeMap<PeerId, Span>,
     /// Whether it does what no honest peer does.
     pub is_hostile: bool,
+    /// Whether its disk went back to an earlier state.
+    pub was_restored: bool,
     /// A copy of its disk.
     pub backup: Option<FaultyDisk>,
 }
@@ -108,6 +110,7 @@ impl Host {
             seen: BTreeSet::new(),
             blocked: BTreeMap::new(),
             is_hostile: false,
+            was_restored: false,
             backup: None,
         }
     }

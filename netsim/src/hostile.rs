@@ -1,7 +1,7 @@
 //! Members that do what no honest peer does. They run the node that ships, so that they are let in and hear of
 //! everything; what they send is changed on its way out, and other things are sent beside it.
 
-use aerolithsdb::base::{ActorId, DocumentKey, Encode, Incarnation, MeshId, Timestamp};
+use aerolithsdb::base::{ActorId, DocumentKey, Encode, GrantId, Hash, Hlc, Incarnation, MeshId, Timestamp};
 use aerolithsdb::document::{Change, Document, Envelope, Run, Unchecked};
 use aerolithsdb::identity::Keypair;
 use aerolithsdb::sync::{Hello, Message, Part, Ranges, Roots};
@@ -93,6 +93,9 @@ impl Villain {
         let deed = self.deeds[rng.random_range(0..self.deeds.len())];
         let at = host.clock.shows(now);
         let Some(node) = &host.node else { return Vec::new() };
+        if deed == Deed::Equivocate {
+            return self.equivocate(rng, host, neighbours, at);
+        }
         let messages: Vec<Bytes> = match deed {
             Deed::Forge => vec![self.frame(vec![forged(rng, node.mesh(), at)])],
             Deed::Replay => self.sent.clone(),
@@ -109,17 +112,50 @@ impl Villain {
                 lie(rng, &mut roots);
                 vec![Message::Roots(roots).to_bytes().into()]
             }
-            Deed::Withhold => Vec::new(),
+            Deed::Withhold | Deed::Equivocate => Vec::new(),
             Deed::Flood => {
                 let ask = |rng: &mut StdRng| Message::Roots(Roots { salt: rng.random(), ask: true, roots: Vec::new() });
                 (0..FLOOD).map(|_| ask(rng).to_bytes().into()).collect()
             }
             Deed::Pose => {
-                let hello = Hello { mesh: node.mesh(), chain: Vec::new(), members: aerolithsdb::base::Hash([7; 32]) };
+                let hello = Hello { mesh: node.mesh(), chain: Vec::new(), members: Hash([7; 32]) };
                 vec![pose(rng, hello).to_bytes().into()]
             }
         };
         messages.into_iter().map(|bytes| (to, bytes)).collect()
+    }
+
+    /// Two changes of one document under one sequence number: each neighbour gets one of them.
+    fn equivocate(
+        &mut self,
+        rng: &mut StdRng,
+        host: &Host,
+        neighbours: &[usize],
+        at: Timestamp,
+    ) -> Vec<(usize, Bytes)> {
+        let Some(node) = &host.node else { return Vec::new() };
+        let number = rng.random_range(0..3);
+        let parse = "the name is valid";
+        let id = format!("doc-{number}").parse().expect(parse);
+        let document = DocumentKey::new(format!("collection-{number}").parse().expect(parse), id);
+        let (keypair, incarnation) = (host.keypair(), Incarnation(rng.random()));
+        let actor = ActorId::derive(&keypair.peer_id(), &incarnation);
+        let mut sides = Vec::new();
+        for side in 0..2u64 {
+            let Ok(Some(opened)) = node.reader().open_document(&document) else { return Vec::new() };
+            let mut body = opened.document.fields();
+            body.insert("side".into(), json!(side));
+            body.insert("said".into(), json!(rng.random::<u32>()));
+            let time = Hlc::from_physical(at.plus_ms(rng.random_range(0..2)));
+            let mut opened = opened.document;
+            let Ok(Some(change)) = opened.replace(actor, time, &body) else { return Vec::new() };
+            let grant = GrantId(rng.random());
+            let signed = Envelope::sign(&keypair, node.mesh(), document.clone(), incarnation, grant, change);
+            sides.push(signed.to_unchecked());
+        }
+        let turn = rng.random_range(0..2usize);
+        let each = neighbours.iter().enumerate();
+        each.map(|(n, &to)| (to, self.frame(vec![sides[(n + turn) % 2].clone()]))).collect()
     }
 
     fn frame(&mut self, changes: Vec<Unchecked>) -> Bytes {
@@ -136,11 +172,11 @@ fn forged(rng: &mut StdRng, mesh: MeshId, at: Timestamp) -> Unchecked {
     let actor = ActorId::derive(&keypair.peer_id(), &incarnation);
     let body: Map<String, Value> = serde_json::from_value(json!({"forged": true})).unwrap_or_default();
     let (_, change): (Document, Change) =
-        Document::create(actor, aerolithsdb::base::Hlc::from_physical(at), &body).expect("the document is small");
+        Document::create(actor, Hlc::from_physical(at), &body).expect("the document is small");
     let parse = "the name is valid";
     let id = format!("forged-{}", rng.random_range(0..1_000u32)).parse().expect(parse);
     let document = DocumentKey::new("collection-0".parse().expect(parse), id);
-    let grant = aerolithsdb::base::GrantId(rng.random());
+    let grant = GrantId(rng.random());
     let mut change = Envelope::sign(&keypair, mesh, document, incarnation, grant, change).to_unchecked();
     if rng.random_bool(0.5) {
         change.signature[0] ^= 1;

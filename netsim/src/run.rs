@@ -444,6 +444,7 @@ impl Director<'_> {
                 self.world.stop(peer, false);
                 if let Some(backup) = self.world.hosts[peer].backup.take() {
                     self.world.hosts[peer].disk = backup;
+                    self.world.hosts[peer].was_restored = true;
                     self.excuse(peer);
                 }
                 self.away[peer] = false;

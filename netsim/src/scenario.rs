@@ -21,10 +21,12 @@ const SHIPPED: &[(&str, &str)] = &[
     ("month-away", include_str!("../scenarios/month-away.toml")),
     ("day-apart", include_str!("../scenarios/day-apart.toml")),
     ("restart-all", include_str!("../scenarios/restart-all.toml")),
+    ("backup-online", include_str!("../scenarios/backup-online.toml")),
     ("old-backup", include_str!("../scenarios/old-backup.toml")),
     ("relay-only", include_str!("../scenarios/relay-only.toml")),
     ("slow-disk", include_str!("../scenarios/slow-disk.toml")),
     ("hostile", include_str!("../scenarios/hostile.toml")),
+    ("equivocation", include_str!("../scenarios/equivocation.toml")),
     ("rot", include_str!("../scenarios/rot.toml")),
     ("satellite", include_str!("../scenarios/satellite.toml")),
     ("hour", include_str!("../scenarios/hour.toml")),
@@ -383,12 +385,14 @@ pub enum Deed {
     Flood,
     /// Another mesh, or another's membership, in the greeting.
     Pose,
+    /// Two changes under one sequence number, one to some and the other to others.
+    Equivocate,
 }
 
 impl Deed {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Forge, Self::Replay, Self::Bomb, Self::Lie, Self::Withhold, Self::Flood, Self::Pose];
+    pub const ALL: [Self; 8] =
+        [Self::Forge, Self::Replay, Self::Bomb, Self::Lie, Self::Withhold, Self::Flood, Self::Pose, Self::Equivocate];
 }
 
 impl Scenario {

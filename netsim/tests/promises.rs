@@ -11,6 +11,7 @@ const SEEDS: u64 = 2;
 /// Runs that failed once, and what was wrong.
 const FAILED_ONCE: &[(&str, u64, &str)] = &[
     ("rot", 0, "a change in the middle of a log was lost with a record of the journal, and nobody noticed"),
+    ("backup-online", 26, "a restored peer used sequence numbers twice, and the mesh stayed split"),
     ("mixed", 187, "the simulator did not start a peer again whose power went while it started"),
 ];
 
@@ -38,6 +39,7 @@ scenarios! {
     a_third_that_is_hostile: "hostile",
     everything_at_once: "mixed",
     an_old_backup: "old-backup",
+    two_changes_under_one_number: "equivocation",
     a_fresh_mesh_that_goes_quiet: "quiet-19",
     peers_behind_nats: "relay-only",
     a_restart_of_everybody: "restart-all",

@@ -61,7 +61,8 @@ fn status(sync: &Value, output: Output) -> Outcome {
     fields.extend(PEER);
     output.list(&rows(sync), &fields)?;
     for (title, pointer) in [
-        ("Changes that wait", "/dead_letters"),
+        ("Changes that are not applied", "/dead_letters"),
+        ("Peers that used a sequence number twice, in how many documents", "/forks"),
         ("Changes dropped since the start", "/dropped"),
         ("Damaged documents", "/damaged"),
     ] {

@@ -230,6 +230,11 @@ impl History {
         clock
     }
 
+    /// When a change was made.
+    pub(super) fn time_of(&self, hash: &ChangeHash) -> Option<Hlc> {
+        self.by_hash.get(hash).map(|&node| self.nodes[node as usize].time)
+    }
+
     /// The version that some changes make with all that they depend on; `None` for no changes.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 //!   its changes ([`HistoryPage`]), its versions ([`Version`]), their [`Differences`], and its [`Conflicts`].
 //! - [`patch`] is the language of patches: update operators, JSON Patch, JSON Merge Patch.
 //!
-//! Two rules of this module are part of the protocol, because peers that disagreed on them would diverge:
+//! Three rules of this module are part of the protocol, because peers that disagreed on them would diverge:
 //!
 //! 1. **A change has one valid form**: the bytes that Automerge itself writes. Automerge stores operations,
 //!    not changes, and writes the changes anew from them; bytes of any other form would come back with
@@ -15,6 +15,9 @@
 //!    is of the right kind, and was made by the change itself or by one that it depends on, and a value is
 //!    overwritten only in its own place. Automerge takes this for granted: it panics, or keeps or drops the
 //!    reference depending on what else arrived in the same batch.
+//! 3. **Of two changes under one sequence number of an actor one stands**: the one that was made earlier by its author's
+//!    clock, then the one with the smaller hash ([`Document::stands_before`]). What builds on the other is not part
+//!    of the document. `store/fork` says why.
 //!
 //! What is left out: signatures and rights (`access`), storage (`store`).
 
@@ -36,6 +39,7 @@ mod operation;
 pub mod patch;
 mod place;
 mod present;
+mod remake;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -51,6 +55,7 @@ pub use json::Object;
 pub use open::{Applied, Document};
 pub use operation::DELETE_MARK;
 pub use patch::Patch;
+pub use remake::Made;
 pub use run::Run;
 pub use version::{At, Authors, ChangeKind, HistoryEntry, HistoryPage, Version};
 pub use view::bounded;

@@ -351,6 +351,21 @@ impl Document {
         self.history.has(hash)
     }
 
+    /// The last sequence number of an actor; 0 when it made no change here.
+    #[must_use]
+    pub fn sequence(&self, actor: &ActorId) -> u64 {
+        self.history.last(actor).map_or(0, |(sequence, _)| sequence)
+    }
+
+    /// Whether a change would stand in the place of `with`, a change of this document that its actor made under the
+    /// same number: of two such changes the one that was made earlier by its author's clock stands, and of two that
+    /// were made at the same time the one with the smaller hash. So all peers choose alike, whatever came first.
+    #[must_use]
+    pub fn stands_before(&self, change: &Change, with: &ChangeHash) -> bool {
+        let known = self.history.time_of(with).map(|time| (time, *with));
+        known.is_none_or(|known| (change.time(), change.hash()) < known)
+    }
+
     /// The dependencies of a change that are not part of the document.
     #[must_use]
     pub fn missing_deps(&self, change: &Change) -> Vec<ChangeHash> {

@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 
-use crate::base::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::base::{ChangeHash, Decode, DecodeError, Encode, Reader, Writer};
 use crate::limits::{CHANGE_BYTES_MAX, RUN_BYTES_MAX, RUN_CHANGES_MAX};
 
 use super::change::{CHUNK_HEAD_BYTES, Change, chunk, hash_of};
@@ -50,6 +50,11 @@ impl Run {
     #[must_use]
     pub fn into_payloads(self) -> Vec<Bytes> {
         self.payloads
+    }
+
+    /// The hashes of its changes.
+    pub fn hashes(&self) -> impl Iterator<Item = ChangeHash> {
+        self.payloads.iter().map(|payload| ChangeHash(hash_of(payload)))
     }
 
     /// Bytes of its changes.

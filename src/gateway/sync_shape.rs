@@ -15,11 +15,14 @@ use crate::node::{CollectionReport, HolderReport, LeaveReport, StandingReport, S
 #[schema(as = SyncStatus)]
 pub(super) struct Sync {
     collections: Vec<Collection>,
-    /// Changes that could not be applied yet, by reason.
+    /// Changes that are not applied, by reason: those that wait, and those that are kept as proof.
     dead_letters: BTreeMap<&'static str, u64>,
     /// The same for each collection.
     dead_letters_of: BTreeMap<String, BTreeMap<&'static str, u64>>,
     dead_letters_evicted: u64,
+    /// Peers that are proven to have used a sequence number twice (a restored backup, or malice), with the number of
+    /// documents.
+    forks: BTreeMap<String, u64>,
     damaged: Vec<Name>,
     dropped: BTreeMap<&'static str, u64>,
 }
@@ -109,6 +112,7 @@ impl Sync {
             dead_letters,
             dead_letters_of,
             dead_letters_evicted: report.letters_evicted,
+            forks: report.forks.iter().map(|(peer, documents)| (peer.to_string(), *documents)).collect(),
             damaged: report.damaged.iter().map(Name::from).collect(),
             dropped: report.dropped,
         }
@@ -226,6 +230,7 @@ mod tests {
             collections: Vec::new(),
             letters: vec![letter("a", 1), letter("b", 2)],
             letters_evicted: 0,
+            forks: BTreeMap::new(),
             damaged: vec!["a".parse().map(|c| DocumentKey::new(c, "x".parse().unwrap())).unwrap()],
             dropped: BTreeMap::new(),
         };

@@ -41,7 +41,7 @@ impl MemoryKv {
     }
 
     /// Another store with the same pairs.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Self { state: RwLock::new(self.read().clone()) }
     }
 

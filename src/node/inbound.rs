@@ -152,17 +152,12 @@ impl Node {
 
     /// What is intact of a damaged document, to be merged together with what heals it.
     fn salvaged(&mut self, document: &DocumentKey) -> Result<Vec<Granted>> {
-        let mesh = self.mesh();
-        let changes = self.store.salvage(document)?.into_iter();
-        let envelopes = changes.filter_map(|change| Envelope::check(mesh, change).ok());
-        let granted = |envelope: Envelope| {
-            let grant = self.members.check(&envelope.author().peer, Ability::Write).ok()?;
-            Granted::new(&grant, envelope)
-        };
-        Ok(envelopes.filter_map(granted).collect())
+        let intact = self.store.salvage(document)?;
+        Ok(self.granted(intact))
     }
 
-    /// Merges and says whether anything was applied.
+    /// Merges and says whether anything came of it that others may have waited for: something was applied, or lost a
+    /// fork.
     fn merge(
         &mut self,
         now: Timestamp,
@@ -184,7 +179,9 @@ impl Node {
             }
             Err(error) => return Err(error),
         };
+        let (mut forked, mut settled) = (false, false);
         for (granted, outcome) in arrived.iter().zip(&merge.outcomes) {
+            self.look_for_a_past_life(granted, outcome)?;
             let (hash, change) = (granted.envelope().header().change, granted.envelope().to_unchecked());
             match outcome {
                 Outcome::Applied(changes) => {
@@ -193,13 +190,25 @@ impl Node {
                     self.clock.observe(now, granted.envelope().header().time);
                 }
                 Outcome::Known => self.counters.known += 1,
+                // What it builds on lost a fork, and will not come.
+                Outcome::Waiting if self.builds_on_a_fork(granted)? => {
+                    settled = true;
+                    self.keep(now, from, Reason::Fallen, hash, change)?;
+                }
                 Outcome::Waiting => {
                     self.keep(now, from, Reason::Dependencies, hash, change)?;
                     if reception.wanted.last() != Some(document) {
                         reception.wanted.push(document.clone());
                     }
                 }
-                Outcome::Forked => self.keep(now, from, Reason::Forked, hash, change)?,
+                Outcome::Forked { stands } => {
+                    forked |= stands;
+                    if !stands && !self.store.letters().is_out(&hash) {
+                        settled = true;
+                        self.keep(now, from, Reason::Forked, hash, change)?;
+                        self.send_what_stands(from, document);
+                    }
+                }
                 Outcome::Invalid(why) => {
                     tracing::warn!(%from, %document, why, "dropped a change");
                     self.drop_change("refused_by_automerge");
@@ -207,9 +216,11 @@ impl Node {
                 }
             }
         }
-        let Some(record) = merge.record else { return Ok(false) };
-        self.changed(document.clone(), &record, false);
-        Ok(true)
+        if let Some(record) = &merge.record {
+            self.changed(document.clone(), record, false);
+        }
+        settled |= forked && self.settle_forks(now, from, document, arrived)?;
+        Ok(merge.record.is_some() || settled)
     }
 
     /// Tries letters of a document again, until none of them can be applied.
@@ -254,7 +265,7 @@ impl Node {
         Ok(())
     }
 
-    fn keep(
+    pub(super) fn keep(
         &mut self,
         now: Timestamp,
         from: PeerId,

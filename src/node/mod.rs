@@ -11,6 +11,7 @@
 //!
 //! - `write` what programs ask for: put, delete
 //! - `inbound` changes from other peers
+//! - `fork` changes of an actor that used a sequence number twice
 //! - `membership` greeting, inviting, joining
 //! - `turn` turning to another mesh: one that was joined, or founded here
 //! - `session` comparing with neighbours and sending what they lack
@@ -20,6 +21,7 @@
 
 mod address;
 mod effect;
+mod fork;
 mod inbound;
 mod membership;
 mod neighbour;

@@ -21,6 +21,8 @@ pub struct SyncReport {
     pub letters: Vec<LetterReport>,
     /// Dead letters that gave way to newer ones since the start.
     pub letters_evicted: u64,
+    /// Who is proven to have used a sequence number twice, and in how many documents.
+    pub forks: BTreeMap<PeerId, u64>,
     /// Documents found damaged on the disk and not fetched again yet.
     pub damaged: Vec<DocumentKey>,
     /// Changes dropped since the start, by reason.
@@ -178,6 +180,7 @@ impl Node {
             collections: self.store.totals().map(collection).collect(),
             letters: self.store.letters().counts().into_iter().map(letter).collect(),
             letters_evicted: self.store.letters().evicted(),
+            forks: self.store.letters().forks(),
             damaged: self.store.damaged().iter().take(1_000).cloned().collect(),
             dropped: self.counters.dropped.clone(),
         }

@@ -8,6 +8,9 @@ use super::Node;
 use super::effect::{DropReason, Event};
 use super::neighbour::{ANSWER_MS, INTERVAL_MS, RETRY_MS, SETTLE_MS, Stage};
 
+/// Comparisons in a row that led to nothing, after which vectors are not believed to tell the difference.
+const FRUITLESS_MIN: u32 = 2;
+
 impl Node {
     /// Something changed here: compare with everybody once gossip has had its time.
     pub(super) fn compare_soon(&mut self, now: Timestamp) {
@@ -127,7 +130,8 @@ impl Node {
 
     /// Vectors of a neighbour.
     pub(super) fn items(&mut self, now: Timestamp, peer: PeerId, theirs: &Items) {
-        match reconcile::answer_items(&mut self.store, theirs) {
+        let fruitless = self.neighbours.get(&peer).is_some_and(|neighbour| neighbour.fruitless >= FRUITLESS_MIN);
+        match reconcile::answer_items(&mut self.store, theirs, fruitless) {
             Ok(answer) => self.answer(now, peer, &theirs.collection, answer),
             Err(error) => self.storage_failed("comparing", &error),
         }

@@ -39,7 +39,7 @@ impl Granted {
         &self.envelope
     }
 
-    fn changes(&self) -> &[Change] {
+    pub(super) fn changes(&self) -> &[Change] {
         self.envelope.changes()
     }
 }
@@ -53,16 +53,20 @@ pub enum Outcome {
     Known,
     /// They build on changes that are not here.
     Waiting,
-    /// Their author signed a different change under the same sequence number before.
-    Forked,
+    /// Their author signed a different change under the same sequence number before. When `stands` is set theirs is
+    /// the one that stands, see [`Document::stands_before`], and the document is to be [rebuilt](Store::rebuild).
+    Forked {
+        /// Whether they stand in the place of what is here.
+        stands: bool,
+    },
     /// They break a rule that every honest peer keeps.
     Invalid(String),
 }
 
 /// The part of changes under one signature that is new in a document: those at the end.
-struct New<'a> {
-    granted: &'a Granted,
-    changes: &'a [Change],
+pub(super) struct New<'a> {
+    pub(super) granted: &'a Granted,
+    pub(super) changes: &'a [Change],
 }
 
 impl<'a> New<'a> {
@@ -80,8 +84,19 @@ pub struct Merge {
     pub record: Option<Record>,
 }
 
+/// What a batch builds on.
+#[derive(Clone, Copy)]
+pub(super) enum Base<'a> {
+    /// Nothing: the document is new here.
+    Nothing,
+    /// The log of this record.
+    Log(&'a Record),
+    /// Nothing: what it writes takes the place of this record and of its log.
+    Instead(&'a Record),
+}
+
 /// The state of a document that a batch writes.
-struct State {
+pub(super) struct State {
     heads: Vec<ChangeHash>,
     deleted: bool,
     created: Hlc,
@@ -90,7 +105,7 @@ struct State {
 }
 
 impl State {
-    fn of(document: &Document) -> Self {
+    pub(super) fn of(document: &Document) -> Self {
         let deleted = document.is_deleted();
         Self {
             heads: document.heads(),
@@ -119,7 +134,7 @@ impl Store {
             return Err(Error::Conflict(format!("document {document} exists")));
         }
         let state = State::of_first(change, view);
-        self.write(document, None, &[New::all(change)], state, None)
+        self.write(document, Base::Nothing, &[New::all(change)], state, None)
     }
 
     /// Stores a change of our own that the open document holds already.
@@ -155,7 +170,7 @@ impl Store {
             && let Some(view) = only.envelope.root_view()
         {
             let state = State::of_first(only, view.clone());
-            let record = self.write(document, None, &[New::all(only)], state, None)?;
+            let record = self.write(document, Base::Nothing, &[New::all(only)], state, None)?;
             return Ok(Merge { outcomes: vec![Outcome::Applied(1)], record: Some(record) });
         }
         self.merge_open(document, before.as_ref(), arrived)
@@ -182,7 +197,8 @@ impl Store {
             let run = arrived[index].changes();
             let known = run.iter().take_while(|change| !fresh.contains(&change.hash())).count();
             let new = run.iter().filter(|change| fresh.remove(&change.hash())).count();
-            outcomes[index] = match run.iter().find_map(|change| refused.get(&change.hash())) {
+            let refusal = run.iter().find_map(|change| refused.get(&change.hash()).map(|refusal| (change, refusal)));
+            outcomes[index] = match refusal {
                 None if new == 0 => Outcome::Known,
                 None => {
                     changes.push(New { granted: &arrived[index], changes: &run[known..] });
@@ -193,9 +209,12 @@ impl Store {
                     self.open.pop(key);
                     return self.isolate(key, arrived);
                 }
-                Some(Refusal::Missing(_)) => Outcome::Waiting,
-                Some(Refusal::Fork { .. }) => Outcome::Forked,
-                Some(refusal) => Outcome::Invalid(refusal.to_string()),
+                Some((_, Refusal::Missing(_))) => Outcome::Waiting,
+                Some((change, Refusal::Fork { with })) => {
+                    let opened = self.open.get(key).expect("the document was opened above");
+                    Outcome::Forked { stands: opened.stands_before(change, with) }
+                }
+                Some((_, refusal)) => Outcome::Invalid(refusal.to_string()),
             };
         }
         if changes.is_empty() {
@@ -237,15 +256,16 @@ impl Store {
         let count: u64 = changes.iter().map(|new| new.changes.len() as u64).sum();
         let (total, loose) = before.map_or((count, count), |r| (r.changes() + count, r.loose_changes + count));
         let due = loose >= SNAPSHOT_CHANGES_MIN.max(total / 16);
+        let base = before.map_or(Base::Nothing, Base::Log);
         let written = match (due, self.open.pop(key)) {
             (true, Some(opened)) => {
-                let result = self.write(key, before, changes, state, Some(&opened));
+                let result = self.write(key, base, changes, state, Some(&opened));
                 self.open.put(key.clone(), opened);
                 result
             }
             (_, opened) => {
                 opened.map(|opened| self.open.put(key.clone(), opened));
-                self.write(key, before, changes, state, None)
+                self.write(key, base, changes, state, None)
             }
         };
         if written.is_err() {
@@ -255,27 +275,32 @@ impl Store {
     }
 
     /// The one batch. `snapshot` is the open document when a snapshot is due.
-    fn write(
+    pub(super) fn write(
         &mut self,
         key: &DocumentKey,
-        before: Option<&Record>,
+        base: Base<'_>,
         changes: &[New<'_>],
         state: State,
         snapshot: Option<&Document>,
     ) -> Result<Record> {
         let space = self.space();
         let count: u64 = changes.iter().map(|new| new.changes.len() as u64).sum();
+        let (before, log) = match base {
+            Base::Nothing => (None, None),
+            Base::Log(record) => (Some(record), Some(record)),
+            Base::Instead(record) => (Some(record), None),
+        };
         let mut batch = Batch::new();
         self.holding(&key.collection)?;
         let mut record = Record {
-            number: before.map_or(self.next_position, |record| record.number),
+            number: log.map_or(self.next_position, |record| record.number),
             position: self.next_position,
             deleted: state.deleted,
             created: state.created,
             updated: state.updated,
             heads: state.heads,
-            vector: before.map(|record| record.vector.clone()).unwrap_or_default(),
-            loose_changes: before.map_or(0, |record| record.loose_changes) + count,
+            vector: log.map(|record| record.vector.clone()).unwrap_or_default(),
+            loose_changes: log.map_or(0, |record| record.loose_changes) + count,
             view: state.view,
         };
         let mut fresh = Fresh::new();
@@ -304,6 +329,9 @@ impl Store {
         }
         for ((actor, last), entry) in &fresh {
             batch.put(key::log(space, record.number, *actor, *last), seal(entry));
+        }
+        if let Base::Instead(record) = base {
+            self.delete_log(record.number, &mut batch)?;
         }
         if let Some(opened) = snapshot {
             let sealed = Self::take_snapshot(opened, &record.vector);

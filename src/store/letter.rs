@@ -24,13 +24,16 @@ pub enum Reason {
     AuthorUnknown,
     /// Its author is a member without the right to write.
     AuthorDenied,
-    /// Its author signed another change under the same sequence number; kept as proof.
+    /// Its author signed another change under the same sequence number, which stands. Kept as proof.
     Forked,
+    /// It builds on one of which that is true; its own author did no wrong.
+    Fallen,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 4] = [Self::Dependencies, Self::AuthorUnknown, Self::AuthorDenied, Self::Forked];
+    pub const ALL: [Self; 5] =
+        [Self::Dependencies, Self::AuthorUnknown, Self::AuthorDenied, Self::Forked, Self::Fallen];
 
     /// The word by which interfaces show it.
     #[must_use]
@@ -40,6 +43,7 @@ impl Reason {
             Self::AuthorUnknown => "author_not_a_member",
             Self::AuthorDenied => "author_may_not_write",
             Self::Forked => "sequence_number_used_twice",
+            Self::Fallen => "builds_on_a_change_that_fell",
         }
     }
 }
@@ -134,6 +138,24 @@ impl Letters {
         counts
     }
 
+    /// Whether a change is kept as one that lost a fork, or builds on one that did.
+    #[must_use]
+    pub fn is_out(&self, hash: &ChangeHash) -> bool {
+        self.slips.get(hash).is_some_and(|slip| matches!(slip.reason, Reason::Forked | Reason::Fallen))
+    }
+
+    /// Who is proven to have used a sequence number twice, and in how many documents.
+    #[must_use]
+    pub fn forks(&self) -> BTreeMap<PeerId, u64> {
+        let forked = self.slips.values().filter(|slip| slip.reason == Reason::Forked);
+        let documents: BTreeSet<(PeerId, &DocumentKey)> = forked.map(|slip| (slip.author, &slip.document)).collect();
+        let mut forks = BTreeMap::new();
+        for (author, _) in documents {
+            *forks.entry(author).or_default() += 1;
+        }
+        forks
+    }
+
     /// The reasons for which changes of a document wait, with their number.
     #[must_use]
     pub fn of_document(&self, document: &DocumentKey) -> BTreeMap<Reason, u64> {
@@ -196,6 +218,24 @@ impl super::Store {
         batch.put(key::named(self.space(), Tag::Letter, hash.as_bytes()), seal(letter));
         self.letters.insert(hash, letter);
         self.apply(batch)
+    }
+
+    /// Whether one of these changes lost a fork of the document, or builds on one that did.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn is_out(&self, document: &DocumentKey, changes: &[ChangeHash]) -> Result<bool> {
+        for hash in self.letters.by_document.get(document).into_iter().flatten() {
+            if !self.letters.is_out(hash) {
+                continue;
+            }
+            let sealed = self.kv.get(&key::named(self.space(), Tag::Letter, hash.as_bytes()))?;
+            let letter = sealed.and_then(|sealed| unseal::<Letter>(&sealed).ok());
+            if letter.is_some_and(|letter| letter.change.run.hashes().any(|hash| changes.contains(&hash))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes the letters of a document that wait for one of `reasons` out of the list.

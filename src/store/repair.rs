@@ -87,8 +87,13 @@ impl Store {
         let Some(record) = self.reader.record(document).ok().flatten().filter(|_| !whole) else {
             return Ok(Vec::new());
         };
+        self.entries(document, record.number)
+    }
+
+    /// What is readable in a log, in the order of its actors.
+    pub(super) fn entries(&self, document: &DocumentKey, number: u64) -> Result<Vec<Unchecked>> {
         let mut changes = Vec::new();
-        let (from, to) = key::log_of(self.space(), record.number);
+        let (from, to) = key::log_of(self.space(), number);
         self.kv.scan(&from, &to, &mut |key, sealed| {
             let actor = key::log_actor(key).and_then(|number| self.actors.get(number));
             if let (Some(actor), Ok(LoggedRun { grant, signature, run, .. })) = (actor, unseal(sealed)) {
@@ -98,6 +103,17 @@ impl Store {
             ControlFlow::Continue(())
         })?;
         Ok(changes)
+    }
+
+    /// Deletes a log and its snapshot.
+    pub(super) fn delete_log(&self, number: u64, batch: &mut Batch) -> Result<()> {
+        let (from, to) = key::log_of(self.space(), number);
+        self.kv.scan(&from, &to, &mut |key, _| {
+            batch.delete(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        batch.delete(key::numbered(self.space(), Tag::Snapshot, number));
+        Ok(())
     }
 
     /// Documents that were found damaged and are not repaired yet.

@@ -33,7 +33,10 @@ impl Store {
     /// Begins another life of the store, in which sequence numbers start anew: documents may come back with less
     /// than was written here, and what other peers have of it must not be numbered a second time. Cursors of the
     /// feed end with the old life at the next start.
-    pub(super) fn renew_incarnation(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn renew_incarnation(&mut self) -> Result<()> {
         let mut next = [0; 8];
         blake3::Hasher::new().update(&self.incarnation.0).finalize_xof().fill(&mut next);
         self.incarnation = Incarnation(next);

@@ -230,14 +230,20 @@ impl Answer {
     }
 }
 
-/// Answers vectors: what the other side lacks is to be sent, and where it has more it learns what is here.
+/// Documents that are asked for as a whole in answer to one message.
+const WHOLES_MAX: usize = 16;
+
+/// Answers vectors: what the other side lacks is to be sent, and where it has more it learns what is here. When the last
+/// comparisons were `fruitless` vectors may not tell the difference, because an actor used a sequence number twice: then
+/// some of the documents are asked for as a whole.
 ///
 /// # Errors
 /// When the store cannot be read.
-pub fn answer_items(store: &mut Store, theirs: &Items) -> Result<Answer> {
+pub fn answer_items(store: &mut Store, theirs: &Items, fruitless: bool) -> Result<Answer> {
     let mut answer = Answer::default();
     let mut wanted = Vec::new();
     let mut named = BTreeSet::new();
+    let mut wholes = 0;
     for (id, vector) in &theirs.items {
         let key = DocumentKey::new(theirs.collection.clone(), id.clone());
         named.insert(id);
@@ -254,7 +260,10 @@ pub fn answer_items(store: &mut Store, theirs: &Items) -> Result<Answer> {
             let known = |(actor, _): &&(_, u64)| ours.binary_search_by_key(actor, |(actor, _)| *actor).is_ok();
             answer.jobs.push(Job::document(key.clone(), vector.iter().filter(known).copied().collect()));
         }
-        if store.lacks(record.as_ref(), vector) {
+        if fruitless && record.is_some() && wholes < WHOLES_MAX {
+            wholes += 1;
+            wanted.push((id.clone(), Vec::new()));
+        } else if store.lacks(record.as_ref(), vector) {
             answer.to_receive += 1;
             wanted.push((id.clone(), record.map(|record| store.vector(&record)).unwrap_or_default()));
         }

@@ -1,5 +1,6 @@
 //! Nodes that talk to each other in one thread and in virtual time. Each test reads as a transcript.
 
+mod fork;
 mod full;
 mod power;
 mod receipt;
