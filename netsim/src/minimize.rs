@@ -4,7 +4,7 @@
 //! with less in it is another run, so each candidate is tried with several seeds, and the first that fails is kept.
 
 use crate::run::{Outcome, run};
-use crate::scenario::{Count, Scenario};
+use crate::scenario::{Act, Count, Scenario};
 use crate::time::Span;
 
 /// What was found.
@@ -28,26 +28,42 @@ pub fn minimize(scenario: &Scenario, seed: u64, tries: u64, mut tell: impl FnMut
         return None;
     }
     let mut best = Minimized { scenario: scenario.clone(), outcome, left_out: Vec::new() };
+    // Until nothing was left out since the same cut was tried last.
+    let (mut at, mut in_vain) = (0, 0);
     loop {
-        let mut smaller = false;
-        for (name, cut) in cuts(&best.scenario, best.outcome.peers) {
-            let mut candidate = best.scenario.clone();
-            cut(&mut candidate);
-            if candidate.check().is_err() {
-                continue;
-            }
-            let first = best.outcome.seed;
-            let failing = (0..tries).map(|n| run(&candidate, first.wrapping_add(n))).find(|run| !run.wrong.is_empty());
-            if let Some(outcome) = failing {
-                tell(&format!("{name}: still fails, seed {}: {}", outcome.seed, outcome.wrong[0]));
-                best.left_out.push(name);
-                (best.scenario, best.outcome, smaller) = (candidate, outcome, true);
-            }
-        }
-        if !smaller {
+        let cuts = cuts(&best.scenario, best.outcome.peers);
+        if in_vain >= cuts.len() {
             return Some(best);
         }
+        let (name, cut) = &cuts[at % cuts.len()];
+        let mut candidate = best.scenario.clone();
+        cut(&mut candidate);
+        let failing = candidate.check().ok().and_then(|()| failing(&candidate, best.outcome.seed, tries));
+        match failing {
+            Some(outcome) => {
+                tell(&format!("{name}: still fails, seed {}: {}", outcome.seed, outcome.wrong[0]));
+                best.left_out.push(name.clone());
+                (best.scenario, best.outcome, in_vain) = (candidate, outcome, 0);
+            }
+            None => (at, in_vain) = (at + 1, in_vain + 1),
+        }
     }
+}
+
+/// The first failing run among some seeds.
+fn failing(scenario: &Scenario, first: u64, tries: u64) -> Option<Outcome> {
+    (0..tries).map(|n| run(scenario, first.wrapping_add(n))).find(|run| !run.wrong.is_empty())
+}
+
+/// Leaves only the first peers, and of the steps what is about them.
+fn keep_peers(scenario: &mut Scenario, peers: usize) {
+    scenario.peers = Count::Exactly(peers);
+    for step in &mut scenario.steps {
+        if let Act::Partition(groups) = &mut step.act {
+            groups.iter_mut().for_each(|group| group.retain(|peer| *peer < peers));
+        }
+    }
+    scenario.steps.retain(|step| step.act.peers().iter().all(|peer| *peer < peers));
 }
 
 /// What could be left out.
@@ -56,7 +72,7 @@ fn cuts(scenario: &Scenario, peers: usize) -> Vec<Cut> {
     let mut cut = |name: &str, cut: Box<dyn Fn(&mut Scenario)>| cuts.push((name.to_owned(), cut));
     for fewer in [peers / 2, peers - 1] {
         if fewer >= 2 && fewer < peers {
-            cut(&format!("{fewer} peers"), Box::new(move |s| s.peers = Count::Exactly(fewer)));
+            cut(&format!("{fewer} peers"), Box::new(move |s| keep_peers(s, fewer)));
         }
     }
     let faults = &scenario.faults;
@@ -106,4 +122,27 @@ fn cuts(scenario: &Scenario, peers: usize) -> Vec<Cut> {
         cut("half the time", Box::new(|s| s.work = Span(s.work.0 / 2)));
     }
     cuts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Step;
+
+    #[test]
+    fn what_a_failure_does_not_need_is_left_out() {
+        let mut scenario = Scenario::quiet("apart", 6, Span::seconds(4));
+        scenario.converge = Span(1);
+        scenario.clocks.skew = Span::seconds(5);
+        scenario.steps = vec![
+            Step { at: Span(0), act: Act::Partition(vec![vec![0], vec![1, 2, 3, 4, 5]]) },
+            Step { at: Span::seconds(1), act: Act::Backup(2) },
+            Step { at: Span::seconds(1), act: Act::Write { peer: 0, documents: 5 } },
+        ];
+        let found = minimize(&scenario, 1, 1, |_| {}).expect("it fails");
+        assert_eq!(found.scenario.peers, Count::Exactly(2));
+        assert_eq!(found.scenario.steps.len(), 2, "{:?}", found.left_out);
+        assert_eq!(found.scenario.clocks.skew, Span(0));
+        assert!(minimize(&Scenario::quiet("quiet", 2, Span::seconds(1)), 1, 1, |_| {}).is_none());
+    }
 }

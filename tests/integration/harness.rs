@@ -94,7 +94,7 @@ impl Peer {
 
     /// SIGTERM, and the exit status.
     pub(crate) fn stop(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
+        let id = self.process_id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -125,11 +125,25 @@ impl Peer {
 
     /// Changes parts of a document with update operators.
     pub(crate) fn patch(&self, path: &str, body: &Value) -> Answer {
-        read(self.agent.patch(format!("{}{path}", self.url)).send_json(body).unwrap())
+        self.try_patch(path, body).unwrap()
+    }
+
+    /// As [`Peer::patch`], for peers that may be gone.
+    pub(crate) fn try_patch(&self, path: &str, body: &Value) -> Result<Answer, ureq::Error> {
+        self.agent.patch(format!("{}{path}", self.url)).send_json(body).map(read)
     }
 
     pub(crate) fn delete(&self, path: &str) -> Answer {
-        read(self.agent.delete(format!("{}{path}", self.url)).call().unwrap())
+        self.try_delete(path).unwrap()
+    }
+
+    /// As [`Peer::delete`], for peers that may be gone.
+    pub(crate) fn try_delete(&self, path: &str) -> Result<Answer, ureq::Error> {
+        self.agent.delete(format!("{}{path}", self.url)).call().map(read)
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn invite(&self, body: &Value) -> String {
