@@ -19,7 +19,7 @@
 //!
 //! The peer is a deterministic state machine: [`node::Node::handle`] takes a time and inputs, and returns
 //! effects. No clock, socket, thread or global randomness is inside. A driver around it owns the network,
-//! the clock and the threads; a simulator can put virtual ones in their place and drive the same code.
+//! the clock and the threads; the simulator (`netsim/`) puts virtual ones in their place and drives the same code.
 //!
 //! # Layers
 //!
@@ -49,13 +49,12 @@
 //! - **Past** (history, old versions, conflicts): gateway, `peer/version`, `store/opened`, `document/version`: a
 //!   document is opened from its log beside the node, a few at a time.
 //! - **Receipts** (write concern): `node/receipt` asks the neighbours, which answer when they have it on their disks.
-//! - **Read of the past** (history, old versions, conflicts): gateway, `peer/version`, `store/opened`, and Automerge
-//!   on a thread of its own. No node thread, no network.
 //!
 //! # Promises
 //!
 //! 1. Acknowledged means durable, and nothing is announced before it is durable.
-//! 2. Peers with the same changes show the same documents, whatever the order of arrival.
+//! 2. Peers with the same changes show the same documents, whatever the order of arrival, also when an author signed
+//!    two changes under one sequence number.
 //! 3. Reads stay available, and cost the same however long a document's history is.
 //! 4. Catching up costs what changed, not what is stored.
 //! 5. Memory is bounded by caches (the range summaries keep about 7 bytes a document).
