@@ -301,8 +301,9 @@ fn reports(world: &mut World, up: &[usize]) -> Vec<String> {
             wrong.push(format!("peer {host} still has {} damaged documents", sync.damaged.len()));
         }
     }
-    // What builds on a side that fell everywhere waits for what nobody has any more.
-    for (host, letters) in waiting.iter().filter(|(_, letters)| is_peaceful && !forked.contains(&letters.collection)) {
+    // What builds on a side that fell everywhere, or on what a disk lost, waits for what nobody has any more.
+    let may_wait = !is_peaceful || world.expected.losses > 0;
+    for (host, letters) in waiting.iter().filter(|(_, letters)| !may_wait && !forked.contains(&letters.collection)) {
         wrong.push(format!("peer {host} still has {} dead letters: {}", letters.count, letters.reason.as_str()));
     }
     wrong

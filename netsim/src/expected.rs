@@ -50,6 +50,8 @@ pub struct Expected {
     pub writes: u64,
     /// Writes that were refused, or of which nobody knows.
     pub failures: u64,
+    /// How often a disk lost something. What builds on that may wait for ever.
+    pub losses: u64,
 }
 
 impl Expected {
@@ -74,13 +76,13 @@ impl Expected {
         self.documents.iter()
     }
 
-    /// A host's disk lost something: what only it had is excused. `elsewhere` says whether another host has a change.
-    pub fn excuse(&mut self, host: usize, mut elsewhere: impl FnMut(&DocumentKey, &ChangeHash) -> bool) {
+    /// A disk lost something: writes that are nowhere else are excused, whoever acknowledged them. `elsewhere` says
+    /// whether another host has a change.
+    pub fn excuse(&mut self, mut elsewhere: impl FnMut(&DocumentKey, &ChangeHash) -> bool) {
+        self.losses += 1;
         for (document, expectation) in &mut self.documents {
             for (hash, acknowledged) in &mut expectation.acknowledged {
-                if acknowledged.host == host && !acknowledged.excused && !elsewhere(document, hash) {
-                    acknowledged.excused = true;
-                }
+                acknowledged.excused |= !elsewhere(document, hash);
             }
         }
     }

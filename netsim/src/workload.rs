@@ -61,8 +61,9 @@ impl Writer {
         for number in 0..self.workload.documents {
             self.next += 1;
             let text = json!({"$text": {"text": {"position": 0, "insert": "."}}});
-            writes.push(patch(key("text", number), text, Deed::Type(1)));
-            writes.push(patch(key("list", number), json!({"$push": {"items": self.next}}), Deed::Push(self.next)));
+            writes.push(patch(key("text", number), text, Deed::Type(1), Absent::Create));
+            let list = json!({"$push": {"items": self.next}});
+            writes.push(patch(key("list", number), list, Deed::Push(self.next), Absent::Create));
         }
         writes
     }
@@ -99,7 +100,7 @@ impl Writer {
         let document = self.any(rng, "doc");
         let field = format!("f{}", rng.random_range(0..8));
         let value = rng.random_range(0..1_000_000u64);
-        patch(document, json!({"$set": {field: value}}), Deed::Edit)
+        patch(document, json!({"$set": {field: value}}), Deed::Edit, Absent::Create)
     }
 
     fn put(&self, rng: &mut StdRng) -> Write {
@@ -125,22 +126,23 @@ impl Writer {
     fn count(&self, rng: &mut StdRng) -> Write {
         let by = rng.random_range(1..10u64);
         let document = self.any(rng, "counter");
-        patch(document, json!({"$inc": {"n": by}}), Deed::Count(by))
+        patch(document, json!({"$inc": {"n": by}}), Deed::Count(by), Absent::Create)
     }
 
+    /// Texts and lists are there before, and are not made anew where a disk has lost them.
     fn text(&self, rng: &mut StdRng, reader: &Reader) -> Write {
         let document = self.any(rng, "text");
         let length = length_of_text(reader, &document);
         let word: String = (0..rng.random_range(1..12)).map(|_| rng.random_range('a'..='z')).collect();
         let position = rng.random_range(0..=length);
         let typed = Deed::Type(word.len() as u64);
-        patch(document, json!({"$text": {"text": {"position": position, "insert": word}}}), typed)
+        patch(document, json!({"$text": {"text": {"position": position, "insert": word}}}), typed, Absent::Refuse)
     }
 
     fn push(&mut self, rng: &mut StdRng) -> Write {
         self.next += 1;
         let what = self.next;
-        patch(self.any(rng, "list"), json!({"$push": {"items": what}}), Deed::Push(what))
+        patch(self.any(rng, "list"), json!({"$push": {"items": what}}), Deed::Push(what), Absent::Refuse)
     }
 
     /// A document of a kind; the first ones more often.
@@ -164,10 +166,10 @@ fn key(kind: &str, number: usize) -> DocumentKey {
     DocumentKey::new(collection, format!("{kind}-{number}").parse().expect(parse))
 }
 
-fn patch(document: DocumentKey, operators: Value, deed: Deed) -> Write {
+fn patch(document: DocumentKey, operators: Value, deed: Deed, absent: Absent) -> Write {
     let patch = Patch::operators(operators).expect("the operators are well-formed");
     let named = document.clone();
-    let command = Command::Patch { document: named, patch, condition: Condition::Any, absent: Absent::Create };
+    let command = Command::Patch { document: named, patch, condition: Condition::Any, absent };
     Write { document, command, deed }
 }
 
