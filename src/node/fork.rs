@@ -93,19 +93,16 @@ impl Node {
         now: Timestamp,
         from: PeerId,
         document: &DocumentKey,
-        out: Vec<(Unchecked, Reason)>,
+        out: Vec<(Granted, Reason)>,
         before: &Document,
     ) -> Result<()> {
-        let (mesh, us) = (self.mesh(), self.peer_id());
         let mut lost: Vec<(u64, ChangeHash)> = Vec::new();
-        for (change, reason) in out {
-            let author = change.author.peer;
-            let Ok(envelope) = Envelope::check(mesh, change.clone()) else { continue };
-            if author == us {
-                let ours = envelope.changes().iter().map(|change| (change.position(), change.hash()));
-                lost.extend(ours);
+        for (granted, reason) in out {
+            let envelope = granted.envelope();
+            if envelope.author().peer == self.peer_id() {
+                lost.extend(envelope.changes().iter().map(|change| (change.position(), change.hash())));
             }
-            self.keep(now, from, reason, envelope.header().change, change)?;
+            self.keep(now, from, reason, envelope.header().change, envelope.to_unchecked())?;
         }
         if lost.is_empty() {
             return Ok(());

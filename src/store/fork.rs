@@ -33,7 +33,7 @@ pub enum Rebuilt {
         record: Box<Record>,
         /// What was taken out, or never let in: the runs that hold it, and whether their author used a sequence number
         /// twice, or only builds on who did.
-        out: Vec<(Unchecked, Reason)>,
+        out: Vec<(Granted, Reason)>,
         /// The document as it was before.
         before: Box<Document>,
     },
@@ -67,8 +67,7 @@ impl Store {
         let Some(before) = self.open.pop(key) else { return Ok(Rebuilt::Uncovered) };
         let state = State::of(&document);
         let record = self.write(key, Base::Instead(&record), &new, state, Some(&document))?;
-        let out =
-            runs.iter().filter_map(|granted| Some((granted.envelope().to_unchecked(), fate(&document, granted)?)));
+        let out = runs.iter().filter_map(|granted| Some((granted.clone(), fate(&document, granted)?)));
         let out = out.collect();
         self.open.put(key.clone(), document);
         tracing::warn!(%key, forks = losers.len(), "an actor used a sequence number twice; the document was rebuilt");

@@ -84,10 +84,14 @@ impl Store {
             Err(Error::Corrupt(_)) => false,
             Err(error) => return Err(error),
         };
-        let Some(record) = self.reader.record(document).ok().flatten().filter(|_| !whole) else {
+        if whole {
             return Ok(Vec::new());
-        };
-        self.entries(document, record.number)
+        }
+        match self.reader.record(document) {
+            Ok(Some(record)) => self.entries(document, record.number),
+            // Without its number the log cannot be found.
+            Ok(None) | Err(_) => Ok(Vec::new()),
+        }
     }
 
     /// What is readable in a log, in the order of its actors.
