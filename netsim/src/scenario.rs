@@ -461,13 +461,6 @@ impl Scenario {
         toml::to_string(self).unwrap_or_else(|error| format!("# this scenario cannot be written: {error}"))
     }
 
-    /// The least number of peers that a run may have.
-    fn peers_min(&self) -> usize {
-        match self.peers {
-            Count::Exactly(peers) | Count::Between(peers, _) => peers,
-        }
-    }
-
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let check = |holds: bool, key, why: String| if holds { Ok(()) } else { Err((key, why)) };
         let (min, max) = match self.peers {
@@ -499,7 +492,7 @@ impl Scenario {
         let behind = self.nat.cone + self.nat.symmetric + self.nat.relay_only;
         check(behind < min, "nat", format!("fewer than the {min} peers may be behind a NAT: the founder is public"))?;
         for step in &self.steps {
-            let unknown = step.act.peers().into_iter().find(|peer| *peer >= self.peers_min());
+            let unknown = step.act.peers().into_iter().find(|peer| *peer >= min);
             if let Some(peer) = unknown {
                 return Err(("[[step]]", format!("there is no peer {peer}; they are numbered from 0 to {}", min - 1)));
             }
