@@ -10,6 +10,7 @@ use aerolithsdb::node::{Command, LetterReport, Reply};
 use aerolithsdb::store::{Reader, Reason};
 use serde_json::Value;
 
+use crate::data;
 use crate::expected::{Deed, Expectation};
 use crate::host::Host;
 use crate::time::Span;
@@ -32,24 +33,19 @@ pub struct Truth {
 struct Moment {
     until: Span,
     state: u64,
-    /// Whether other states may have been in between that nobody saw.
-    hurried: bool,
 }
 
 impl Truth {
-    /// Takes note of what a host has; `hurried` when it handled several inputs since the last time.
-    pub fn moved(&mut self, now: Span, host: &Host, hurried: bool) {
+    /// Takes note of what a host has now, and of what it had on the way there.
+    pub fn moved(&mut self, now: Span, host: &Host) {
         let Some(node) = &host.node else { return };
-        let state = fingerprint(&node.reader());
         let moments = self.of.entry(host.number).or_default();
-        if let Some(last) = moments.back_mut() {
-            last.until = now;
-            if last.state == state {
-                last.hurried |= hurried;
-                return;
+        for state in host.passed.iter().copied().chain([fingerprint(&node.reader())]) {
+            match moments.back_mut() {
+                Some(last) if last.state == state => last.until = now,
+                _ => moments.push_back(Moment { until: now, state }),
             }
         }
-        moments.push_back(Moment { until: now, state, hurried });
         while moments.front().is_some_and(|first| first.until + COMPARISON < now) && moments.len() > 1 {
             moments.pop_front();
         }
@@ -59,9 +55,8 @@ impl Truth {
     #[must_use]
     pub fn were_equal(&self, a: usize, b: usize) -> bool {
         let (Some(a), Some(b)) = (self.of.get(&a), self.of.get(&b)) else { return true };
-        let unsure = a.iter().chain(b).any(|moment| moment.hurried);
         let states: BTreeSet<u64> = a.iter().map(|moment| moment.state).collect();
-        unsure || b.iter().any(|moment| states.contains(&moment.state))
+        b.iter().any(|moment| states.contains(&moment.state))
     }
 }
 
@@ -83,6 +78,14 @@ pub fn equal(world: &World) -> bool {
     states.all(|state| state == first)
 }
 
+/// Hosts that held more memory than the scenario allows.
+fn memory(world: &World) -> Vec<String> {
+    let most = world.scenario.memory_mib;
+    let over = world.honest().filter(|host| host.memory_max > (most << 20) as i64);
+    over.map(|host| format!("peer {} held {} MiB of memory, more than {most}", host.number, host.memory_max >> 20))
+        .collect()
+}
+
 /// Everything that is wrong at the end of a run.
 pub fn all(world: &mut World) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -93,6 +96,7 @@ pub fn all(world: &mut World) -> Vec<String> {
     let lost = documents(world, first, &mut wrong);
     told(&mut wrong, lost_writes(world, &up, lost));
     told(&mut wrong, reports(world, &up));
+    told(&mut wrong, memory(world));
     wrong
 }
 
@@ -237,6 +241,12 @@ fn sums(key: &DocumentKey, expectation: &Expectation, view: &Value) -> Vec<Strin
         if !(least..=most).contains(&shown) {
             wrong.push(format!("{key}: shows {shown} characters, between {least} and {most} were typed"));
         }
+    }
+    if let Some(text) = view["text"].as_str().filter(|_| key.id.as_str().starts_with("paper"))
+        && let (Some(keys), Ok(paper)) = (expectation.keys(), data::paper())
+        && data::typed(&paper[..keys]) != text
+    {
+        wrong.push(format!("{key}: is not what {keys} keystrokes make"));
     }
     if let Some(items) = view["items"].as_array().filter(|_| key.id.as_str().starts_with("list")) {
         let shown: Vec<u64> = items.iter().filter_map(Value::as_u64).collect();

@@ -20,6 +20,8 @@ pub enum Deed {
     Type(u64),
     /// This was appended to a list.
     Push(u64),
+    /// A keystroke of the paper, by its number.
+    Key(usize),
 }
 
 /// A write that was acknowledged.
@@ -98,6 +100,19 @@ pub struct Sums {
 }
 
 impl Expectation {
+    /// How many keystrokes of the paper were typed into it; `None` when some of them may be missing.
+    #[must_use]
+    pub fn keys(&self) -> Option<usize> {
+        let mut typed = BTreeSet::new();
+        for write in self.acknowledged.values() {
+            if let (Deed::Key(at), false) = (&write.deed, write.excused) {
+                typed.insert(*at);
+            }
+        }
+        let is_whole = self.unknown.is_empty() && typed.last().is_none_or(|last| last + 1 == typed.len());
+        is_whole.then_some(typed.len())
+    }
+
     /// What the writes add up to.
     #[must_use]
     pub fn sums(&self) -> Sums {
@@ -115,7 +130,7 @@ impl Expectation {
 
 fn add(sums: &mut (u64, u64, BTreeSet<u64>), deed: &Deed) {
     match deed {
-        Deed::Edit | Deed::Delete => {}
+        Deed::Edit | Deed::Delete | Deed::Key(_) => {}
         Deed::Count(by) => sums.0 += by,
         Deed::Type(characters) => sums.1 += characters,
         Deed::Push(what) => _ = sums.2.insert(*what),

@@ -12,13 +12,15 @@ use aerolithsdb::PeerId;
 use aerolithsdb::access::Role;
 use aerolithsdb::identity::Keypair;
 use aerolithsdb::kv::faulty::FaultyDisk;
-use aerolithsdb::kv::{Checkpoints, Durability, JournalConfig, Journaled};
+use aerolithsdb::kv::{Checkpoints, Durability, JournalConfig, Journaled, Kv as _};
 use aerolithsdb::limits::BATCH_INPUTS_MAX;
 use aerolithsdb::node::{Config, Effect, Input, Node};
 use aerolithsdb::store::Loss;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 
+use crate::check;
+use crate::memory::Account;
 use crate::time::{HostClock, Span};
 
 /// Bytes of a segment of the journal: small, so that tables are moved often.
@@ -68,8 +70,11 @@ pub struct Host {
     inbox: VecDeque<Input>,
     /// The most inputs that ever waited.
     pub inbox_max: usize,
-    /// How many inputs it handled in one go the last time.
-    pub handled: usize,
+    /// What it had after each input but the last that it handled in one go, see [`check::fingerprint`].
+    pub passed: Vec<u64>,
+    /// The most bytes of memory that its node ever held.
+    pub memory_max: i64,
+    account: Account,
     /// When the node wants to be called again.
     pub wake_at: Option<Span>,
     /// Gossip messages that it has seen.
@@ -105,7 +110,9 @@ impl Host {
             busy: false,
             inbox: VecDeque::new(),
             inbox_max: 0,
-            handled: 0,
+            passed: Vec::new(),
+            memory_max: 0,
+            account: Account::open(),
             wake_at: None,
             seen: BTreeSet::new(),
             blocked: BTreeMap::new(),
@@ -149,7 +156,8 @@ impl Host {
             segment_bytes: SEGMENT_BYTES,
             salt: rng.random(),
         };
-        let (kv, damages) = Journaled::open(self.disk.table(), self.disk.medium(), journal)?;
+        let opened = self.account.charge(|| Journaled::open(self.disk.table(), self.disk.medium(), journal));
+        let (kv, damages) = opened?;
         let config = Config {
             keypair: self.keypair(),
             seed,
@@ -160,7 +168,9 @@ impl Host {
             seeds: Vec::new(),
         };
         self.boot += 1;
-        self.node = Some(Node::open(config, Arc::new(kv), self.clock.shows(now))?);
+        let at = self.clock.shows(now);
+        self.passed.clear();
+        self.node = Some(self.account.charge(|| Node::open(config, Arc::new(kv), at))?);
         Ok(())
     }
 
@@ -194,10 +204,13 @@ impl Host {
     pub fn handle(&mut self, now: Span, rng: &mut StdRng) -> Option<Span> {
         let node = self.node.as_mut()?;
         let count = self.inbox.len().min(BATCH_INPUTS_MAX);
-        self.handled = count;
         let operations = self.disk.operations();
-        let effects = node.handle(self.clock.shows(now), self.inbox.drain(..count));
-        self.pending = effects.0;
+        let (reader, passed, at) = (node.reader(), &mut self.passed, self.clock.shows(now));
+        passed.clear();
+        let inputs = self.inbox.drain(..count).inspect(|_| passed.push(check::fingerprint(&reader)));
+        self.pending = self.account.charge(|| node.handle(at, inputs)).0;
+        let disk = self.disk.medium().size_bytes() + self.disk.table().size_bytes();
+        self.memory_max = self.memory_max.max(self.account.held() - disk as i64);
         let wrote = self.disk.operations() != operations;
         Some(if wrote { Span(rng.random_range(self.flush.0 / 4..=self.flush.0.max(4))) } else { HANDLING })
     }

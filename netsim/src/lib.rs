@@ -7,19 +7,21 @@
 //! promised. It is a function of the scenario and the seed: a failure is repeated by naming both.
 //!
 //! To read the code, go from `scenario` (what happens) to `time`, `link` and `network` (what is between the peers),
-//! `host` (one machine), `world` (the queue of events) with `founding`, `wire` and `gossip`, `workload` and `expected` (what is written, and what was
-//! promised), `hostile`, `run` (one run) and `check` (what must hold at its end).
+//! `host` (one machine), `world` (the queue of events) with `founding`, `wire` and `gossip`, `data`, `workload` and
+//! `expected` (what is written, and what was promised), `memory` (what it costs), `hostile`, `run` (one run) and `check` (what must hold at its end).
 //!
 //! What is not simulated: libp2p itself (handshakes, gossipsub's own choice of neighbours, Kademlia), threads, and disks
 //! that lie while they work. Tests with real processes are in `tests/`.
 
 pub mod check;
+pub mod data;
 pub mod expected;
 mod founding;
 mod gossip;
 pub mod host;
 pub mod hostile;
 pub mod link;
+pub mod memory;
 pub mod minimize;
 pub mod network;
 pub mod report;
@@ -43,6 +45,9 @@ pub enum Error {
     /// The scenario is none.
     #[error("{0}")]
     Scenario(String),
+    /// A data set that a workload needs is not there.
+    #[error("{0}")]
+    Data(String),
     /// A run failed that was not expected to.
     #[error("a run failed: {0}")]
     Run(String),

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use netsim::memory::{self, Tracked};
 use netsim::minimize::minimize;
 use netsim::report::{self, Summary};
 use netsim::seeds::{Seeds, run_all};
-use netsim::{Error, Outcome, Scenario, scale};
+use netsim::{Error, Outcome, Scenario, data, scale};
 
 /// The network simulator of aerolithsDB: many peers of the code that ships, in virtual time, from one seed.
 #[derive(Debug, Parser)]
@@ -84,7 +85,12 @@ struct Scale {
     peers: Vec<usize>,
 }
 
+/// So that what each peer holds is known.
+#[global_allocator]
+static ALLOCATOR: Tracked = Tracked::system();
+
 fn main() -> ExitCode {
+    memory::track();
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(run) => run_seeds(&run),
@@ -111,6 +117,7 @@ fn list() -> Result<ExitCode, Error> {
 
 fn run_seeds(args: &Run) -> Result<ExitCode, Error> {
     let scenario = Scenario::load(&args.scenario)?;
+    data::check(&scenario.workload)?;
     let mut json = args.json.as_ref().map(create).transpose()?;
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let bar = bar(args.seeds.0.end - args.seeds.0.start);

@@ -12,10 +12,12 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::check;
+use crate::data;
 use crate::hostile::Villain;
 use crate::network::Network;
 use crate::scenario::{Act, Recurring, Scenario};
 use crate::time::Span;
+use crate::workload;
 use crate::world::World;
 
 /// How often it is looked whether everybody is equal.
@@ -58,6 +60,8 @@ pub struct Outcome {
     pub events: u64,
     /// The most inputs that waited at one peer.
     pub inbox_max: usize,
+    /// The most bytes of memory that one honest peer held, beside what is on its disk; 0 when nobody counts.
+    pub memory_max: i64,
     /// Virtual milliseconds of the whole run.
     pub virtual_ms: u64,
     /// Real milliseconds.
@@ -123,7 +127,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
         armed: vec![false; peers],
     };
     let (mut wrong, mut converged) = (Vec::new(), None);
-    match director.prepare() {
+    match data::check(&scenario.workload).map_err(|error| error.to_string()).and_then(|()| director.prepare()) {
         Err(why) => wrong.push(format!("the mesh could not be prepared: {why}")),
         Ok(()) => {
             director.work();
@@ -155,6 +159,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
         bytes: world.network.bytes,
         events: world.events,
         inbox_max: world.hosts.iter().map(|host| host.inbox_max).max().unwrap_or(0),
+        memory_max: world.honest().map(|host| host.memory_max).max().unwrap_or(0),
         virtual_ms: world.now.as_ms(),
         real_ms: started.elapsed().as_millis() as u64,
         trace: world.trace(),
@@ -375,13 +380,20 @@ impl Director<'_> {
     }
 
     fn write(&mut self) {
-        let Some(host) = self.any_up() else { return };
+        let uneven = self.scenario.workload.uneven;
+        let host = if uneven > 0.0 {
+            let hosts = self.world.hosts.len();
+            Some(workload::uneven(self.rng(), hosts, uneven))
+        } else {
+            self.any_up()
+        };
+        let Some(host) = host else { return };
         if self.world.hosts[host].role == Role::Reader || self.world.hosts[host].is_hostile {
             return;
         }
         let Some(node) = &self.world.hosts[host].node else { return };
         let reader = node.reader();
-        for write in self.world.writer.draw(&mut self.world.rng, &reader) {
+        for write in self.world.writer.draw(&mut self.world.rng, host, &reader) {
             self.world.write(host, write);
         }
     }

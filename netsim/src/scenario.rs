@@ -30,6 +30,8 @@ const SHIPPED: &[(&str, &str)] = &[
     ("rot", include_str!("../scenarios/rot.toml")),
     ("satellite", include_str!("../scenarios/satellite.toml")),
     ("hour", include_str!("../scenarios/hour.toml")),
+    ("cities", include_str!("../scenarios/cities.toml")),
+    ("paper", include_str!("../scenarios/paper.toml")),
 ];
 
 /// Peers of one run.
@@ -52,6 +54,9 @@ pub struct Scenario {
     pub work: Span,
     /// How soon after that, when everything is mended, all peers must be equal.
     pub converge: Span,
+    /// Memory that a peer may hold at most, in MiB, beside what is on its disk.
+    #[serde(default = "memory_mib")]
+    pub memory_mib: u64,
     /// The lines.
     #[serde(default)]
     pub network: Network,
@@ -76,6 +81,10 @@ pub struct Scenario {
     /// What happens at set times, beside what is drawn.
     #[serde(default, rename = "step")]
     pub steps: Vec<Step>,
+}
+
+fn memory_mib() -> u64 {
+    32
 }
 
 /// How many.
@@ -216,6 +225,8 @@ pub struct Workload {
     pub documents: usize,
     /// How much more often the first documents are written than the others: Zipf's exponent, 0 for all alike.
     pub hot: f64,
+    /// How much more often the first peers write than the others: Zipf's exponent, 0 for all alike.
+    pub uneven: f64,
     /// Where the bodies of documents come from.
     pub data: Data,
     /// How often each kind of write is made.
@@ -224,7 +235,14 @@ pub struct Workload {
 
 impl Default for Workload {
     fn default() -> Self {
-        Self { writes_per_second: 2.0, documents: 20, hot: 0.8, data: Data::Generated, mix: Mix::default() }
+        Self {
+            writes_per_second: 2.0,
+            documents: 20,
+            hot: 0.8,
+            uneven: 0.0,
+            data: Data::Generated,
+            mix: Mix::default(),
+        }
     }
 }
 
@@ -236,6 +254,8 @@ pub enum Data {
     Generated,
     /// The countries of the world, `examples/data`.
     Countries,
+    /// Places of the world, from the folder of `AEROLITHSDB_DATA`.
+    Cities,
 }
 
 /// How often each kind of write is made, as weights.
@@ -263,17 +283,20 @@ pub struct Mix {
     /// Dozens of new documents at once.
     #[serde(default)]
     pub bulk: f64,
+    /// Each peer types a paper of its own, key by key, as a real one was typed; from the folder of `AEROLITHSDB_DATA`.
+    #[serde(default)]
+    pub key: f64,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { put: 3.0, set: 4.0, delete: 0.5, count: 2.0, text: 1.0, push: 1.0, bulk: 0.05 }
+        Self { put: 3.0, set: 4.0, delete: 0.5, count: 2.0, text: 1.0, push: 1.0, bulk: 0.05, key: 0.0 }
     }
 }
 
 impl Mix {
-    fn weights(&self) -> [f64; 7] {
-        [self.put, self.set, self.delete, self.count, self.text, self.push, self.bulk]
+    pub(crate) fn weights(&self) -> [f64; 8] {
+        [self.put, self.set, self.delete, self.count, self.text, self.push, self.bulk, self.key]
     }
 }
 
@@ -444,6 +467,7 @@ impl Scenario {
             readers: 0,
             work,
             converge: Span::seconds(120),
+            memory_mib: memory_mib(),
             network: Network::default(),
             workload: Workload { writes_per_second: 0.0, documents: 1, ..Workload::default() },
             faults: Faults::default(),
@@ -484,6 +508,7 @@ impl Scenario {
         check((0.0..=100_000.0).contains(&rate), "writes_per_second", "from 0 to 100000".into())?;
         check((1..=1_000_000).contains(&self.workload.documents), "documents", "from 1 to 1000000".into())?;
         check((0.0..=4.0).contains(&self.workload.hot), "hot", "from 0 to 4".into())?;
+        check((0.0..=4.0).contains(&self.workload.uneven), "uneven", "from 0 to 4".into())?;
         let weights = self.workload.mix.weights();
         let positive = weights.iter().all(|weight| *weight >= 0.0) && weights.iter().sum::<f64>() > 0.0;
         check(positive, "mix", "weights of 0 or more, not all of them 0".into())?;

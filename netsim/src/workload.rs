@@ -2,7 +2,9 @@
 //!
 //! Documents are of four kinds, told apart by the beginning of their ids, so that what was written can be added up at
 //! the end: `doc` is replaced, changed and deleted; `counter` is only counted up; `text` is only typed into; `list` is
-//! only appended to.
+//! only appended to; `paper` is typed key by key by one peer, as a real paper was.
+
+use std::collections::BTreeMap;
 
 use aerolithsdb::Patch;
 use aerolithsdb::base::DocumentKey;
@@ -12,13 +14,14 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Map, Value, json};
 
+use crate::data;
 use crate::expected::Deed;
-use crate::scenario::{Data, Workload};
+use crate::scenario::Workload;
 
-/// The countries of the world, as the project ships them.
-const COUNTRIES: &str = include_str!("../../examples/data/countries.ndjson");
 /// Documents of one bulk load.
 const BULK: usize = 40;
+/// Keystrokes at a time.
+const KEYS: usize = 12;
 /// Collections that documents are spread over.
 const COLLECTIONS: usize = 3;
 
@@ -37,7 +40,9 @@ pub struct Write {
 #[derive(Debug)]
 pub struct Writer {
     workload: Workload,
-    countries: Vec<Map<String, Value>>,
+    bodies: &'static [String],
+    /// How far each host has got with its paper.
+    papers: BTreeMap<usize, usize>,
     /// Numbers everything that is appended and created.
     next: u64,
 }
@@ -46,12 +51,7 @@ impl Writer {
     /// Makes writes as the workload says.
     #[must_use]
     pub fn new(workload: &Workload) -> Self {
-        let parse = |line: &str| serde_json::from_str::<Map<String, Value>>(line).ok();
-        let countries = match workload.data {
-            Data::Countries => COUNTRIES.lines().filter_map(parse).collect(),
-            Data::Generated => Vec::new(),
-        };
-        Self { workload: workload.clone(), countries, next: 0 }
+        Self { workload: workload.clone(), bodies: data::documents(workload.data), papers: BTreeMap::new(), next: 0 }
     }
 
     /// What is written before the work begins: texts and lists that two peers make at the same time are two, of which
@@ -68,10 +68,10 @@ impl Writer {
         writes
     }
 
-    /// What a program at this host writes next.
-    pub fn draw(&mut self, rng: &mut StdRng, reader: &Reader) -> Vec<Write> {
+    /// What a program at a host writes next.
+    pub fn draw(&mut self, rng: &mut StdRng, host: usize, reader: &Reader) -> Vec<Write> {
         let mix = &self.workload.mix;
-        let weights = [mix.put, mix.set, mix.delete, mix.count, mix.text, mix.push, mix.bulk];
+        let weights = mix.weights();
         let mut at = rng.random_range(0.0..weights.iter().sum::<f64>());
         let kind = weights.iter().position(|weight| {
             at -= weight;
@@ -84,6 +84,7 @@ impl Writer {
             Some(4) => vec![self.text(rng, reader)],
             Some(5) => vec![self.push(rng)],
             Some(6) => (0..BULK).map(|_| self.create(rng)).collect(),
+            Some(7) => self.keys(host),
             _ => vec![self.put(rng)],
         }
     }
@@ -109,9 +110,9 @@ impl Writer {
     }
 
     fn replace(&self, rng: &mut StdRng, document: DocumentKey) -> Write {
-        let body = match self.countries.len() {
+        let body = match self.bodies.len() {
             0 => generated(rng),
-            many => self.countries[rng.random_range(0..many)].clone(),
+            many => data::parse(&self.bodies[rng.random_range(0..many)]),
         };
         let command = Command::Put { document: document.clone(), body, condition: Condition::Any };
         Write { document, command, deed: Deed::Edit }
@@ -145,19 +146,44 @@ impl Writer {
         patch(self.any(rng, "list"), json!({"$push": {"items": what}}), Deed::Push(what), Absent::Refuse)
     }
 
+    /// The next keystrokes of the paper that this host types. What it typed may be gone with its disk, and then
+    /// positions do not fit: such a keystroke is refused.
+    fn keys(&mut self, host: usize) -> Vec<Write> {
+        let paper = data::paper().unwrap_or_default();
+        let done = self.papers.entry(host).or_default();
+        let keys = (*done..paper.len()).take(KEYS).map(|at| (at, paper[at]));
+        let writes: Vec<Write> = keys
+            .map(|(at, stroke)| {
+                let splice = match stroke.insert {
+                    Some(character) => json!({"position": stroke.position, "insert": character}),
+                    None => json!({"position": stroke.position, "delete": 1}),
+                };
+                // The first one makes the text.
+                let absent = if at == 0 { Absent::Create } else { Absent::Refuse };
+                patch(key("paper", host), json!({"$text": {"text": splice}}), Deed::Key(at), absent)
+            })
+            .collect();
+        *done += writes.len();
+        writes
+    }
+
     /// A document of a kind; the first ones more often.
     fn any(&self, rng: &mut StdRng, kind: &str) -> DocumentKey {
-        let many = self.workload.documents as f64;
-        let hot = self.workload.hot;
-        let at: f64 = rng.random_range(0.0..1.0);
-        // The inverse of the distribution function of a continuous Zipf distribution.
-        let rank = if (hot - 1.0).abs() < 1e-6 {
-            (many + 1.0).powf(at)
-        } else {
-            (at * ((many + 1.0).powf(1.0 - hot) - 1.0) + 1.0).powf(1.0 / (1.0 - hot))
-        };
-        key(kind, (rank as usize).clamp(1, self.workload.documents) - 1)
+        key(kind, uneven(rng, self.workload.documents, self.workload.hot))
     }
+}
+
+/// A number below `many`, the first ones more often: Zipf's distribution with an exponent, 0 for all alike.
+pub(crate) fn uneven(rng: &mut StdRng, many: usize, exponent: f64) -> usize {
+    let end = many as f64 + 1.0;
+    let at: f64 = rng.random_range(0.0..1.0);
+    // The inverse of the distribution function of a continuous Zipf distribution.
+    let rank = if (exponent - 1.0).abs() < 1e-6 {
+        end.powf(at)
+    } else {
+        (at * (end.powf(1.0 - exponent) - 1.0) + 1.0).powf(1.0 / (1.0 - exponent))
+    };
+    (rank as usize).clamp(1, many) - 1
 }
 
 fn key(kind: &str, number: usize) -> DocumentKey {

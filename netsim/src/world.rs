@@ -245,7 +245,7 @@ impl World {
         let started = self.hosts[host].start(self.now, &mut self.rng);
         self.note("start", host, &[u8::from(started.is_ok())]);
         started?;
-        self.truth.moved(self.now, &self.hosts[host], true);
+        self.truth.moved(self.now, &self.hosts[host]);
         self.hear_of_others(host);
         self.input(host, Input::Wake);
         Ok(())
@@ -329,8 +329,7 @@ impl World {
             // The power went in the middle of it: nobody hears of what was done.
             return self.stop(host, true);
         }
-        let hurried = self.hosts[host].handled > 1;
-        self.truth.moved(self.now, &self.hosts[host], hurried);
+        self.truth.moved(self.now, &self.hosts[host]);
         for effect in effects {
             self.carry_out(host, effect);
         }

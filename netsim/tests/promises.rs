@@ -1,9 +1,13 @@
 //! Runs of the shipped scenarios, each twice; failures of the past; and whether the checkers see what is wrong.
 
 use netsim::hostile::Villain;
+use netsim::memory::{self, Tracked};
 use netsim::scenario::{Act, Scenario, Step};
 use netsim::world::World;
-use netsim::{Span, check, run};
+use netsim::{Span, check, data, run};
+
+#[global_allocator]
+static ALLOCATOR: Tracked = Tracked::system();
 
 /// Seeds of each scenario here. The program runs as many as there is time for.
 const SEEDS: u64 = 2;
@@ -19,9 +23,15 @@ const FAILED_ONCE: &[(&str, u64, &str)] = &[
 
 fn clean_twice(name: &str, seed: u64) {
     let scenario = Scenario::load(name).expect("it comes with the program");
+    if let Err(missing) = data::check(&scenario.workload) {
+        eprintln!("{name}: skipped: {missing}");
+        return;
+    }
+    memory::track();
     let (first, second) = (run(&scenario, seed), run(&scenario, seed));
     assert!(first.wrong.is_empty(), "netsim run {name} --seeds {seed}: {:#?}", first.wrong);
     assert_eq!(first.trace, second.trace, "netsim run {name} --seeds {seed} --twice");
+    assert!(first.memory_max > 0, "nobody counted the memory of {name}");
     assert!(first.writes > 0 && first.messages > 0, "nothing happened in {name}");
 }
 
@@ -38,12 +48,14 @@ scenarios! {
     an_author_that_leaves: "author-leaves",
     a_backfill: "backfill",
     a_calm_mesh: "calm",
+    a_paper_typed_key_by_key: "paper",
     a_third_that_is_hostile: "hostile",
     everything_at_once: "mixed",
     an_old_backup: "old-backup",
     two_changes_under_one_number: "equivocation",
     a_fresh_mesh_that_goes_quiet: "quiet-19",
     peers_behind_nats: "relay-only",
+    places_loaded_dozens_at_a_time: "cities",
     a_restart_of_everybody: "restart-all",
     rotten_bits: "rot",
 }
@@ -112,6 +124,15 @@ fn a_difference_is_seen() {
     assert!(!check::equal(&world));
     let wrong = check::all(&mut world);
     assert!(wrong.iter().any(|wrong| wrong.contains("do not show the same")), "{wrong:?}");
+}
+
+#[test]
+fn what_takes_too_much_memory_is_seen() {
+    memory::track();
+    let mut scenario = Scenario::quiet("small", 2, Span::seconds(5));
+    scenario.memory_mib = 0;
+    let outcome = run(&scenario, 1);
+    assert!(outcome.wrong.iter().any(|wrong| wrong.contains("of memory, more than")), "{:?}", outcome.wrong);
 }
 
 #[test]
