@@ -1,11 +1,14 @@
-//! A battle: six real peers on loopback, more than ten thousand writes of every kind, halves that do not hear of each
-//! other, and kill -9 of a third. At the end all show the same, every counter and list adds up, and the last line says
-//! what it cost.
+//! A battle: six real peers on loopback and a seventh that is hostile, more than ten thousand writes of every kind,
+//! halves that do not hear of each other, and kill -9 of a third. At the end the six show the same, every counter and
+//! list adds up, they name who signed two things under one number, and the last line says what it cost.
 
 #[cfg(test)]
 #[path = "integration/harness.rs"]
 #[expect(dead_code, reason = "the integration tests use more of it")]
 mod harness;
+#[cfg(test)]
+#[path = "battle/hostile.rs"]
+mod hostile;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -14,12 +17,15 @@ use std::thread;
 use std::time::Instant;
 
 use harness::{Peer, wait};
+use hostile::Hostile;
 use serde_json::{Value, json};
 
 const PEERS: usize = 6;
 /// Writes of each peer in each of the three rounds.
 const WRITES: u64 = 600;
 const COLLECTION: &str = "battle";
+/// What a peer may hold at most, in MiB.
+const MEMORY_MIB_MAX: u64 = 400;
 
 /// What all writers did.
 #[derive(Default)]
@@ -93,6 +99,22 @@ fn equal(peers: &[Peer]) -> Vec<(String, Value)> {
     shown
 }
 
+/// The hostile member signed two changes under one number. Whoever has seen both names it, and nobody else.
+fn named(hostile: &Hostile, peers: &[Peer]) {
+    let forks = |peer: &Peer| peer.get("/api/v1/sync").body["forks"].as_object().cloned().unwrap_or_default();
+    wait("somebody names the hostile member", || peers.iter().any(|peer| !forks(peer).is_empty()));
+    for peer in peers {
+        assert!(forks(peer).keys().all(|named| *named == hostile.id.to_string()), "{:?}", forks(peer));
+    }
+}
+
+/// The most memory that a process ever had, in MiB.
+fn memory_mib(peer: &Peer) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", peer.process_id())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kib| kib >> 10)
+}
+
 fn mesh(folder: &std::path::Path, name: &str) -> Vec<Peer> {
     let peers: Vec<Peer> = (0..PEERS).map(|n| Peer::start(&folder.join(format!("{name}-{n}")))).collect();
     peers[1..].iter().for_each(|newcomer| peers[0].let_in(newcomer));
@@ -107,7 +129,11 @@ fn ten_thousand_writes_a_partition_and_killed_peers() {
     let folder = tempfile::tempdir().unwrap();
     let (tally, started) = (Tally::default(), Instant::now());
     let mut peers = mesh(folder.path(), "peer");
+    let hostile = Hostile::start(&peers[0].invite(&json!({ "role": "writer" })), 66);
+    wait("the hostile member is let in", || hostile.has_joined());
     let mut items = round(&peers.iter().collect::<Vec<_>>(), 0, WRITES, &tally);
+
+    hostile.open_fire();
 
     // Halves that do not hear of each other: while one writes the other stands still, and connections break.
     for half in 0..2usize {
@@ -134,6 +160,10 @@ fn ten_thousand_writes_a_partition_and_killed_peers() {
         peers.into_iter().enumerate().map(|(at, peer)| if at < PEERS / 3 { peer.restart() } else { peer }).collect();
 
     let shown = equal(&peers);
+    wait("nobody puts up with the hostile member", || hostile.neighbours() == 0);
+    named(&hostile, &peers);
+    let memory = peers.iter().map(memory_mib).max().unwrap();
+    assert!(memory <= MEMORY_MIB_MAX, "a peer held {memory} MiB");
     let took = started.elapsed();
     let of = |id: &str| shown.iter().find(|(known, _)| known == id).map(|(_, data)| data.clone()).unwrap_or_default();
     let (counted, unsure) = (tally.counted.into_inner(), tally.unsure.into_inner());
@@ -146,7 +176,9 @@ fn ten_thousand_writes_a_partition_and_killed_peers() {
     let operations = tally.operations.into_inner();
     assert!(operations > 10_000, "only {operations} writes were done");
     println!(
-        "{operations} operations on {PEERS} peers in {:.1} s, {} errors, {} documents equal everywhere",
+        "{operations} operations on {PEERS} peers and {} hostile messages in {:.1} s, {} errors, {} documents equal \
+         everywhere, {memory} MiB at most",
+        hostile.strikes(),
         took.as_secs_f64(),
         tally.errors.into_inner(),
         shown.len()

@@ -4,20 +4,23 @@
 use aerolithsdb::base::{ActorId, DocumentKey, Encode, GrantId, Hash, Hlc, Incarnation, MeshId, Timestamp};
 use aerolithsdb::document::{Change, Document, Envelope, Run, Unchecked};
 use aerolithsdb::identity::Keypair;
+use aerolithsdb::node::Node;
+use aerolithsdb::store::Reader;
 use aerolithsdb::sync::{Hello, Message, Part, Ranges, Roots};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use serde_json::{Map, Value, json};
 
-use crate::host::Host;
 use crate::scenario::Deed;
-use crate::time::Span;
 
 /// Questions of one flood.
 const FLOOD: usize = 200;
 /// Frames that are sent again and again.
 const REPLAYED_MAX: usize = 64;
+/// Documents of a collection among which those are looked for in which it equivocates, and how many it takes.
+const PAGE: usize = 100;
+const TARGETS: usize = 2;
 
 /// One hostile member.
 #[derive(Debug)]
@@ -81,20 +84,23 @@ impl Villain {
         }
     }
 
-    /// What it sends of its own accord, to whom.
+    /// Frames that it sends of its own accord, each with the number of the neighbour that gets it. The node is its
+    /// own, and the keypair the node's.
     pub fn strike(
         &mut self,
         rng: &mut StdRng,
-        host: &mut Host,
-        neighbours: &[usize],
-        now: Span,
+        node: &Node,
+        keypair: &Keypair,
+        neighbours: usize,
+        at: Timestamp,
     ) -> Vec<(usize, Bytes)> {
-        let Some(&to) = neighbours.get(rng.random_range(0..neighbours.len().max(1))) else { return Vec::new() };
+        if neighbours == 0 {
+            return Vec::new();
+        }
+        let to = rng.random_range(0..neighbours);
         let deed = self.deeds[rng.random_range(0..self.deeds.len())];
-        let at = host.clock.shows(now);
-        let Some(node) = &host.node else { return Vec::new() };
         if deed == Deed::Equivocate {
-            return self.equivocate(rng, host, neighbours, at);
+            return self.equivocate(rng, node, keypair, neighbours, at).unwrap_or_default();
         }
         let messages: Vec<Bytes> = match deed {
             Deed::Forge => vec![self.frame(vec![forged(rng, node.mesh(), at)])],
@@ -129,39 +135,46 @@ impl Villain {
     fn equivocate(
         &mut self,
         rng: &mut StdRng,
-        host: &Host,
-        neighbours: &[usize],
+        node: &Node,
+        keypair: &Keypair,
+        neighbours: usize,
         at: Timestamp,
-    ) -> Vec<(usize, Bytes)> {
-        let Some(node) = &host.node else { return Vec::new() };
-        let number = rng.random_range(0..3);
-        let parse = "the name is valid";
-        let id = format!("doc-{number}").parse().expect(parse);
-        let document = DocumentKey::new(format!("collection-{number}").parse().expect(parse), id);
-        let (keypair, incarnation) = (host.keypair(), Incarnation(rng.random()));
+    ) -> Option<Vec<(usize, Bytes)>> {
+        let document = target(rng, &node.reader())?;
+        let incarnation = Incarnation(rng.random());
         let actor = ActorId::derive(&keypair.peer_id(), &incarnation);
         let mut sides = Vec::new();
         for side in 0..2u64 {
-            let Ok(Some(opened)) = node.reader().open_document(&document) else { return Vec::new() };
+            let opened = node.reader().open_document(&document).ok()??;
             let mut body = opened.document.fields();
             body.insert("side".into(), json!(side));
             body.insert("said".into(), json!(rng.random::<u32>()));
             let time = Hlc::from_physical(at.plus_ms(rng.random_range(0..2)));
             let mut opened = opened.document;
-            let Ok(Some(change)) = opened.replace(actor, time, &body) else { return Vec::new() };
+            let change = opened.replace(actor, time, &body).ok()??;
             let grant = GrantId(rng.random());
-            let signed = Envelope::sign(&keypair, node.mesh(), document.clone(), incarnation, grant, change);
+            let signed = Envelope::sign(keypair, node.mesh(), document.clone(), incarnation, grant, change);
             sides.push(signed.to_unchecked());
         }
         let turn = rng.random_range(0..2usize);
-        let each = neighbours.iter().enumerate();
-        each.map(|(n, &to)| (to, self.frame(vec![sides[(n + turn) % 2].clone()]))).collect()
+        Some((0..neighbours).map(|to| (to, self.frame(vec![sides[(to + turn) % 2].clone()]))).collect())
     }
 
     fn frame(&mut self, changes: Vec<Unchecked>) -> Bytes {
         self.number += 1;
         Message::Changes { number: self.number, changes }.to_bytes().into()
     }
+}
+
+/// One of the first documents of a collection, of those that may hold anything.
+fn target(rng: &mut StdRng, reader: &Reader) -> Option<DocumentKey> {
+    let collections = reader.collections().ok()?;
+    let (collection, _) = collections.get(rng.random_range(0..collections.len().max(1)))?;
+    let page = reader.page(collection, None, PAGE).ok()?;
+    let ids: Vec<_> =
+        page.documents.into_iter().map(|(id, _)| id).filter(|id| id.as_str().starts_with("doc")).collect();
+    let id = ids.get(rng.random_range(0..ids.len().clamp(1, TARGETS)))?;
+    Some(DocumentKey::new(collection.clone(), id.clone()))
 }
 
 /// A change of a peer that is no member, or with a signature that is not its author's.

@@ -422,9 +422,11 @@ impl World {
     pub fn strike(&mut self, host: usize) {
         let Some(mut villain) = self.villains.remove(&host) else { return };
         let neighbours: Vec<usize> = self.network.neighbours(host).iter().copied().collect();
-        if self.hosts[host].is_up() {
-            for (to, bytes) in villain.strike(&mut self.rng, &mut self.hosts[host], &neighbours, self.now) {
-                self.send_bytes(host, to, bytes);
+        let of = &self.hosts[host];
+        if let Some(node) = &of.node {
+            let (keypair, at) = (of.keypair(), of.clock.shows(self.now));
+            for (to, bytes) in villain.strike(&mut self.rng, node, &keypair, neighbours.len(), at) {
+                self.send_bytes(host, neighbours[to], bytes);
             }
         }
         self.villains.insert(host, villain);
