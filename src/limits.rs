@@ -172,8 +172,9 @@ pub const BATCH_INPUTS_MAX: usize = 128;
 
 /// Connections in all: members, newcomers, and peers of the DHT.
 pub const CONNECTIONS_MAX: u32 = 256;
-/// Connections of one peer: two when both dial at once, and as many of its former life that were not noticed to be dead.
-pub const CONNECTIONS_PER_PEER_MAX: u32 = 4;
+/// Connections of one peer: two when both dial at once, a relayed one and two that were punched, and as many of its
+/// former life that were not noticed to be dead.
+pub const CONNECTIONS_PER_PEER_MAX: u32 = 8;
 /// Connections that are being established, each way.
 pub const CONNECTIONS_PENDING_MAX: u32 = 64;
 /// Messages queued for one peer: the credit allows far fewer, so more means that it does not read.
@@ -192,6 +193,20 @@ pub const DRIVER_QUEUE_MAX: usize = 4_096;
 pub const NOTICES_MAX: usize = 1_024;
 /// Peers that are kept out for misbehaving at a time; the oldest are let in again.
 pub const BLOCKED_PEERS_MAX: usize = 1_024;
+/// Relays on which a peer that cannot be dialed keeps a slot: when one ends, others still find it.
+pub const RELAYS_WANTED: usize = 2;
+/// Peers behind NATs that this one takes connections for.
+pub const RELAY_SLOTS_MAX: usize = 256;
+/// Relayed connections at a time that one peer takes part in: as many as it has neighbours, and some that newcomers try.
+pub const RELAY_CIRCUITS_PER_PEER_MAX: usize = 64;
+/// Relayed addresses that wait until their relay is connected, for each relay.
+pub const RELAY_DIALS_MAX: usize = 64;
+/// Connections of which is kept at which address the peer sees us.
+pub const OBSERVED_ADDRESSES_MAX: usize = CONNECTIONS_MAX as usize;
+/// Addresses of which is kept that they were tried in vain.
+pub const REFUTED_ADDRESSES_MAX: usize = 64;
+/// Strangers whose connection may still be wanted as a relay, after they were told that they are none of us.
+pub const LINGERING_MAX: usize = 64;
 /// Provider records held for others in the DHT, by key.
 pub const DHT_KEYS_MAX: usize = 1_024;
 

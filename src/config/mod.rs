@@ -30,6 +30,7 @@ use crate::access::Genesis;
 use crate::gateway;
 use crate::kv::Durability;
 use crate::limits::ADDRESS_BYTES_MAX;
+use crate::mesh::nat;
 use crate::peer::{NetworkConfig, PeerConfig};
 use crate::{Error, Result};
 
@@ -297,7 +298,21 @@ fn network(settings: &Settings, seeds: Vec<String>) -> Result<NetworkConfig> {
         seeds,
         mdns: discovery && settings.flag("network.mdns").unwrap_or(true),
         kademlia: discovery && settings.flag("network.kademlia").unwrap_or(true),
+        nat: nat(settings),
     })
+}
+
+fn nat(settings: &Settings) -> nat::Settings {
+    let default = nat::Settings::default();
+    nat::Settings {
+        relay_client: settings.flag("network.relay.client").unwrap_or(default.relay_client),
+        relay_server: settings.flag("network.relay.server").unwrap_or(default.relay_server),
+        relay_circuits: settings.integer("network.relay.circuits").map_or(default.relay_circuits, |n| n as usize),
+        relay_circuit_bytes: settings
+            .integer("network.relay.circuit_size_bytes")
+            .unwrap_or(default.relay_circuit_bytes),
+        hole_punching: settings.flag("network.hole_punching").unwrap_or(default.hole_punching),
+    }
 }
 
 /// The listeners that a text names: a multiaddr is one, a port or `address:port` means QUIC and TCP.

@@ -112,7 +112,7 @@ pub(super) fn reachable(
     peer: &Libp2pId,
     max: usize,
 ) -> Vec<String> {
-    let near = |address: &Multiaddr| scope(address).is_some_and(|scope| scope >= at) && is_direct(address);
+    let near = |address: &Multiaddr| scope(address).is_some_and(|scope| scope >= at);
     let mut found: Vec<String> = addresses.into_iter().filter(near).map(|address| full(&address, peer)).collect();
     found.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
     found.sort_unstable();
@@ -188,7 +188,7 @@ mod tests {
             "/ip4/0.0.0.0/tcp/1",
             "/ip4/8.8.8.8/tcp/1/p2p-circuit",
         ];
-        for (at, expected) in [(Scope::Machine, 6), (Scope::Network, 5), (Scope::Public, 2)] {
+        for (at, expected) in [(Scope::Machine, 7), (Scope::Network, 6), (Scope::Public, 3)] {
             let found = reachable(texts.iter().map(|text| multiaddr(text)), at, &peer, 16);
             assert_eq!(found.len(), expected, "{found:?}");
             assert!(found.iter().all(|address| address.ends_with(&format!("/p2p/{peer}"))));

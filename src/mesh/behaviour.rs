@@ -13,14 +13,18 @@ use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    StreamProtocol, Swarm, SwarmBuilder, allow_block_list, connection_limits, identify, kad, mdns,
-    memory_connection_limits, noise, ping, quic, tcp, tls, yamux,
+    StreamProtocol, Swarm, SwarmBuilder, allow_block_list, autonat, connection_limits, dcutr, identify, kad, mdns,
+    memory_connection_limits, noise, ping, quic, relay, tcp, tls, yamux,
 };
 
 use super::Config;
 use super::link;
+use super::nat;
 use super::traffic::{Counting, Meter};
-use crate::limits::{CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, DHT_KEYS_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, DHT_KEYS_MAX, RELAY_CIRCUITS_PER_PEER_MAX,
+    RELAY_SLOTS_MAX,
+};
 use crate::{Error, Result};
 
 /// The DHT's protocol.
@@ -43,6 +47,11 @@ const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
 const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Topics that one neighbour may subscribe to: those of several meshes, as it may change from one to another.
 const SUBSCRIPTIONS_MAX: usize = 100;
+/// How long a relayed connection lasts at most.
+const RELAY_CIRCUIT: Duration = Duration::from_secs(4 * 60 * 60);
+/// Slots and circuits that a peer may ask for at once, and how soon it may ask for one more.
+const RELAY_ASKS: u32 = 64;
+const RELAY_ASK: Duration = Duration::from_secs(10);
 /// The share of the machine's memory above which no more connections are let in.
 const MEMORY_SHARE_MAX: f64 = 0.9;
 
@@ -62,12 +71,16 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) relay: Toggle<relay::Behaviour>,
+    relay_client: relay::client::Behaviour,
+    dcutr: Toggle<dcutr::Behaviour>,
+    autonat: autonat::v2::client::Behaviour,
+    autonat_server: autonat::v2::server::Behaviour,
 }
 
 /// Builds the swarm; it does not listen yet.
 pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter) -> Result<Swarm<Behaviour>> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Error::Io(format!("cannot set up {what}: {error}"));
-    let behaviour = Behaviour::new(&keypair, config)?;
     let (tcp_meter, quic_meter) = (meter.clone(), meter.clone());
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
@@ -85,7 +98,10 @@ pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter) -> Result<
         .map_err(|error| failed("QUIC", &error))?
         .with_dns()
         .map_err(|error| failed("name resolution", &error))?
-        .with_behaviour(|_| behaviour)
+        // What goes over a relay is counted once, by the connection to the relay.
+        .with_relay_client((tls::Config::new, noise::Config::new), yamux::Config::default)
+        .map_err(|error| failed("relays", &error))?
+        .with_behaviour(|keypair, relay_client| Ok(Behaviour::new(keypair, config, relay_client)?))
         .map_err(|error| failed("the protocols", &error))?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE))
         .build();
@@ -93,7 +109,7 @@ pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter) -> Result<
 }
 
 impl Behaviour {
-    fn new(keypair: &Keypair, config: &Config) -> Result<Self> {
+    fn new(keypair: &Keypair, config: &Config, relay_client: relay::client::Behaviour) -> Result<Self> {
         let peer = keypair.public().to_peer_id();
         let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), keypair.public())
             .with_agent_version(AGENT.into())
@@ -110,6 +126,11 @@ impl Behaviour {
             ping: ping::Behaviour::default(),
             kad: config.kademlia.then(|| kademlia(peer)).into(),
             mdns: mdns.into(),
+            relay: config.nat.relay_server.then(|| relay::Behaviour::new(peer, relaying(&config.nat))).into(),
+            relay_client,
+            dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| dcutr::Behaviour::new(peer)).into(),
+            autonat: autonat::v2::client::Behaviour::default(),
+            autonat_server: autonat::v2::server::Behaviour::default(),
         })
     }
 }
@@ -120,6 +141,22 @@ fn limits() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
         .with_max_pending_incoming(Some(CONNECTIONS_PENDING_MAX))
         .with_max_pending_outgoing(Some(CONNECTIONS_PENDING_MAX))
+}
+
+/// Many peers may be behind one address, so only peers are limited in what they ask for, not addresses.
+fn relaying(settings: &nat::Settings) -> relay::Config {
+    let asks = std::num::NonZeroU32::new(RELAY_ASKS).expect("it is more than 0");
+    let mut config = relay::Config {
+        max_reservations: RELAY_SLOTS_MAX,
+        max_circuits: settings.relay_circuits,
+        max_circuits_per_peer: RELAY_CIRCUITS_PER_PEER_MAX,
+        max_circuit_duration: RELAY_CIRCUIT,
+        max_circuit_bytes: settings.relay_circuit_bytes,
+        ..relay::Config::default()
+    };
+    config.reservation_rate_limiters.clear();
+    config.circuit_src_rate_limiters.clear();
+    config.reservation_rate_per_peer(asks, RELAY_ASK).circuit_src_per_peer(asks, RELAY_ASK)
 }
 
 fn kademlia(peer: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {

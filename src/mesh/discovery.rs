@@ -28,6 +28,7 @@ impl Driver {
     pub(super) fn identified(&mut self, connection: ConnectionId, peer: Libp2pId, info: identify::Info) {
         // An address is of use to us only if it reaches as far as the connection over which it was told.
         let at = self.connections.get(&connection).and_then(|known| scope(&known.remote)).unwrap_or(Scope::Public);
+        self.reach_identified(connection, peer, &info);
         let found = reachable(info.listen_addrs.clone(), at, &peer, TICKET_ADDRESSES_MAX);
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
             && kad.protocol_names().iter().any(|protocol| info.protocols.contains(protocol))
@@ -55,8 +56,7 @@ impl Driver {
 
     pub(super) fn kad(&mut self, event: kad::Event) {
         if let kad::Event::RoutingUpdated { is_new_peer: true, .. } = event {
-            self.search_at = self.search_at.min(Instant::now() + SEARCH_SOON);
-            return;
+            return self.search_soon();
         }
         let kad::Event::OutboundQueryProgressed { result, .. } = event else { return };
         if let QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { key, providers })) = result {
@@ -93,6 +93,11 @@ impl Driver {
             tracing::warn!(%error, "this peer cannot be announced in the DHT");
         }
         kad.get_providers(key);
+    }
+
+    /// Has this peer be announced anew, and others be searched for, soon.
+    pub(super) fn search_soon(&mut self) {
+        self.search_at = self.search_at.min(Instant::now() + SEARCH_SOON);
     }
 
     /// Stops announcing the mesh that was left, and searches in the new one soon.

@@ -17,11 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::address::{dial_error, full, split};
+use super::address::{dial_error, full, is_direct, split};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
 use super::links::Linked;
 use super::listen::{Listening, listen_error, probe, until_free};
+use super::nat::{Nat, ReachReport};
 use super::notice::Notices;
 use super::outbox::Outboxes;
 use super::session::Ended;
@@ -75,6 +76,7 @@ pub(super) struct Shared {
     pub(super) context: Arc<watch::Sender<MeshContext>>,
     pub(super) listening: Arc<watch::Sender<Listening>>,
     pub(super) notices: Notices,
+    pub(super) reach: Arc<watch::Sender<ReachReport>>,
 }
 
 /// The task that owns the swarm.
@@ -97,6 +99,7 @@ pub(super) struct Driver {
     pub(super) dials: HashMap<ConnectionId, String>,
     /// Peers that are kept out, and until when, oldest first.
     pub(super) blocked: VecDeque<(Instant, Libp2pId)>,
+    pub(super) nat: Nat,
     pub(super) sessions: u64,
     pub(super) search_at: Instant,
     pub(super) search_pause: Duration,
@@ -107,7 +110,8 @@ impl Driver {
     /// Runs until it is told to close or the handle is gone, then closes everything.
     pub(super) async fn run(mut self) {
         while !self.closing {
-            let soonest = self.blocked.front().map_or(self.search_at, |(until, _)| self.search_at.min(*until));
+            let blocked = self.blocked.front().map(|(until, _)| *until);
+            let soonest = blocked.into_iter().chain(self.reach_due()).fold(self.search_at, Instant::min);
             tokio::select! {
                 event = self.swarm.select_next_some() => self.event(event),
                 Some(note) = self.notes.1.recv() => self.note(note),
@@ -174,9 +178,12 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_error(connection_id, peer_id, &error);
             }
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                self.listener_closed(listener_id);
+                self.addresses_changed();
+            }
             SwarmEvent::NewListenAddr { .. }
             | SwarmEvent::ExpiredListenAddr { .. }
-            | SwarmEvent::ListenerClosed { .. }
             | SwarmEvent::ExternalAddrConfirmed { .. }
             | SwarmEvent::ExternalAddrExpired { .. } => self.addresses_changed(),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listening socket has trouble"),
@@ -200,6 +207,13 @@ impl Driver {
             }
             BehaviourEvent::Kad(event) => self.kad(event),
             BehaviourEvent::Mdns(event) => self.mdns(event),
+            BehaviourEvent::Relay(event) => self.relay_event(event),
+            BehaviourEvent::RelayClient(event) => self.relay_client_event(event),
+            BehaviourEvent::Dcutr(event) => self.punched(event),
+            BehaviourEvent::Autonat(event) => self.tried(event),
+            BehaviourEvent::AutonatServer(event) => {
+                tracing::debug!(address = %event.tested_addr, client = %event.client, "an address was tried for a peer");
+            }
             // A connection that answers no ping is closed by its transport.
             BehaviourEvent::Identify(_) | BehaviourEvent::Ping(_) => {}
             BehaviourEvent::Limits(never) | BehaviourEvent::Memory(never) | BehaviourEvent::Blocked(never) => {
@@ -245,11 +259,19 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, text: String) {
+    pub(super) fn dial(&mut self, text: String) {
         let address = match text.parse::<Multiaddr>() {
             Ok(address) => address,
             Err(error) => return self.dial_failed(text, format!("this is not a multiaddr ({error})")),
         };
+        if let (_, Some(peer)) = split(address.clone())
+            && self.link_again(peer, &text)
+        {
+            return;
+        }
+        if self.dial_relay_first(&text, &address) {
+            return;
+        }
         let options = match split(address.clone()) {
             (_, Some(peer)) if peer == *self.swarm.local_peer_id() => {
                 return self.dial_failed(text, "this is our own address".into());
@@ -277,6 +299,9 @@ impl Driver {
     }
 
     fn dial_error(&mut self, connection: ConnectionId, peer: Option<Libp2pId>, error: &DialError) {
+        if let Some(relay) = peer {
+            self.relay_unreachable(&relay, &dial_error(error));
+        }
         let Some(address) = self.dials.remove(&connection) else { return };
         if !peer.is_some_and(|peer| self.links.contains_key(&peer)) {
             self.dial_failed(address, dial_error(error));
@@ -306,12 +331,14 @@ impl Driver {
         if self.search_at <= now {
             self.search();
         }
+        self.reach_tend();
     }
 
-    fn addresses_changed(&self) {
+    fn addresses_changed(&mut self) {
+        self.reach_changed();
         let peer = self.swarm.local_peer_id();
         self.shared.listening.send_replace(Listening {
-            addresses: self.swarm.listeners().map(|address| full(address, peer)).collect(),
+            addresses: self.swarm.listeners().filter(|at| is_direct(at)).map(|address| full(address, peer)).collect(),
             external: self.swarm.external_addresses().map(|address| full(address, peer)).collect(),
         });
     }
@@ -319,6 +346,7 @@ impl Driver {
     /// Lets sessions send what is queued, then closes all connections, each within a bound of time.
     async fn close(mut self) {
         self.closing = true;
+        self.tend_slots();
         self.shared.outboxes.finish_all();
         self.linger(|driver| driver.links.is_empty()).await;
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
@@ -326,7 +354,7 @@ impl Driver {
             _ = self.swarm.disconnect_peer_id(peer);
         }
         self.linger(|driver| driver.connections.is_empty()).await;
-        let listened: Vec<_> = self.swarm.listeners().cloned().collect();
+        let listened: Vec<_> = self.swarm.listeners().filter(|address| is_direct(address)).cloned().collect();
         drop(self);
         until_free(&listened).await;
     }

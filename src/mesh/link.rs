@@ -1,7 +1,7 @@
 //! The libp2p behaviour that opens and accepts the streams on which messages travel.
 //!
 //! Each side opens one stream per session, on a connection that the driver names, and only sends on it.
-//! A second inbound stream on one connection is refused. (`libp2p-stream` does almost this, but it picks a
+//! The driver refuses a second inbound stream of a session by dropping it. (`libp2p-stream` does almost this, but it picks a
 //! connection at random, dials by itself, and loses inbound streams when several arrive at once.)
 
 use std::collections::VecDeque;
@@ -98,7 +98,6 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug, Default)]
 pub(super) struct Handler {
     queue: VecDeque<ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, (), StreamEvent>>,
-    accepted: bool,
 }
 
 impl ConnectionHandler for Handler {
@@ -142,8 +141,7 @@ impl Handler {
         event: ConnectionEvent<'_, ReadyUpgrade<StreamProtocol>, ReadyUpgrade<StreamProtocol>>,
     ) -> Option<StreamEvent> {
         if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
-            // A second one is dropped here, which resets it.
-            return (!std::mem::replace(&mut self.accepted, true)).then_some(StreamEvent::Accepted(protocol));
+            return Some(StreamEvent::Accepted(protocol));
         }
         if let ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) = event {
             return Some(StreamEvent::Opened(protocol));

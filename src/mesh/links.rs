@@ -56,11 +56,39 @@ impl Driver {
     pub(super) fn established(&mut self, peer: Libp2pId, connection: ConnectionId, endpoint: &ConnectedPoint) {
         let remote = endpoint.get_remote_address().clone();
         self.connections.insert(connection, Connection { peer, remote, link: link(endpoint) });
-        if self.links.contains_key(&peer) {
-            self.dials.remove(&connection);
+        if !self.links.contains_key(&peer) {
+            self.begin(peer, connection, None);
         } else {
+            self.dials.remove(&connection);
+            self.move_over(peer, connection);
+        }
+    }
+
+    /// A peer is connected once more: when its session goes through a relay and this connection does not, the session
+    /// moves over. One side sees to it; the other follows when it is offered the new stream.
+    fn move_over(&mut self, peer: Libp2pId, connection: ConnectionId) {
+        let is_direct = |id: &ConnectionId| self.connections.get(id).is_some_and(|known| known.link.direct);
+        let is_better =
+            self.links.get(&peer).is_some_and(|linked| !is_direct(&linked.connection)) && is_direct(&connection);
+        if is_better && *self.swarm.local_peer_id() < peer {
+            tracing::debug!(%peer, "the session moves from a relay to a direct connection");
+            self.leave(peer, true);
             self.begin(peer, connection, None);
         }
+    }
+
+    /// Starts a session with a peer that is connected without one: it was a stranger, through whom others were reached.
+    /// Says whether it is connected at all.
+    pub(super) fn link_again(&mut self, peer: Libp2pId, address: &str) -> bool {
+        if self.links.contains_key(&peer) {
+            return false;
+        }
+        let of_peer = self.connections.iter().filter(|(_, known)| known.peer == peer);
+        let best = of_peer.max_by_key(|(_, known)| known.link.direct).map(|(connection, _)| *connection);
+        let Some(connection) = best else { return false };
+        self.dials.insert(connection, address.to_owned());
+        self.begin(peer, connection, None);
+        true
     }
 
     /// Starts a session by opening our stream.
@@ -78,6 +106,7 @@ impl Driver {
 
     pub(super) fn closed(&mut self, peer: Libp2pId, connection: ConnectionId) {
         self.connections.remove(&connection);
+        self.reach_closed(peer, connection);
         let failed = self.dials.remove(&connection);
         match self.links.get_mut(&peer) {
             // The session is served by another one.
@@ -151,7 +180,10 @@ impl Driver {
 
     /// The peer opened a stream to us. Dropping it refuses it.
     fn accepted(&mut self, peer: Libp2pId, connection: ConnectionId, stream: Stream) {
-        let Some(linked) = self.links.get_mut(&peer) else { return };
+        let Some(linked) = self.links.get_mut(&peer) else {
+            // It was a stranger before, and is none any more.
+            return self.begin(peer, connection, Some((connection, stream)));
+        };
         match &mut linked.state {
             State::Opening { accepted } => *accepted = Some((connection, stream)),
             State::Open { accept, accepted, .. } => {
@@ -180,19 +212,29 @@ impl Driver {
     pub(super) fn ended(&mut self, ended: &Ended) {
         let Some(peer) = theirs(&ended.peer) else { return };
         if self.links.get(&peer).is_some_and(|linked| linked.number == ended.number) {
-            self.end(peer);
+            if matches!(ended.dropped, Some(DropReason::ForeignMesh | DropReason::NotAMember)) {
+                // It may have come to go through us to somebody who lets it in.
+                self.leave(peer, false);
+                self.keep_for_now(peer);
+            } else {
+                self.end(peer);
+            }
         }
         if ended.dropped == Some(DropReason::Misbehaved) {
             self.block(peer);
         }
     }
 
-    /// Ends the link to a peer with all of its connections.
+    /// Ends the link to a peer with all of its connections, unless others are reached through it.
     fn end(&mut self, peer: Libp2pId) {
         // Its task hands over what has arrived, and ends because the streams do.
         self.leave(peer, false);
-        // Whether it was still connected makes no difference.
-        _ = self.swarm.disconnect_peer_id(peer);
+        if self.carries(&peer) {
+            self.keep_for_now(peer);
+        } else {
+            // Whether it was still connected makes no difference.
+            _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 
     /// Forgets a session; its task says goodbye to the node by itself, at once when it is told to.

@@ -12,7 +12,7 @@
 //! - `discovery` mDNS, DHT, identify; `address` what is worth dialing
 //! - `behaviour` protocols, transports and their settings; `link` the protocol of the sessions' streams
 //!
-//! Left out: relays, hole punching and port mapping.
+//! - `nat` reaching peers behind NATs, and being reached behind one: relays, hole punching
 
 mod address;
 mod behaviour;
@@ -23,6 +23,7 @@ mod gossip;
 mod link;
 mod links;
 mod listen;
+pub mod nat;
 mod notice;
 mod outbox;
 mod session;
@@ -43,6 +44,7 @@ use tokio::time::Instant;
 use self::driver::{Command, Driver, Shared};
 use self::gossip::{Gossip, Unsealed};
 use self::listen::Listening;
+use self::nat::{Nat, ReachReport};
 use self::notice::Notices;
 use self::outbox::Outboxes;
 use self::traffic::Meter;
@@ -69,6 +71,8 @@ pub struct Config {
     pub mdns: bool,
     /// Whether to look for peers of the mesh in the DHT.
     pub kademlia: bool,
+    /// What it may do to reach others and to be reached.
+    pub nat: nat::Settings,
 }
 
 /// Listens, and starts to drive the network. Inputs for the node go to `inputs`.
@@ -90,6 +94,7 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
 
     let meter = Meter::default();
     let mut swarm = behaviour::swarm(keypair, &config, &meter)?;
+    let nat = Nat::new(config.nat.clone(), external.iter().cloned());
     external.into_iter().for_each(|address| swarm.add_external_address(address));
     let workers = Workers::new();
     let shared = Shared {
@@ -97,6 +102,7 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
         context: Arc::new(watch::Sender::new(context.clone())),
         listening: Arc::new(watch::Sender::new(Listening::default())),
         notices: Notices::default(),
+        reach: Arc::new(watch::Sender::new(ReachReport::default())),
     };
     let notes = mpsc::channel(NOTES);
     let (commands, to_driver) = mpsc::channel(DRIVER_QUEUE_MAX);
@@ -121,6 +127,7 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
         leaving: HashMap::new(),
         dials: HashMap::new(),
         blocked: VecDeque::new(),
+        nat,
         sessions: 0,
         search_at: Instant::now(),
         search_pause: discovery::SEARCH_SOON,
@@ -181,6 +188,12 @@ impl Handle {
     #[must_use]
     pub fn external_addresses(&self) -> Vec<String> {
         self.shared.listening.borrow().external.clone()
+    }
+
+    /// How this peer is reached, and how it reaches others.
+    #[must_use]
+    pub fn reach(&self) -> ReachReport {
+        self.shared.reach.borrow().clone()
     }
 
     /// Bytes sent and received since the start, on all streams.

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::access::{Role, Terms, Ticket};
 use crate::base::{DocumentKey, MeshId, PeerId};
 use crate::limits::{ADDRESS_BYTES_MAX, TICKET_ADDRESSES_MAX};
+use crate::mesh::nat::ReachReport;
 use crate::node::{
     Command, LeaveReport, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport, WriteConcern,
 };
@@ -175,6 +176,12 @@ impl Mesh {
     #[must_use]
     pub fn external_addresses(&self) -> Vec<String> {
         self.peer.shared.network.external_addresses()
+    }
+
+    /// How this peer is reached, and how it reaches others.
+    #[must_use]
+    pub fn reach(&self) -> ReachReport {
+        self.peer.shared.network.reach()
     }
 
     /// Tells the peer where another one may be found.

@@ -47,6 +47,7 @@ use crate::base::{CollectionName, PeerId};
 use crate::identity::Keypair;
 use crate::kv::{self, CacheUse, Durability, Kv, MemoryKv, StorageConfig};
 use crate::limits::HISTORY_READS_MAX;
+use crate::mesh::nat;
 use crate::node::{self, Command, Event, Node, PeerReport, Reply};
 use crate::store::{self, Loss, Reader};
 use crate::{Error, Result};
@@ -84,6 +85,8 @@ pub struct NetworkConfig {
     pub mdns: bool,
     /// Whether peers find each other through a distributed hash table.
     pub kademlia: bool,
+    /// What it may do to reach peers behind NATs, and to be reached behind one.
+    pub nat: nat::Settings,
 }
 
 impl Default for NetworkConfig {
@@ -94,6 +97,7 @@ impl Default for NetworkConfig {
             seeds: Vec::new(),
             mdns: true,
             kademlia: true,
+            nat: nat::Settings::default(),
         }
     }
 }
@@ -200,6 +204,7 @@ impl Peer {
             keypair,
             listen: config.network.listen,
             external_addresses: config.network.external_addresses,
+            nat: config.network.nat,
             mdns: config.network.mdns,
             kademlia: config.network.kademlia,
         };

@@ -1,0 +1,358 @@
+//! What the driver does to reach peers and to be reached.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use libp2p::core::multiaddr::Protocol;
+use libp2p::core::transport::ListenerId;
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId as Libp2pId, autonat, dcutr, identify, relay};
+use tokio::time::Instant;
+
+use super::report::{AddressReport, ReachReport, RelayService};
+use super::endpoint;
+use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, RELAY_SLOTS_MAX, TICKET_ADDRESSES_MAX};
+use crate::mesh::address::{Scope, is_direct, ours, scope, split};
+use crate::mesh::driver::Driver;
+
+/// How long strangers stay connected who may want to go through us to somebody else.
+const LINGER: Duration = Duration::from_secs(15);
+
+/// The relay of a relayed address.
+pub(in crate::mesh) fn relay_of(address: &Multiaddr) -> Option<Libp2pId> {
+    let mut last = None;
+    for part in address {
+        match part {
+            Protocol::P2p(peer) => last = Some(peer),
+            Protocol::P2pCircuit => return last,
+            _ => {}
+        }
+    }
+    None
+}
+
+impl Driver {
+    /// A connected peer told who it is: what it offers, and how it sees us.
+    pub(in crate::mesh) fn reach_identified(&mut self, on: ConnectionId, peer: Libp2pId, info: &identify::Info) {
+        let Some(known) = self.connections.get(&on) else { return };
+        let (remote, direct, dialed) = (known.remote.clone(), known.link.direct, known.link.dialed);
+        if direct {
+            self.nat.evidence.observed(on, peer, &remote, dialed, &info.observed_addr);
+            if info.protocols.contains(&relay::HOP_PROTOCOL_NAME) {
+                self.nat.relays.offered(peer, relay_address(&remote, dialed, info));
+            } else {
+                self.nat.relays.gone(&peer);
+            }
+        } else {
+            self.dial_directly(peer, &info.listen_addrs);
+        }
+        self.nat.identified.insert(peer);
+        for address in self.nat.waiting.remove(&peer).unwrap_or_default() {
+            self.dial(address);
+        }
+        self.reach_changed();
+    }
+
+    /// A peer is connected through a relay: the addresses that it names may be good without one.
+    fn dial_directly(&mut self, peer: Libp2pId, addresses: &[Multiaddr]) {
+        if self.is_direct_to(&peer) {
+            return;
+        }
+        let near: Vec<_> = self.swarm.listeners().filter_map(|address| endpoint(address)).map(|(at, _)| at.ip()).collect();
+        let is_near = |address: &Multiaddr| {
+            endpoint(address).is_some_and(|(at, _)| near.iter().any(|own| same_network(*own, at.ip())))
+        };
+        let worth = |address: &&Multiaddr| {
+            is_direct(address) && (scope(address) == Some(Scope::Public) || is_near(address))
+        };
+        let addresses: Vec<Multiaddr> = addresses.iter().filter(worth).take(TICKET_ADDRESSES_MAX).cloned().collect();
+        if !addresses.is_empty() {
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
+            // Whether it can even be tried makes no difference: the relayed connection is there.
+            _ = self.swarm.dial(options);
+        }
+    }
+
+    fn is_direct_to(&self, peer: &Libp2pId) -> bool {
+        self.connections.values().any(|known| known.peer == *peer && known.link.direct)
+    }
+
+    /// Dials an address through a relay, which is connected first. Says whether the address is dealt with.
+    pub(in crate::mesh) fn dial_relay_first(&mut self, text: &str, address: &Multiaddr) -> bool {
+        let Some(relay) = relay_of(address) else { return false };
+        if !self.nat.settings.relay_client {
+            self.dial_failed(text.into(), "relays are switched off here (network.relay.client)".into());
+            return true;
+        }
+        if relay == *self.swarm.local_peer_id() {
+            self.dial_failed(text.into(), "we are the relay: the peer has no direct connection to us".into());
+            return true;
+        }
+        // Only who knows its own address, as the relay sees it, can punch holes.
+        if self.nat.identified.contains(&relay) {
+            return false;
+        }
+        let waiting = self.nat.waiting.entry(relay).or_default();
+        if waiting.len() >= RELAY_DIALS_MAX {
+            self.dial_failed(text.into(), "too many addresses wait for this relay".into());
+            return true;
+        }
+        waiting.push(text.into());
+        if !self.swarm.is_connected(&relay) {
+            let bare: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
+            let options = DialOpts::peer_id(relay).condition(PeerCondition::Always).addresses(vec![bare]).build();
+            if let Err(error) = self.swarm.dial(options) {
+                self.relay_unreachable(&relay, &crate::mesh::address::dial_error(&error));
+            }
+        }
+        true
+    }
+
+    /// A relay that others wait for cannot be dialed.
+    pub(in crate::mesh) fn relay_unreachable(&mut self, relay: &Libp2pId, why: &str) {
+        if self.swarm.is_connected(relay) {
+            return;
+        }
+        for address in self.nat.waiting.remove(relay).unwrap_or_default() {
+            self.dial_failed(address, format!("its relay cannot be reached: {why}"));
+        }
+    }
+
+    /// A connection is gone.
+    pub(in crate::mesh) fn reach_closed(&mut self, peer: Libp2pId, connection: ConnectionId) {
+        self.nat.evidence.closed(connection);
+        if !self.swarm.is_connected(&peer) {
+            self.nat.identified.remove(&peer);
+            self.nat.relays.gone(&peer);
+            self.relay_unreachable(&peer, "it closed the connection");
+        }
+        self.reach_changed();
+    }
+
+    /// Whether something goes through the connections of a peer, or is about to.
+    pub(in crate::mesh) fn carries(&self, peer: &Libp2pId) -> bool {
+        let through = |address: &Multiaddr| relay_of(address) == Some(*peer);
+        let circuits = self.nat.circuits.get(peer).is_some_and(|circuits| *circuits > 0);
+        let dials = || self.dials.values().filter_map(|text| text.parse().ok()).any(|address| through(&address));
+        circuits
+            || self.nat.waiting.contains_key(peer)
+            || self.connections.values().any(|known| through(&known.remote))
+            || dials()
+    }
+
+    /// Has a peer without a session stay connected for a while: it may be on its way through us, or we through it.
+    pub(in crate::mesh) fn keep_for_now(&mut self, peer: Libp2pId) {
+        if self.nat.lingering.len() >= LINGERING_MAX
+            && let Some((_, oldest)) = self.nat.lingering.pop_front()
+        {
+            self.part_from_stranger(oldest);
+        }
+        self.nat.lingering.push_back((Instant::now() + LINGER, peer));
+    }
+
+    fn part_from_stranger(&mut self, peer: Libp2pId) {
+        if self.links.contains_key(&peer) {
+            return;
+        }
+        if self.carries(&peer) {
+            self.nat.lingering.push_back((Instant::now() + LINGER, peer));
+        } else {
+            // Whether it was still connected makes no difference.
+            _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    pub(in crate::mesh) fn relay_event(&mut self, event: relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
+                if self.nat.slots.len() < RELAY_SLOTS_MAX {
+                    self.nat.slots.insert(src_peer_id);
+                }
+            }
+            relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
+                self.nat.slots.remove(&src_peer_id);
+            }
+            relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
+                for peer in [src_peer_id, dst_peer_id] {
+                    *self.nat.circuits.entry(peer).or_default() += 1;
+                }
+            }
+            relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
+                for peer in [src_peer_id, dst_peer_id] {
+                    if let Some(circuits) = self.nat.circuits.get_mut(&peer) {
+                        *circuits = circuits.saturating_sub(1);
+                    }
+                }
+                self.nat.circuits.retain(|_, circuits| *circuits > 0);
+            }
+            other => tracing::debug!(?other, "relay"),
+        }
+        self.reach_changed();
+    }
+
+    pub(in crate::mesh) fn relay_client_event(&mut self, event: relay::client::Event) {
+        if let relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } = event {
+            self.nat.relays.accepted(&relay_peer_id);
+            // Others learn of the new address when they are told, or find it in the DHT.
+            self.search_soon();
+        }
+        self.reach_changed();
+    }
+
+    /// A listener ended; when it was a slot on a relay, another relay is asked.
+    pub(in crate::mesh) fn listener_closed(&mut self, listener: ListenerId) {
+        if let Some(relay) = self.nat.relays.closed(listener, Instant::now()) {
+            tracing::debug!(%relay, "the slot on a relay is gone");
+        }
+        self.reach_changed();
+    }
+
+    pub(in crate::mesh) fn punched(&mut self, event: dcutr::Event) {
+        let peer = event.remote_peer_id;
+        match event.result {
+            Ok(_) => self.nat.punches.succeeded += 1,
+            // A side may fail while the other has got through.
+            Err(_) if self.is_direct_to(&peer) => self.nat.punches.succeeded += 1,
+            Err(error) => {
+                self.nat.punches.failed += 1;
+                self.nat.punches.last_failure = Some(format!("{peer}: {}", crate::mesh::address::root(&error)));
+            }
+        }
+        self.reach_changed();
+    }
+
+    /// An AutoNAT server tried one of our addresses.
+    pub(in crate::mesh) fn tried(&mut self, event: autonat::v2::client::Event) {
+        let autonat::v2::client::Event { tested_addr, result, server, .. } = event;
+        tracing::debug!(address = %tested_addr, %server, ?result, "an address was tried from outside");
+        self.nat.evidence.tried(&tested_addr, result.map_err(|error| error.to_string()));
+        self.reach_changed();
+    }
+
+    /// Does what follows from new evidence.
+    pub(in crate::mesh) fn reach_changed(&mut self) {
+        self.nat.evidence.listening(self.swarm.listeners());
+        for stale in self.nat.evidence.expire() {
+            tracing::debug!(address = %stale, "an address is no longer ours");
+            self.swarm.remove_external_address(&stale);
+        }
+        self.announce_own();
+        let serves = self.serves();
+        if let Some(service) = self.swarm.behaviour_mut().relay.as_mut() {
+            service.set_status(Some(if serves { relay::Status::Enable } else { relay::Status::Disable }));
+        }
+        self.tend_slots();
+        self.shared.reach.send_replace(self.reach_report());
+    }
+
+    /// Announces where this machine listens at addresses of its own that are reached from anywhere, unless somebody has
+    /// tried in vain. Without this the first public peer of a mesh would have nobody to confirm it, and relay for nobody.
+    fn announce_own(&mut self) {
+        let own: BTreeSet<Multiaddr> = self.nat.evidence.own(self.swarm.listeners());
+        for address in own.difference(&self.nat.announced) {
+            self.swarm.add_external_address(address.clone());
+        }
+        for address in self.nat.announced.difference(&own) {
+            self.swarm.remove_external_address(address);
+        }
+        self.nat.announced = own;
+    }
+
+    /// Whether this peer relays for others now.
+    fn serves(&self) -> bool {
+        self.nat.settings.relay_server && (self.nat.evidence.is_public() || self.nat.evidence.is_mapped())
+    }
+
+    /// Takes slots on relays, or gives them up.
+    pub(in crate::mesh) fn tend_slots(&mut self) {
+        let now = Instant::now();
+        let wanted = self.nat.settings.relay_client && !self.nat.evidence.is_proven_public() && !self.closing;
+        let over = if wanted { self.nat.relays.overdue(now) } else { self.nat.relays.listeners() };
+        for listener in over {
+            self.swarm.remove_listener(listener);
+            self.nat.relays.closed(listener, now);
+        }
+        while wanted && let Some((relay, address)) = self.nat.relays.next(now) {
+            let slot = address.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit);
+            match self.swarm.listen_on(slot) {
+                Ok(listener) => self.nat.relays.asked(listener, relay, now),
+                Err(error) => {
+                    tracing::debug!(%relay, %error, "a relay cannot be asked");
+                    self.nat.relays.failed(relay, now);
+                }
+            }
+        }
+    }
+
+    /// When something about reaching is due.
+    pub(in crate::mesh) fn reach_due(&self) -> Option<Instant> {
+        let lingering = self.nat.lingering.front().map(|(until, _)| *until);
+        self.nat.relays.due().into_iter().chain(lingering).min()
+    }
+
+    pub(in crate::mesh) fn reach_tend(&mut self) {
+        let now = Instant::now();
+        while let Some((_, peer)) = self.nat.lingering.pop_front_if(|(until, _)| *until <= now) {
+            self.part_from_stranger(peer);
+        }
+        if self.nat.relays.due().is_some_and(|due| due <= now) {
+            self.tend_slots();
+        }
+    }
+
+    fn reach_report(&self) -> ReachReport {
+        let evidence = &self.nat.evidence;
+        let listed = |address: String, source, state: String| AddressReport { address, source, state };
+        let mut addresses = Vec::new();
+        for address in self.swarm.listeners().filter(|address| is_direct(address)) {
+            addresses.push(listed(address.to_string(), "listening", String::new()));
+        }
+        for address in self.swarm.external_addresses() {
+            let source = if !is_direct(address) {
+                "relay"
+            } else if evidence.confirmed().any(|confirmed| confirmed == address) {
+                "confirmed"
+            } else if self.nat.announced.contains(address) {
+                "own"
+            } else {
+                "configured"
+            };
+            addresses.push(listed(address.to_string(), source, "announced".into()));
+        }
+        for (address, why) in evidence.refuted() {
+            addresses.push(listed(address.to_string(), "refuted", why.clone()));
+        }
+        for ((at, transport), peers) in evidence.seen() {
+            addresses.push(listed(format!("{at}/{transport}"), "observed", format!("seen by {peers}")));
+        }
+        ReachReport {
+            reachability: evidence.reachability(),
+            addresses,
+            relays_known: self.nat.relays.known(),
+            relays: self.nat.relays.held().filter_map(ours).collect(),
+            service: RelayService {
+                enabled: self.serves(),
+                slots: self.nat.slots.len(),
+                circuits: self.nat.circuits.values().sum::<usize>() / 2,
+            },
+            punches: self.nat.punches.clone(),
+        }
+    }
+}
+
+/// The address at which a connected relay can be asked: the one that was dialed, or the best that it names.
+fn relay_address(remote: &Multiaddr, dialed: bool, info: &identify::Info) -> Multiaddr {
+    let named = || info.listen_addrs.iter().find(|address| is_direct(address) && scope(address) == Some(Scope::Public));
+    let address = if dialed { remote.clone() } else { named().unwrap_or(remote).clone() };
+    split(address).0
+}
+
+/// Whether two addresses are likely on one network: the same /24, or /64 of IPv6.
+fn same_network(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
+    match (a, b) {
+        (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) => a.octets()[..3] == b.octets()[..3],
+        (std::net::IpAddr::V6(a), std::net::IpAddr::V6(b)) => a.octets()[..8] == b.octets()[..8],
+        _ => false,
+    }
+}

@@ -1,0 +1,267 @@
+//! What is known of how this peer can be reached, and what follows from it.
+//!
+//! Evidence comes from all sides: the addresses of this machine, what connected peers see (identify), what AutoNAT
+//! servers could dial, what STUN servers see, and what the router says. No single one is believed alone: peers may be
+//! wrong, routers lie, and NATs differ by destination.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use libp2p::core::multiaddr::Protocol;
+use libp2p::swarm::ConnectionId;
+use libp2p::{Multiaddr, PeerId};
+
+use crate::limits::{OBSERVED_ADDRESSES_MAX, REFUTED_ADDRESSES_MAX};
+use crate::mesh::address::{Scope, is_direct, scope};
+
+/// How others can reach this peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reachability {
+    /// Nothing has been found out yet.
+    Unknown,
+    /// It has no network but that of its own machine.
+    Offline,
+    /// At an address of its own.
+    Public,
+    /// At a port that the router forwards.
+    Mapped,
+    /// Behind a NAT that uses one port towards everybody: holes can be punched.
+    Punchable,
+    /// Behind a NAT that uses another port towards each destination: holes can be punched towards some peers only.
+    Symmetric,
+    /// Only over TCP: nothing comes back over UDP.
+    UdpBlocked,
+}
+
+impl Reachability {
+    /// The word by which status calls show it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Offline => "offline",
+            Self::Public => "public",
+            Self::Mapped => "mapped",
+            Self::Punchable => "punchable",
+            Self::Symmetric => "symmetric",
+            Self::UdpBlocked => "udp_blocked",
+        }
+    }
+}
+
+/// How a connected peer sees us.
+#[derive(Debug, Clone)]
+struct Observed {
+    peer: PeerId,
+    /// Where that peer is.
+    remote: IpAddr,
+    /// Our address, as it sees it.
+    at: SocketAddr,
+    udp: bool,
+    /// Whether we dialed: then our listening port was reused, and the address is a mapping of it.
+    dialed: bool,
+}
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Evidence {
+    observed: HashMap<ConnectionId, Observed>,
+    /// Addresses that an AutoNAT server could dial.
+    confirmed: BTreeSet<Multiaddr>,
+    /// Addresses that it could not, and why.
+    refuted: BTreeMap<Multiaddr, String>,
+    /// Ports that the router forwards.
+    mapped: BTreeSet<Multiaddr>,
+    /// Set in the configuration.
+    configured: BTreeSet<Multiaddr>,
+    /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
+    own: BTreeSet<IpAddr>,
+    /// Whether there is any network at all.
+    online: bool,
+    /// What STUN servers said about UDP: `Some(false)` when nothing came back.
+    udp: Option<bool>,
+    /// Whether STUN servers see one port towards everybody.
+    stable: Option<bool>,
+}
+
+impl Evidence {
+    pub(in crate::mesh) fn new(configured: impl IntoIterator<Item = Multiaddr>) -> Self {
+        Self { configured: configured.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The addresses at which this peer listens.
+    pub(in crate::mesh) fn listening<'a>(&mut self, addresses: impl Iterator<Item = &'a Multiaddr>) {
+        let direct: Vec<&Multiaddr> = addresses.filter(|address| is_direct(address)).collect();
+        let public = direct.iter().filter(|address| scope(address) == Some(Scope::Public));
+        self.own = public.filter_map(|address| endpoint(address)).map(|(at, _)| at.ip()).collect();
+        self.online = direct.iter().any(|address| scope(address).is_some_and(|scope| scope > Scope::Machine));
+    }
+
+    /// Those of the addresses at which this peer listens that are reached from anywhere, as far as is known.
+    pub(in crate::mesh) fn own<'a>(&self, listening: impl Iterator<Item = &'a Multiaddr>) -> BTreeSet<Multiaddr> {
+        let is_own = |address: &&Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
+        let good = |address: &&Multiaddr| is_direct(address) && is_own(address) && !self.refuted.contains_key(*address);
+        listening.filter(good).cloned().collect()
+    }
+
+    /// A peer said at which address it sees us.
+    pub(in crate::mesh) fn observed(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        dialed: bool,
+        seen: &Multiaddr,
+    ) {
+        let (Some((remote, _)), Some((at, udp))) = (endpoint(remote), endpoint(seen)) else { return };
+        // What somebody on the LAN sees says nothing about the router.
+        let is_far = |address: &Multiaddr| scope(address) == Some(Scope::Public) && is_direct(address);
+        if is_far(seen) && self.observed.len() < OBSERVED_ADDRESSES_MAX {
+            self.observed.insert(connection, Observed { peer, remote: remote.ip(), at, udp, dialed });
+        }
+    }
+
+    pub(in crate::mesh) fn closed(&mut self, connection: ConnectionId) {
+        self.observed.remove(&connection);
+    }
+
+    /// An AutoNAT server tried an address.
+    pub(in crate::mesh) fn tried(&mut self, address: &Multiaddr, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                self.refuted.remove(address);
+                self.confirmed.insert(address.clone());
+            }
+            Err(why) => {
+                self.confirmed.remove(address);
+                if self.refuted.len() < REFUTED_ADDRESSES_MAX {
+                    self.refuted.insert(address.clone(), why);
+                }
+            }
+        }
+    }
+
+    /// What the router forwards now.
+    pub(in crate::mesh) fn mapped(&mut self, addresses: impl IntoIterator<Item = Multiaddr>) {
+        self.mapped = addresses.into_iter().collect();
+    }
+
+    /// What STUN servers said: whether UDP comes back at all, and whether they see one port.
+    pub(in crate::mesh) fn stun(&mut self, udp: bool, stable: Option<bool>) {
+        self.udp = Some(udp);
+        self.stable = stable;
+    }
+
+    /// Confirmed addresses that nobody sees us at any more, and that the router does not forward: the network or the
+    /// router has changed. They are forgotten here. While nobody is connected nothing is known, and all are kept.
+    pub(in crate::mesh) fn expire(&mut self) -> Vec<Multiaddr> {
+        if self.observed.is_empty() {
+            return Vec::new();
+        }
+        let seen: BTreeSet<(SocketAddr, bool)> = self.observed.values().map(|seen| (seen.at, seen.udp)).collect();
+        let is_current = |address: &Multiaddr| {
+            let Some((at, udp)) = endpoint(address) else { return true };
+            // Who does not see us over the same transport cannot tell the port.
+            let nobody_tells = !seen.iter().any(|(_, other)| *other == udp);
+            let same_ip = seen.iter().any(|(seen, _)| seen.ip() == at.ip());
+            self.mapped.contains(address)
+                || self.own.contains(&at.ip())
+                || seen.contains(&(at, udp))
+                || nobody_tells && same_ip
+        };
+        let stale: Vec<Multiaddr> = self.confirmed.iter().filter(|address| !is_current(address)).cloned().collect();
+        stale.iter().for_each(|address| _ = self.confirmed.remove(address));
+        stale
+    }
+
+    /// Whether addresses of this peer itself can be dialed from outside, as far as is known: not refuted counts, when
+    /// the address is the machine's own.
+    pub(in crate::mesh) fn is_public(&self) -> bool {
+        let is_own = |address: &Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
+        let confirmed = self.confirmed.iter().any(is_own);
+        let refuted = self.refuted.keys().any(is_own);
+        !self.configured.is_empty() || confirmed || !self.own.is_empty() && !refuted
+    }
+
+    /// Whether somebody has shown that this peer can be dialed at an address of its own, or it was told so.
+    pub(in crate::mesh) fn is_proven_public(&self) -> bool {
+        let is_own = |address: &Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
+        !self.configured.is_empty() || self.confirmed.iter().any(is_own)
+    }
+
+    /// Whether the router forwards a port to us, and somebody has dialed it.
+    pub(in crate::mesh) fn is_mapped(&self) -> bool {
+        self.mapped.iter().any(|address| self.confirmed.contains(address))
+    }
+
+    /// Whether different peers see us at one port; `None` when fewer than two can tell.
+    pub(in crate::mesh) fn is_stable(&self) -> Option<bool> {
+        if self.stable.is_some() {
+            return self.stable;
+        }
+        let over_udp = || self.observed.values().filter(|observed| observed.udp && observed.dialed);
+        let witnesses: BTreeSet<IpAddr> = over_udp().map(|observed| observed.remote).collect();
+        let ports: BTreeSet<SocketAddr> = over_udp().map(|observed| observed.at).collect();
+        (witnesses.len() >= 2).then_some(ports.len() == 1)
+    }
+
+    /// What follows from all of it.
+    pub(in crate::mesh) fn reachability(&self) -> Reachability {
+        let tcp_only = !self.observed.is_empty() && self.observed.values().all(|observed| !observed.udp);
+        if !self.online {
+            Reachability::Offline
+        } else if self.is_public() {
+            Reachability::Public
+        } else if self.is_mapped() {
+            Reachability::Mapped
+        } else if self.udp == Some(false) && self.observed.values().all(|observed| !observed.udp) || tcp_only {
+            Reachability::UdpBlocked
+        } else if self.is_stable() == Some(false) {
+            Reachability::Symmetric
+        } else if self.is_stable() == Some(true) || self.observed.values().any(|observed| observed.udp) {
+            Reachability::Punchable
+        } else {
+            Reachability::Unknown
+        }
+    }
+
+    /// Our addresses as others see them, each with how many peers see it.
+    pub(in crate::mesh) fn seen(&self) -> BTreeMap<(SocketAddr, &'static str), usize> {
+        let mut peers: BTreeMap<(SocketAddr, &'static str), BTreeSet<PeerId>> = BTreeMap::new();
+        for observed in self.observed.values().filter(|observed| observed.dialed) {
+            let transport = if observed.udp { "udp" } else { "tcp" };
+            peers.entry((observed.at, transport)).or_default().insert(observed.peer);
+        }
+        peers.into_iter().map(|(at, peers)| (at, peers.len())).collect()
+    }
+
+    /// Whether a peer's address is behind the same NAT: it is seen at an IP address at which we are seen.
+    pub(in crate::mesh) fn is_here(&self, ip: IpAddr) -> bool {
+        self.observed.values().any(|observed| observed.at.ip() == ip)
+    }
+
+    /// Addresses that were tried and found dead, and why.
+    pub(in crate::mesh) fn refuted(&self) -> impl Iterator<Item = (&Multiaddr, &String)> {
+        self.refuted.iter()
+    }
+
+    /// Addresses that somebody could dial.
+    pub(in crate::mesh) fn confirmed(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.confirmed.iter()
+    }
+}
+
+/// The IP address and port of a multiaddr, and whether it is UDP.
+pub(in crate::mesh) fn endpoint(address: &Multiaddr) -> Option<(SocketAddr, bool)> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Udp(port) => Some((SocketAddr::new(ip, port), true)),
+        Protocol::Tcp(port) => Some((SocketAddr::new(ip, port), false)),
+        _ => None,
+    }
+}

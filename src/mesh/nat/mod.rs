@@ -1,0 +1,90 @@
+//! Reaching peers behind NATs.
+//!
+//! - `evidence` what is known of how this peer can be reached, and what follows from it
+//! - `relays` slots on relays, at which a peer is reached that cannot be dialed
+//! - `drive` what the driver does about all of it
+//! - `report` what status calls show
+//!
+//! A peer that cannot be dialed keeps slots on relays among the members, and is dialed through them. A connection
+//! through a relay serves until there is a direct one: both sides try to punch holes (DCUtR), and dial the addresses
+//! that the other names. Then the session moves over.
+
+mod drive;
+mod evidence;
+mod relays;
+mod report;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use libp2p::{Multiaddr, PeerId as Libp2pId};
+use tokio::time::Instant;
+
+pub use self::evidence::Reachability;
+pub(super) use self::evidence::{Evidence, endpoint};
+pub(super) use self::relays::Relays;
+pub use self::report::{AddressReport, Punches, ReachReport, RelayService};
+
+/// What this peer may do to reach others and to be reached.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether slots on other peers' relays are taken, and peers are dialed through relays.
+    pub relay_client: bool,
+    /// Whether this peer relays for others, while it can be dialed itself.
+    pub relay_server: bool,
+    /// Relayed connections at a time.
+    pub relay_circuits: usize,
+    /// Bytes that one relayed connection carries before it is closed, and has to be made anew.
+    pub relay_circuit_bytes: u64,
+    /// Whether direct connections through NATs are tried.
+    pub hole_punching: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            relay_client: true,
+            relay_server: true,
+            relay_circuits: 128,
+            relay_circuit_bytes: 1 << 30,
+            hole_punching: true,
+        }
+    }
+}
+
+/// What the driver knows about reaching and being reached.
+#[derive(Debug)]
+pub(super) struct Nat {
+    pub(super) settings: Settings,
+    pub(super) evidence: Evidence,
+    pub(super) relays: Relays,
+    /// Connected peers that have told who they are: only then do we know our own address as they see it.
+    pub(super) identified: HashSet<Libp2pId>,
+    /// Relayed addresses to dial, once their relay is connected.
+    pub(super) waiting: HashMap<Libp2pId, Vec<String>>,
+    /// Relayed connections that go through this peer, by those who take part.
+    pub(super) circuits: HashMap<Libp2pId, usize>,
+    /// Who has a slot here.
+    pub(super) slots: HashSet<Libp2pId>,
+    pub(super) punches: Punches,
+    /// Addresses of this machine that are announced.
+    pub(super) announced: BTreeSet<Multiaddr>,
+    /// Peers without a session whose connections are closed then, unless something goes through them.
+    pub(super) lingering: VecDeque<(Instant, Libp2pId)>,
+}
+
+impl Nat {
+    pub(super) fn new(settings: Settings, configured: impl IntoIterator<Item = Multiaddr>) -> Self {
+        Self {
+            settings,
+            evidence: Evidence::new(configured),
+            relays: Relays::default(),
+            identified: HashSet::new(),
+            waiting: HashMap::new(),
+            circuits: HashMap::new(),
+            slots: HashSet::new(),
+            punches: Punches::default(),
+            announced: BTreeSet::new(),
+            lingering: VecDeque::new(),
+        }
+    }
+}
