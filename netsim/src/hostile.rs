@@ -124,7 +124,7 @@ impl Villain {
                 (0..FLOOD).map(|_| ask(rng).to_bytes().into()).collect()
             }
             Deed::Pose => {
-                let hello = Hello { mesh: node.mesh(), chain: Vec::new(), members: Hash([7; 32]) };
+                let hello = Hello { mesh: node.mesh(), chain: Vec::new(), members: Hash([7; 32]), at };
                 vec![pose(rng, hello).to_bytes().into()]
             }
         };

@@ -1,8 +1,9 @@
 //! `node`: this peer and its neighbours.
 
 use clap::Subcommand;
+use serde_json::Value;
 
-use super::failure::Outcome;
+use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
 use super::mesh;
 use super::output::{Output, line};
@@ -11,6 +12,8 @@ use super::output::{Output, line};
 pub(super) enum Command {
     /// Show the peer, its addresses and its neighbours
     Status,
+    /// Say what is wrong with the peer's network and what to do; exits with 1 when something is
+    Doctor,
     /// Join the mesh of a ticket (the same as mesh join)
     Join(mesh::Join),
 }
@@ -18,6 +21,7 @@ pub(super) enum Command {
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
         Command::Status => status(peer, output),
+        Command::Doctor => doctor(peer, output),
         Command::Join(join) => mesh::run_join(&join, peer, output),
     }
 }
@@ -36,11 +40,19 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("LISTENS ON", "/listen"),
         ("EXTERNAL", "/external"),
         ("REACHABILITY", "/reachability"),
+        ("RELAYS", "/reach/relays/held"),
+        ("RELAYS FOR OTHERS", "/reach/relay_service/enabled"),
+        ("HOLES PUNCHED", "/reach/punches/succeeded"),
+        ("PUNCHES FAILED", "/reach/punches/failed"),
+        ("LAST FAILURE", "/reach/punches/last_failure"),
     ];
     output.thing(&status, &fields)?;
     if !output.is_table() {
         return Ok(());
     }
+    line("\nAddresses")?;
+    let fields = [("SOURCE", "/source"), ("ADDRESS", "/address"), ("STATE", "/state")];
+    output.list(list(&status["reach"]["addresses"]), &fields)?;
     line("\nConnected peers")?;
     let fields = [
         ("PEER", "/peer_id"),
@@ -49,5 +61,28 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("SINCE", "/since"),
         ("IN SYNC", "/in_sync"),
     ];
-    output.list(status["peers"].as_array().map_or(&[], Vec::as_slice), &fields)
+    output.list(list(&status["peers"]), &fields)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn doctor(peer: &Peer, output: Output) -> Outcome {
+    let diagnosis = peer.get("/api/v1/nodes/doctor")?;
+    if output.is_table() {
+        for finding in list(&diagnosis["findings"]) {
+            let said = |field: &str| finding[field].as_str().unwrap_or_default();
+            line(&format!("{:<8} {}: {}", said("severity"), said("subject"), said("what")))?;
+            if let Some(advice) = finding["advice"].as_str() {
+                line(&format!("{:<8} -> {advice}", ""))?;
+            }
+        }
+    } else {
+        output.thing(&diagnosis, &[])?;
+    }
+    if diagnosis["healthy"] == Value::Bool(true) {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Failed, "something is wrong with this peer's network"))
 }

@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::reach_shape::Reach;
 use super::rfc3339::Rfc3339;
 use crate::access::Role;
 use crate::base::{CollectionName, DocumentId, Encode, MeshId, PeerId, Timestamp};
@@ -371,8 +372,9 @@ pub(super) struct NodeStatus {
     pub(super) uptime_s: u64,
     pub(super) listen: Vec<String>,
     pub(super) external: Vec<String>,
-    /// `public` when an address is known at which others outside reach this peer, else `unknown`.
+    /// `public`, `mapped`, `punchable`, `symmetric`, `udp_blocked`, `offline`, or `unknown` as long as it is.
     pub(super) reachability: &'static str,
+    pub(super) reach: Reach,
     pub(super) peers: Vec<Neighbour>,
 }
 
@@ -390,6 +392,8 @@ pub(super) struct Neighbour {
     since: Rfc3339,
     in_sync: bool,
     to_send: usize,
+    /// By how much its clock is ahead of this peer's, as far as its greeting told.
+    clock_ahead_ms: i64,
 }
 
 impl From<NeighbourReport> for Neighbour {
@@ -401,6 +405,7 @@ impl From<NeighbourReport> for Neighbour {
             since: Rfc3339(neighbour.since),
             in_sync: neighbour.in_sync,
             to_send: neighbour.to_send,
+            clock_ahead_ms: neighbour.clock_ahead_ms,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Addresses: between text, libp2p and our ids, and which of them are worth passing on.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::core::multiaddr::Protocol;
 use libp2p::core::transport::TransportError;
@@ -66,6 +66,44 @@ pub(super) fn is_direct(address: &Multiaddr) -> bool {
     !address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
+/// The relay of a relayed address.
+pub(super) fn relay_of(address: &Multiaddr) -> Option<Libp2pId> {
+    let mut last = None;
+    for part in address {
+        if part == Protocol::P2pCircuit {
+            return last;
+        }
+        if let Protocol::P2p(peer) = part {
+            last = Some(peer);
+        }
+    }
+    None
+}
+
+/// The IP address and port of an address, and whether the port is one of UDP.
+pub(super) fn endpoint(address: &Multiaddr) -> Option<(SocketAddr, bool)> {
+    let mut parts = address.iter();
+    let ip = ip(&parts.next()?)?;
+    let port = parts.next()?;
+    if let Protocol::Udp(port) = port {
+        return Some((SocketAddr::new(ip, port), true));
+    }
+    if let Protocol::Tcp(port) = port {
+        return Some((SocketAddr::new(ip, port), false));
+    }
+    None
+}
+
+fn ip(part: &Protocol<'_>) -> Option<IpAddr> {
+    if let Protocol::Ip4(ip) = part {
+        return Some(IpAddr::V4(*ip));
+    }
+    if let Protocol::Ip6(ip) = part {
+        return Some(IpAddr::V6(*ip));
+    }
+    None
+}
+
 /// From how far away an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
@@ -99,7 +137,12 @@ fn ip_scope(ip: IpAddr) -> Option<Scope> {
     }
     let near = match ip {
         // 100.64.0.0/10 is shared by the customers of one provider.
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
+        IpAddr::V4(ip) => {
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            // Documentation and benchmarks: they go nowhere on the Internet, and are used in closed networks.
+            let is_closed = ip.is_documentation() || ip.octets()[0] == 198 && ip.octets()[1] & 0xfe == 18;
+            ip.is_private() || ip.is_link_local() || is_shared || is_closed
+        }
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     };
     Some(if near { Scope::Network } else { Scope::Public })

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use libp2p::core::ConnectedPoint;
+use libp2p::core::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pId, Swarm, gossipsub, identify};
@@ -207,7 +208,7 @@ impl Driver {
             }
             BehaviourEvent::Kad(event) => self.kad(event),
             BehaviourEvent::Mdns(event) => self.mdns(event),
-            BehaviourEvent::Relay(event) => self.relay_event(event),
+            BehaviourEvent::Relay(event) => self.relay_event(&event),
             BehaviourEvent::RelayClient(event) => self.relay_client_event(event),
             BehaviourEvent::Dcutr(event) => self.punched(event),
             BehaviourEvent::Autonat(event) => self.tried(event),
@@ -371,8 +372,15 @@ impl Driver {
     }
 }
 
-/// How a connection is seen by the node.
-pub(super) fn link(endpoint: &ConnectedPoint) -> Link {
-    let remote = endpoint.get_remote_address();
-    Link { address: remote.to_string(), dialed: endpoint.is_dialer(), direct: super::address::is_direct(remote) }
+/// Where the other side is: for one that came through a relay that is the relay, as it is here for one that we dialed.
+pub(super) fn remote(endpoint: &ConnectedPoint, peer: Libp2pId) -> Multiaddr {
+    match endpoint {
+        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => {
+            let mut relay: Multiaddr = local_addr.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
+            relay.push(Protocol::P2pCircuit);
+            relay.with(Protocol::P2p(peer))
+        }
+        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr.clone(),
+        ConnectedPoint::Dialer { address, .. } => address.clone(),
+    }
 }

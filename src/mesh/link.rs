@@ -129,28 +129,25 @@ impl ConnectionHandler for Handler {
         &mut self,
         event: ConnectionEvent<'_, ReadyUpgrade<StreamProtocol>, ReadyUpgrade<StreamProtocol>>,
     ) {
-        if let Some(event) = self.stream_event(event) {
+        if let Some(event) = stream_event(event) {
             self.queue.push_back(ConnectionHandlerEvent::NotifyBehaviour(event));
         }
     }
 }
 
-impl Handler {
-    fn stream_event(
-        &mut self,
-        event: ConnectionEvent<'_, ReadyUpgrade<StreamProtocol>, ReadyUpgrade<StreamProtocol>>,
-    ) -> Option<StreamEvent> {
-        if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
-            return Some(StreamEvent::Accepted(protocol));
-        }
-        if let ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) = event {
-            return Some(StreamEvent::Opened(protocol));
-        }
-        if let ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) = event {
-            return Some(StreamEvent::Failed(in_words(error)));
-        }
-        None
+fn stream_event(
+    event: ConnectionEvent<'_, ReadyUpgrade<StreamProtocol>, ReadyUpgrade<StreamProtocol>>,
+) -> Option<StreamEvent> {
+    if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) = event {
+        return Some(StreamEvent::Accepted(protocol));
     }
+    if let ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) = event {
+        return Some(StreamEvent::Opened(protocol));
+    }
+    if let ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) = event {
+        return Some(StreamEvent::Failed(in_words(error)));
+    }
+    None
 }
 
 fn in_words(error: StreamUpgradeError<Infallible>) -> String {

@@ -14,14 +14,14 @@ use libp2p::swarm::{ConnectionId, Stream};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
 
-use super::address::{ours, theirs};
-use super::driver::{Connection, Driver, link};
+use super::address::{self, ours, theirs};
+use super::driver::{Connection, Driver, remote};
 use super::link::StreamEvent;
 use super::outbox::Course;
 use super::session::{Ended, Session};
 use crate::base::PeerId;
 use crate::limits::CONNECTIONS_MAX;
-use crate::node::DropReason;
+use crate::node::{DropReason, Link};
 
 /// Sessions, and former ones that have not told the node yet; more means that the node does not keep up.
 const TASKS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
@@ -54,8 +54,10 @@ enum State {
 
 impl Driver {
     pub(super) fn established(&mut self, peer: Libp2pId, connection: ConnectionId, endpoint: &ConnectedPoint) {
-        let remote = endpoint.get_remote_address().clone();
-        self.connections.insert(connection, Connection { peer, remote, link: link(endpoint) });
+        let remote = remote(endpoint, peer);
+        let link =
+            Link { address: remote.to_string(), dialed: endpoint.is_dialer(), direct: address::is_direct(&remote) };
+        self.connections.insert(connection, Connection { peer, remote, link });
         if !self.links.contains_key(&peer) {
             self.begin(peer, connection, None);
         } else {

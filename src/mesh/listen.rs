@@ -1,15 +1,14 @@
 //! Listening addresses: which there are, and what is wrong with one.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use libp2p::Multiaddr;
-use libp2p::core::multiaddr::Protocol;
 use libp2p::core::transport::TransportError;
 use tokio::time::{Instant, sleep};
 
-use super::address::root;
+use super::address::{endpoint, root};
 use crate::{Error, Result};
 
 /// How long QUIC may keep its socket after everything is closed.
@@ -32,13 +31,11 @@ pub(super) struct Listening {
 /// # Errors
 /// When the port is taken.
 pub(super) fn probe(address: &Multiaddr) -> Result<()> {
-    let mut parts = address.iter();
-    let Some(ip) = parts.next().and_then(|part| ip(&part)) else { return Ok(()) };
-    let Some(Protocol::Tcp(port)) = parts.next() else { return Ok(()) };
-    if port == 0 {
+    let Some((at, false)) = endpoint(address) else { return Ok(()) };
+    if at.port() == 0 {
         return Ok(());
     }
-    TcpListener::bind(SocketAddr::new(ip, port)).map(drop).map_err(|error| in_words(address, &error))
+    TcpListener::bind(at).map(drop).map_err(|error| in_words(address, &error))
 }
 
 /// Waits until the UDP ports of these addresses are free again, for a bounded time. QUIC keeps its socket
@@ -46,30 +43,11 @@ pub(super) fn probe(address: &Multiaddr) -> Result<()> {
 /// started again at once would find its own port in use.
 pub(super) async fn until_free(addresses: &[Multiaddr]) {
     let deadline = Instant::now() + FREE;
-    for address in addresses.iter().filter_map(udp) {
+    for (address, _) in addresses.iter().filter_map(endpoint).filter(|(_, udp)| *udp) {
         while UdpSocket::bind(address).is_err() && Instant::now() < deadline {
             sleep(FREE_CHECK).await;
         }
     }
-}
-
-fn udp(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let ip = ip(&parts.next()?)?;
-    match parts.next() {
-        Some(Protocol::Udp(port)) => Some(SocketAddr::new(ip, port)),
-        Some(_) | None => None,
-    }
-}
-
-fn ip(part: &Protocol<'_>) -> Option<IpAddr> {
-    if let Protocol::Ip4(ip) = part {
-        return Some(IpAddr::V4(*ip));
-    }
-    if let Protocol::Ip6(ip) = part {
-        return Some(IpAddr::V6(*ip));
-    }
-    None
 }
 
 /// Why an address cannot be listened on, and what to do.

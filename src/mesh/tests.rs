@@ -38,6 +38,7 @@ fn config(seed: u8, listen: &[&str]) -> Config {
         external_addresses: Vec::new(),
         mdns: false,
         kademlia: false,
+        nat: super::nat::Settings::default(),
     }
 }
 
@@ -108,7 +109,12 @@ impl Peer {
 }
 
 fn hello(byte: u8) -> Message {
-    Message::Hello(Box::new(Hello { mesh: MeshId([byte; 32]), chain: Vec::new(), members: Hash([byte; 32]) }))
+    Message::Hello(Box::new(Hello {
+        mesh: MeshId([byte; 32]),
+        chain: Vec::new(),
+        members: Hash([byte; 32]),
+        at: crate::base::Timestamp(1),
+    }))
 }
 
 /// Two peers that are linked; the first one dialed.

@@ -61,8 +61,8 @@ impl Node {
             let request = joining.ticket.redeem(self.peer_id(), now);
             return self.send(peer, Message::Redeem(Box::new(request)));
         }
-        let hello =
-            Hello { mesh: self.mesh(), chain: self.chain(&self.peer_id()), members: self.members.fingerprint() };
+        let (mesh, chain) = (self.mesh(), self.chain(&self.peer_id()));
+        let hello = Hello { mesh, chain, members: self.members.fingerprint(), at: now };
         self.send(peer, Message::Hello(Box::new(hello)));
     }
 
@@ -105,6 +105,7 @@ impl Node {
             return;
         }
         neighbour.stage = Stage::Admitted;
+        neighbour.clock_ahead_ms = hello.at.0.cast_signed().saturating_sub(now.0.cast_signed());
         // One side asks; which one is settled by the ids.
         if us < peer {
             neighbour.compare_at = now;

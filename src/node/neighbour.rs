@@ -58,6 +58,8 @@ pub(super) struct Neighbour {
     pub(super) fruitless: u32,
     /// Feed position here and documents there at the last comparison, to see whether it led to something.
     pub(super) progress: (u64, u64),
+    /// By how much its clock was ahead of ours when it greeted, in milliseconds, the way of the greeting included.
+    pub(super) clock_ahead_ms: i64,
     asks: u64,
     asks_at: Timestamp,
 }
@@ -75,6 +77,7 @@ impl Neighbour {
             no_room_until: None,
             fruitless: 0,
             progress: (0, 0),
+            clock_ahead_ms: 0,
             asks: ASKS_MAX,
             asks_at: now,
         }

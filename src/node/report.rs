@@ -162,6 +162,8 @@ pub struct NeighbourReport {
     pub in_sync: bool,
     /// Ranges and documents queued for it, and frames under way.
     pub to_send: usize,
+    /// By how much its clock is ahead of ours, in milliseconds, as far as its greeting told.
+    pub clock_ahead_ms: i64,
 }
 
 impl Node {
@@ -242,6 +244,7 @@ impl Node {
             since: neighbour.since,
             in_sync: self.ledger.in_sync(peer, self.store.totals()) && self.store.damaged().is_empty(),
             to_send: neighbour.outbox.len(),
+            clock_ahead_ms: neighbour.clock_ahead_ms,
         };
         PeerReport {
             peer: self.peer_id(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::doctor::{self, Finding};
 use super::{Peer, run};
 use crate::Result;
 use crate::access::{Role, Terms, Ticket};
@@ -182,6 +183,14 @@ impl Mesh {
     #[must_use]
     pub fn reach(&self) -> ReachReport {
         self.peer.shared.network.reach()
+    }
+
+    /// What is wrong with this peer's network, in plain words.
+    ///
+    /// # Errors
+    /// As [`Mesh::status`].
+    pub async fn diagnose(&self) -> Result<Vec<Finding>> {
+        Ok(doctor::diagnose(&self.status().await?, &self.reach(), run::now()))
     }
 
     /// Tells the peer where another one may be found.

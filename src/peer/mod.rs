@@ -19,6 +19,7 @@
 //! stay full, calls fail with [`Error::Unavailable`] instead of piling up.
 
 mod collection;
+pub mod doctor;
 mod feed;
 mod mesh;
 mod meter;

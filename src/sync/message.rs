@@ -2,7 +2,9 @@
 //! canonical codec, at most [`FRAME_BYTES_MAX`] bytes.
 
 use crate::access::{JoinRequest, MemberRecord};
-use crate::base::{ActorId, CollectionName, Decode, DecodeError, DocumentId, Encode, Hash, MeshId, Reader, Writer};
+use crate::base::{
+    ActorId, CollectionName, Decode, DecodeError, DocumentId, Encode, Hash, MeshId, Reader, Timestamp, Writer,
+};
 use crate::document::Unchecked;
 use crate::limits::{
     CHANGES_PER_FRAME_MAX, COLLECTIONS_MAX, DOCUMENT_ACTORS_MAX, DOCUMENT_ID_BYTES_MAX, FRAME_BYTES_MAX, ITEMS_MAX,
@@ -14,7 +16,7 @@ use super::frame;
 use super::receipt::{Ask, Told};
 
 /// Version of the protocol; peers of different versions tell each other so and part.
-pub const PROTOCOL_VERSION: u8 = 2;
+pub const PROTOCOL_VERSION: u8 = 3;
 
 /// The shortened hash by which a document's state, or a range, is compared under a salt.
 pub type Digest = [u8; 6];
@@ -62,6 +64,8 @@ pub struct Hello {
     pub chain: Vec<MemberRecord>,
     /// The fingerprint of all member records it has.
     pub members: Hash,
+    /// What its clock shows, so that one that is off is noticed. Nothing else depends on it.
+    pub at: Timestamp,
 }
 
 /// What a newcomer needs.
@@ -188,7 +192,7 @@ impl Encode for Message {
         writer.u8(PROTOCOL_VERSION).u8(self.tag());
         match self {
             Self::Hello(hello) => {
-                writer.value(&hello.mesh).value(&hello.members);
+                writer.value(&hello.mesh).value(&hello.members).varint(hello.at.0);
                 writer.list(&hello.chain, |w, record| _ = w.value(record));
             }
             Self::Redeem(request) => _ = writer.value(&**request),
@@ -214,9 +218,9 @@ impl Decode for Message {
         reader.version("protocol version", PROTOCOL_VERSION)?;
         Ok(match reader.u8()? {
             0 => {
-                let (mesh, members) = (reader.value()?, reader.value()?);
+                let (mesh, members, at) = (reader.value()?, reader.value()?, Timestamp(reader.varint()?));
                 let chain = reader.list("member records", MEMBERS_PER_FRAME_MAX, Reader::value)?;
-                Self::Hello(Box::new(Hello { mesh, chain, members }))
+                Self::Hello(Box::new(Hello { mesh, chain, members, at }))
             }
             1 => Self::Redeem(Box::new(reader.value()?)),
             2 => {

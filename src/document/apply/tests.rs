@@ -98,7 +98,22 @@ fn stepped(document: &mut Value, step: &Value) -> Option<()> {
             *document.pointer_mut(text("path"))? = value;
             Some(())
         }
-        _ => (*document.pointer(text("path"))? == value).then_some(()),
+        _ => numerically_equal(document.pointer(text("path"))?, &value).then_some(()),
+    }
+}
+
+/// Numbers are equal when their values are (RFC 6902, 4.6): 0 and 0.0.
+fn numerically_equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| numerically_equal(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(key, a): (&String, &Value)| b.get(key).is_some_and(|b| numerically_equal(a, b));
+            a.len() == b.len() && a.iter().all(same)
+        }
+        _ => a == b,
     }
 }
 

@@ -82,6 +82,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(mesh::peers))
         .routes(routes!(status::stats))
         .routes(routes!(status::node))
+        .routes(routes!(status::doctor))
         .routes(routes!(status::sync))
         .routes(routes!(status::why))
         .routes(routes!(status::safe_to_leave))

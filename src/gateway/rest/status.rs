@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
 use super::super::problem::{Answer, Problem};
+use super::super::reach_shape::Diagnosis;
 use super::super::sync_shape::{Leave, Sync, Why};
 use super::super::{App, metrics, shape};
 use super::parameter::{DocumentPath, Others};
@@ -88,7 +89,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Answer {
 pub(super) async fn node(State(app): State<App>) -> Answer {
     let mesh = app.peer.mesh();
     let report = mesh.status().await?;
-    let external = mesh.external_addresses();
+    let reach = mesh.reach();
     let shape = shape::NodeStatus {
         peer_id: report.peer.to_string(),
         node_id: app.peer.node_id().into(),
@@ -99,11 +100,21 @@ pub(super) async fn node(State(app): State<App>) -> Answer {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.peer.uptime().as_secs(),
         listen: mesh.listen_addresses(),
-        reachability: if external.is_empty() { "unknown" } else { "public" },
-        external,
+        reachability: reach.reachability.as_str(),
+        external: mesh.external_addresses(),
+        reach: reach.into(),
         peers: report.neighbours.into_iter().map(shape::Neighbour::from).collect(),
     };
     Ok(json(StatusCode::OK, &shape))
+}
+
+/// What is wrong with this peer's network.
+#[utoipa::path(
+    get, path = "/nodes/doctor", tag = "status", operation_id = "nodeDoctor",
+    responses((status = 200, description = "What was looked at, how it is, and what to do", body = Diagnosis)),
+)]
+pub(super) async fn doctor(State(app): State<App>) -> Answer {
+    Ok(json(StatusCode::OK, &Diagnosis::from(app.peer.mesh().diagnose().await?)))
 }
 
 /// Who is in sync.

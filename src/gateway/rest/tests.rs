@@ -394,6 +394,7 @@ const TABLE: &[Provocation] = &[
     (200, "DELETE /collections/users", &[], ""),
     (200, "GET /stats", &[], ""),
     (200, "GET /nodes/status", &[], ""),
+    (200, "GET /nodes/doctor", &[], ""),
     (200, "GET /sync", &[], ""),
     (200, "GET /sync/safe-to-leave?peers=0", &[], ""),
     (200, "GET /sync/safe-to-leave?peers=1&timeout_ms=1", &[], ""),

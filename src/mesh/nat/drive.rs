@@ -11,26 +11,12 @@ use libp2p::{Multiaddr, PeerId as Libp2pId, autonat, dcutr, identify, relay};
 use tokio::time::Instant;
 
 use super::report::{AddressReport, ReachReport, RelayService};
-use super::endpoint;
-use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, RELAY_SLOTS_MAX, TICKET_ADDRESSES_MAX};
-use crate::mesh::address::{Scope, is_direct, ours, scope, split};
+use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, TICKET_ADDRESSES_MAX};
+use crate::mesh::address::{Scope, endpoint, is_direct, ours, relay_of, scope, split};
 use crate::mesh::driver::Driver;
 
 /// How long strangers stay connected who may want to go through us to somebody else.
 const LINGER: Duration = Duration::from_secs(15);
-
-/// The relay of a relayed address.
-pub(in crate::mesh) fn relay_of(address: &Multiaddr) -> Option<Libp2pId> {
-    let mut last = None;
-    for part in address {
-        match part {
-            Protocol::P2p(peer) => last = Some(peer),
-            Protocol::P2pCircuit => return last,
-            _ => {}
-        }
-    }
-    None
-}
 
 impl Driver {
     /// A connected peer told who it is: what it offers, and how it sees us.
@@ -59,13 +45,12 @@ impl Driver {
         if self.is_direct_to(&peer) {
             return;
         }
-        let near: Vec<_> = self.swarm.listeners().filter_map(|address| endpoint(address)).map(|(at, _)| at.ip()).collect();
+        let near: Vec<_> = self.swarm.listeners().filter_map(endpoint).map(|(at, _)| at.ip()).collect();
         let is_near = |address: &Multiaddr| {
             endpoint(address).is_some_and(|(at, _)| near.iter().any(|own| same_network(*own, at.ip())))
         };
-        let worth = |address: &&Multiaddr| {
-            is_direct(address) && (scope(address) == Some(Scope::Public) || is_near(address))
-        };
+        let worth =
+            |address: &&Multiaddr| is_direct(address) && (scope(address) == Some(Scope::Public) || is_near(address));
         let addresses: Vec<Multiaddr> = addresses.iter().filter(worth).take(TICKET_ADDRESSES_MAX).cloned().collect();
         if !addresses.is_empty() {
             let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
@@ -163,30 +148,23 @@ impl Driver {
         }
     }
 
-    pub(in crate::mesh) fn relay_event(&mut self, event: relay::Event) {
-        match event {
-            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
-                if self.nat.slots.len() < RELAY_SLOTS_MAX {
-                    self.nat.slots.insert(src_peer_id);
+    /// Something about relaying for others. What they are refused, and what fails, is in libp2p's log.
+    pub(in crate::mesh) fn relay_event(&mut self, event: &relay::Event) {
+        if let relay::Event::ReservationReqAccepted { src_peer_id, .. } = event {
+            self.nat.slots.insert(*src_peer_id);
+        } else if let relay::Event::ReservationClosed { src_peer_id }
+        | relay::Event::ReservationTimedOut { src_peer_id } = event
+        {
+            self.nat.slots.remove(src_peer_id);
+        } else if let relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } = event {
+            [src_peer_id, dst_peer_id].into_iter().for_each(|peer| *self.nat.circuits.entry(*peer).or_default() += 1);
+        } else if let relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } = event {
+            for peer in [src_peer_id, dst_peer_id] {
+                if let Some(circuits) = self.nat.circuits.get_mut(peer) {
+                    *circuits = circuits.saturating_sub(1);
                 }
             }
-            relay::Event::ReservationClosed { src_peer_id } | relay::Event::ReservationTimedOut { src_peer_id } => {
-                self.nat.slots.remove(&src_peer_id);
-            }
-            relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
-                for peer in [src_peer_id, dst_peer_id] {
-                    *self.nat.circuits.entry(peer).or_default() += 1;
-                }
-            }
-            relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
-                for peer in [src_peer_id, dst_peer_id] {
-                    if let Some(circuits) = self.nat.circuits.get_mut(&peer) {
-                        *circuits = circuits.saturating_sub(1);
-                    }
-                }
-                self.nat.circuits.retain(|_, circuits| *circuits > 0);
-            }
-            other => tracing::debug!(?other, "relay"),
+            self.nat.circuits.retain(|_, circuits| *circuits > 0);
         }
         self.reach_changed();
     }
@@ -225,6 +203,10 @@ impl Driver {
     /// An AutoNAT server tried one of our addresses.
     pub(in crate::mesh) fn tried(&mut self, event: autonat::v2::client::Event) {
         let autonat::v2::client::Event { tested_addr, result, server, .. } = event;
+        // Identify takes what a relayed peer sees of us for an address as well.
+        if endpoint(&tested_addr).is_none() {
+            return;
+        }
         tracing::debug!(address = %tested_addr, %server, ?result, "an address was tried from outside");
         self.nat.evidence.tried(&tested_addr, result.map_err(|error| error.to_string()));
         self.reach_changed();

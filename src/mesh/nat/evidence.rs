@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use libp2p::core::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
 use crate::limits::{OBSERVED_ADDRESSES_MAX, REFUTED_ADDRESSES_MAX};
-use crate::mesh::address::{Scope, is_direct, scope};
+use crate::mesh::address::{Scope, endpoint, is_direct, scope};
 
 /// How others can reach this peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,20 +247,5 @@ impl Evidence {
     /// Addresses that somebody could dial.
     pub(in crate::mesh) fn confirmed(&self) -> impl Iterator<Item = &Multiaddr> {
         self.confirmed.iter()
-    }
-}
-
-/// The IP address and port of a multiaddr, and whether it is UDP.
-pub(in crate::mesh) fn endpoint(address: &Multiaddr) -> Option<(SocketAddr, bool)> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
-    };
-    match parts.next()? {
-        Protocol::Udp(port) => Some((SocketAddr::new(ip, port), true)),
-        Protocol::Tcp(port) => Some((SocketAddr::new(ip, port), false)),
-        _ => None,
     }
 }

@@ -13,14 +13,16 @@ mod drive;
 mod evidence;
 mod relays;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use tokio::time::Instant;
 
+pub(super) use self::evidence::Evidence;
 pub use self::evidence::Reachability;
-pub(super) use self::evidence::{Evidence, endpoint};
 pub(super) use self::relays::Relays;
 pub use self::report::{AddressReport, Punches, ReachReport, RelayService};
 

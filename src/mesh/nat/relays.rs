@@ -61,7 +61,8 @@ impl Relays {
         let failures = |relay: &PeerId| self.failures.get(relay).map_or(0, |failure| failure.times);
         let ready = |relay: &PeerId| self.failures.get(relay).is_none_or(|failure| failure.until <= now);
         let able = self.able.iter().filter(|(relay, _)| idle(relay) && ready(relay));
-        able.min_by_key(|(relay, _)| (failures(relay), relay.to_bytes())).map(|(relay, address)| (*relay, address.clone()))
+        able.min_by_key(|(relay, _)| (failures(relay), relay.to_bytes()))
+            .map(|(relay, address)| (*relay, address.clone()))
     }
 
     /// A relay was asked for a slot, which is a listener of the swarm.

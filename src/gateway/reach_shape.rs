@@ -1,0 +1,111 @@
+//! How a peer is reached, and what is wrong with that, as the gateway shows it.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::mesh::nat::{AddressReport, ReachReport};
+use crate::peer::doctor::{Finding, Severity};
+
+/// How this peer is reached, and how it reaches others.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Reach {
+    /// Its addresses, with where they come from.
+    addresses: Vec<Address>,
+    relays: Relays,
+    relay_service: Service,
+    punches: Punches,
+}
+
+/// One address of this peer.
+#[derive(Debug, Serialize, ToSchema)]
+struct Address {
+    address: String,
+    /// `listening`, `own`, `configured`, `confirmed`, `mapped`, `relay`, `observed` or `refuted`.
+    source: &'static str,
+    /// What is known of it.
+    state: String,
+}
+
+/// Relays for this peer.
+#[derive(Debug, Serialize, ToSchema)]
+struct Relays {
+    /// Connected members that relay.
+    known: usize,
+    /// Those that hold a slot for this peer.
+    held: Vec<String>,
+}
+
+/// What this peer does for others.
+#[derive(Debug, Serialize, ToSchema)]
+struct Service {
+    enabled: bool,
+    /// Peers that are reached through this one.
+    slots: usize,
+    /// Relayed connections now.
+    circuits: usize,
+}
+
+/// How punching holes went since the start.
+#[derive(Debug, Serialize, ToSchema)]
+struct Punches {
+    succeeded: u64,
+    failed: u64,
+    last_failure: Option<String>,
+}
+
+impl From<ReachReport> for Reach {
+    fn from(report: ReachReport) -> Self {
+        let listed = |AddressReport { address, source, state }| Address { address, source, state };
+        Self {
+            addresses: report.addresses.into_iter().map(listed).collect(),
+            relays: Relays {
+                known: report.relays_known,
+                held: report.relays.iter().map(ToString::to_string).collect(),
+            },
+            relay_service: Service {
+                enabled: report.service.enabled,
+                slots: report.service.slots,
+                circuits: report.service.circuits,
+            },
+            punches: Punches {
+                succeeded: report.punches.succeeded,
+                failed: report.punches.failed,
+                last_failure: report.punches.last_failure,
+            },
+        }
+    }
+}
+
+/// What was looked at, and what is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Diagnosis {
+    /// Whether nothing is wrong.
+    healthy: bool,
+    findings: Vec<Found>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize, ToSchema)]
+struct Found {
+    /// `ok`, `note` or `problem`.
+    severity: &'static str,
+    /// What was looked at, in a word.
+    subject: &'static str,
+    /// How it is.
+    what: String,
+    /// What to do about it.
+    advice: Option<String>,
+}
+
+impl From<Vec<Finding>> for Diagnosis {
+    fn from(findings: Vec<Finding>) -> Self {
+        let healthy = findings.iter().all(|finding| finding.severity != Severity::Problem);
+        let found = |finding: Finding| Found {
+            severity: finding.severity.as_str(),
+            subject: finding.subject,
+            what: finding.what,
+            advice: finding.advice,
+        };
+        Self { healthy, findings: findings.into_iter().map(found).collect() }
+    }
+}
