@@ -17,14 +17,14 @@ use std::process::{Command, Stdio};
 use crate::Error;
 
 pub mod build;
-// pub mod chart;
-// pub mod command;
-// pub mod matrix;
+pub mod chart;
+pub mod command;
+pub mod matrix;
 pub mod namespace;
 pub mod nat;
 pub mod peers;
 pub mod reflector;
-// pub mod scenes;
+pub mod scenes;
 pub mod topology;
 pub mod wire;
 

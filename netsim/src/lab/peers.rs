@@ -190,12 +190,12 @@ impl Peer {
         }
     }
 
-    /// Lets another peer in as a writer.
+    /// Lets another peer in, as an admin, who may let others in, so that any peer can go.
     ///
     /// # Errors
     /// When either refuses, or the newcomer cannot reach this peer.
     pub fn let_in(&self, newcomer: &Self) -> Result<()> {
-        let ticket = text(&self.post("/mesh/invites", &json!({ "role": "writer" }))?, "ticket")?;
+        let ticket = text(&self.post("/mesh/invites", &json!({ "role": "admin" }))?, "ticket")?;
         newcomer.post("/mesh/join", &json!({ "ticket": ticket })).map(drop)
     }
 
