@@ -47,7 +47,7 @@ impl Reflector {
             Ok(socket)
         };
         let places = || ADDRESSES.iter().flat_map(|address| PORTS.map(|port| (*address, port)));
-        let all = || places().map(|place| bind(place)).collect::<std::io::Result<Vec<UdpSocket>>>();
+        let all = || places().map(bind).collect::<std::io::Result<Vec<UdpSocket>>>();
         let sockets = internet.run(all).map_err(failed("the reflector"))?;
         let (sockets, stop) = (Arc::new(sockets), Arc::new(AtomicBool::new(false)));
         let reflect = |index: usize| {
@@ -197,7 +197,7 @@ pub fn check(lab: &Lab) -> Result<()> {
     // Side by side, because most of it is waiting for what must not come.
     std::thread::scope(|scope| {
         let checks: Vec<_> = lab.hosts().map(|(name, host)| scope.spawn(move || check(name, host))).collect();
-        checks.into_iter().map(|check| check.join().expect("a check does not panic")).collect()
+        checks.into_iter().try_for_each(|check| check.join().expect("a check does not panic"))
     })
 }
 

@@ -253,7 +253,7 @@ mod tests {
         let start = Instant::now();
         let lane = |seed| {
             let (mut lane, mut random) = (Lane::default(), StdRng::seed_from_u64(seed));
-            (0..100).for_each(|_| drop(lane.send(start, &[0; 125], &line, &mut random)));
+            (0..100).for_each(|_| _ = lane.send(start, &[0; 125], &line, &mut random));
             lane.packets.iter().map(|(due, _)| *due - start).collect::<Vec<_>>()
         };
         assert_eq!(lane(1), lane(1));
