@@ -174,6 +174,16 @@ impl FromStr for Pair {
 }
 
 impl Outcome {
+    /// What a connection is.
+    #[must_use]
+    pub fn of(connection: Option<&Neighbour>) -> Self {
+        match connection {
+            None => Self::Apart,
+            Some(connection) if connection.direct => Self::Direct,
+            Some(_) => Self::Relayed,
+        }
+    }
+
     /// A word for tables.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -264,7 +274,7 @@ fn try_measure(plan: &Plan, measured: &mut Measured) -> Result<()> {
         if let Some(found) = best(&listener, &dialer)? {
             measured.connected_ms = measured.connected_ms.or_else(|| milliseconds(start));
             measured.transport = Some(found.transport());
-            measured.outcome = if found.direct { Outcome::Direct } else { Outcome::Relayed };
+            measured.outcome = Outcome::of(Some(&found));
             if found.direct {
                 measured.direct_ms = measured.direct_ms.or_else(|| milliseconds(start));
             }
@@ -294,7 +304,10 @@ fn is_done(measured: &Measured, start: Instant) -> bool {
 }
 
 /// The best connection that either of two peers shows.
-fn best(one: &Peer, other: &Peer) -> Result<Option<Neighbour>> {
+///
+/// # Errors
+/// When one of them does not answer.
+pub fn best(one: &Peer, other: &Peer) -> Result<Option<Neighbour>> {
     let shown = [one.neighbour(other)?, other.neighbour(one)?];
     Ok(shown.into_iter().flatten().max_by_key(|connection| connection.direct))
 }

@@ -142,7 +142,12 @@ impl Namespace {
         let program = command.get_program().to_owned();
         let mut guarded = Command::new("setpriv");
         guarded.args(["--pdeathsig", "KILL", "--"]).arg(&program).args(command.get_args());
-        guarded.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => guarded.env(key, value),
+                None => guarded.env_remove(key),
+            };
+        }
         guarded.stdin(Stdio::null()).stdout(output).stderr(errors);
         let (starter, ended) = mpsc::channel::<()>();
         let (started, child) = mpsc::channel();

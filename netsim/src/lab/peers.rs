@@ -15,6 +15,8 @@ use crate::Error;
 
 /// The environment variable that names the program.
 const PROGRAM: &str = "AEROLITHSDB_PROGRAM";
+/// What environment variables of the peers start with.
+const PREFIX: &str = "AEROLITHSDB_";
 /// The port at which peers listen to each other, by default.
 pub const PORT: u16 = 4001;
 /// How long a call may take.
@@ -104,6 +106,9 @@ impl Peer {
         let errors = File::options().create(true).append(true).open(&log).map_err(failed(log.display()))?;
         let mut command = Command::new(&options.program);
         command.args(["--rest-port", "0", "--log", &options.log, "--data-dir"]).arg(lab.folder().join(name));
+        // What is set where the lab runs is not meant for the peers in it.
+        let ours = std::env::vars_os().map(|(key, _)| key);
+        ours.filter(|key| key.to_string_lossy().starts_with(PREFIX)).for_each(|key| _ = command.env_remove(key));
         if public {
             // The internet of the lab is one wire, on which they would find each other.
             command.arg("--no-mdns");
@@ -257,7 +262,7 @@ type Called = std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>
 
 /// The environment variable of a key of the configuration.
 fn variable(key: &str) -> String {
-    format!("AEROLITHSDB_{}", key.replace('.', "_").to_uppercase())
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
 fn text(body: &Value, key: &str) -> Result<String> {

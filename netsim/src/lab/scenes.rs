@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::matrix::{self, Outcome, Pair};
 use super::nat::LIE;
 use super::peers::{Options, Peer, wait};
 use super::topology::Site;
@@ -102,7 +103,8 @@ impl Scene {
         options.logs = options.logs.map(|folder| folder.join(self.name));
         let start = Instant::now();
         let say = |line: &str| say(&format!("{:6.1} s  {line}", start.elapsed().as_secs_f64()));
-        (self.act)(&mut Stage { peers: BTreeMap::new(), lab, options, say: &say })
+        let mut stage = Stage { peers: BTreeMap::new(), lab, options, say: &say };
+        (self.act)(&mut stage).inspect_err(|_| stage.testify())
     }
 }
 
@@ -171,16 +173,40 @@ impl Stage<'_> {
         if equal { Ok(()) } else { Err(Error::Lab("the peers do not have the same".to_owned())) }
     }
 
-    /// Says how two peers are connected.
-    fn show(&self, one: &str, other: &str) -> Result<()> {
-        let found = self.peer(one)?.neighbour(self.peer(other)?)?;
-        let how = match found {
-            None => "not connected to each other".to_owned(),
-            Some(way) if way.direct => format!("connected over {}, with nobody in between", way.transport()),
-            Some(_) => "connected through a relay".to_owned(),
-        };
-        self.say(&format!("{one} and {other} are {how}"));
+    /// Waits until two peers are connected as well as their NATs allow.
+    fn connected(&self, one: &str, other: &str, patience: Duration) -> Result<()> {
+        let (host, its) = (self.lab.host(one)?, self.lab.host(other)?);
+        let pair = Pair { listener: self.lab.kind(host), dialer: self.lab.kind(its), same_nat: host.site == its.site };
+        let (expected, peer, its) = (pair.expected(), self.peer(one)?, self.peer(other)?);
+        let mut found = None;
+        let what = format!("{one} and {other} are {}", expected.word());
+        let took = wait(&what, patience, || {
+            found = matrix::best(peer, its)?;
+            Ok(Outcome::of(found.as_ref()) >= expected)
+        })?;
+        let over = found.map_or("nothing", |way| way.transport());
+        self.say(&format!("{one} and {other} are {} over {over}, {} ms later", expected.word(), took.as_millis()));
         Ok(())
+    }
+
+    /// Says how each peer sees itself and the others.
+    fn testify(&self) {
+        for (name, peer) in &self.peers {
+            let said = peer.get("/nodes/status").map(|status| {
+                let external = &status["external"];
+                let others: Vec<&str> = status["peers"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|other| other["address"].as_str())
+                    .collect();
+                format!(
+                    "{name} is {}, can be reached at {external}, and is connected to {others:?}",
+                    status["reachability"]
+                )
+            });
+            self.say(&said.unwrap_or_else(|error| error.to_string()));
+        }
     }
 }
 
@@ -232,7 +258,7 @@ fn two_homes(stage: &mut Stage<'_>) -> Result<()> {
     stage.gather(&["relay", "ada", "bo"])?;
     let count = stage.write_countries("ada")?;
     stage.has("bo", count, PATIENCE)?;
-    stage.show("ada", "bo")?;
+    stage.connected("ada", "bo", CHANGE)?;
     stage.all_equal()
 }
 
@@ -247,8 +273,10 @@ fn field_team(stage: &mut Stage<'_>) -> Result<()> {
     for name in TEAM {
         stage.has(name, 100, PATIENCE)?;
     }
-    for name in &TEAM[1..] {
-        stage.show(TEAM[0], name)?;
+    for (position, one) in TEAM.iter().enumerate() {
+        for other in &TEAM[position + 1..] {
+            stage.connected(one, other, PATIENCE)?;
+        }
     }
     stage.all_equal()
 }
@@ -270,7 +298,7 @@ fn router_reboot(stage: &mut Stage<'_>) -> Result<()> {
     stage.lab.reboot(site)?;
     stage.say("the router of bo was switched off and on");
     stage.has("bo", count, CHANGE)?;
-    stage.show("ada", "bo")?;
+    stage.connected("ada", "bo", CHANGE)?;
     stage.all_equal()
 }
 
@@ -282,7 +310,7 @@ fn roaming(stage: &mut Stage<'_>) -> Result<()> {
     stage.lab.move_host("bo", cafe)?;
     stage.say("bo is in the cafe now");
     stage.has("bo", count, CHANGE)?;
-    stage.show("ada", "bo")?;
+    stage.connected("ada", "bo", CHANGE)?;
     stage.all_equal()
 }
 
@@ -290,11 +318,11 @@ fn relay_dies(stage: &mut Stage<'_>) -> Result<()> {
     stage.gather(&["relay", "second-relay", "ada", "bo"])?;
     stage.peer("ada")?.put(COLLECTION, "before", &json!({ "relay": 1 }))?;
     stage.has("bo", 1, PATIENCE)?;
-    stage.show("ada", "bo")?;
+    stage.connected("ada", "bo", PATIENCE)?;
     stage.kill("relay");
     stage.peer("ada")?.put(COLLECTION, "after", &json!({ "relay": 2 }))?;
     stage.has("bo", 2, CHANGE)?;
-    stage.show("ada", "bo")?;
+    stage.connected("ada", "bo", CHANGE)?;
     stage.all_equal()
 }
 
@@ -302,9 +330,7 @@ fn bootstrap_gone(stage: &mut Stage<'_>) -> Result<()> {
     stage.gather(&["relay", "ada", "bo"])?;
     stage.peer("ada")?.put(COLLECTION, "before", &json!({}))?;
     stage.has("bo", 1, PATIENCE)?;
-    let (ada, bo) = (stage.peer("ada")?, stage.peer("bo")?);
-    let took = wait("ada and bo need nobody", PATIENCE, || Ok(ada.neighbour(bo)?.is_some_and(|way| way.direct)))?;
-    stage.say(&format!("ada and bo are connected with nobody in between, {} ms later", took.as_millis()));
+    stage.connected("ada", "bo", PATIENCE)?;
     stage.kill("relay");
     let count = stage.write_countries("ada")?;
     stage.has("bo", count + 1, PATIENCE)?;
@@ -315,7 +341,7 @@ fn lying_router(stage: &mut Stage<'_>) -> Result<()> {
     stage.gather(&["relay", "second-relay", "ada", "bo"])?;
     let count = stage.write_countries("ada")?;
     stage.has("bo", count, PATIENCE)?;
-    stage.show("ada", "bo")?;
+    stage.connected("ada", "bo", CHANGE)?;
     let shown = stage.peer("ada")?.get("/nodes/status")?["external"].to_string();
     if shown.contains(&LIE.to_string()) {
         return Err(Error::Lab(format!("ada believes its router: {shown}")));
