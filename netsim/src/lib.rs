@@ -11,7 +11,8 @@
 //! `expected` (what is written, and what was promised), `memory` (what it costs), `hostile`, `run` (one run) and `check` (what must hold at its end).
 //!
 //! What is not simulated: libp2p itself (handshakes, gossipsub's own choice of neighbours, Kademlia), threads, and disks
-//! that lie while they work. Tests with real processes are in `tests/`.
+//! that lie while they work. Tests with real processes are in `tests/`. For real peers behind real NATs there is `lab`,
+//! which shares nothing with the simulator but the program.
 
 pub mod check;
 pub mod data;
@@ -20,6 +21,8 @@ mod founding;
 mod gossip;
 pub mod host;
 pub mod hostile;
+#[cfg(target_os = "linux")]
+pub mod lab;
 pub mod link;
 pub mod memory;
 pub mod minimize;
@@ -51,6 +54,9 @@ pub enum Error {
     /// A run failed that was not expected to.
     #[error("a run failed: {0}")]
     Run(String),
+    /// Something in the lab cannot be done, or does not behave as it should.
+    #[error("{0}")]
+    Lab(String),
     /// A file cannot be read or written.
     #[error("{0}")]
     Io(String),

@@ -33,6 +33,10 @@ enum Command {
     Report(Report),
     /// Grow a mesh and print what each peer costs
     Scale(Scale),
+    /// Real peers behind real NATs, in network namespaces of this machine
+    #[cfg(target_os = "linux")]
+    #[command(subcommand)]
+    Lab(netsim::lab::command::Command),
 }
 
 #[derive(Debug, Args)]
@@ -98,6 +102,8 @@ fn main() -> ExitCode {
         Command::Minimize(args) => minimized(&args),
         Command::Report(args) => draw(&args),
         Command::Scale(args) => grow(&args),
+        #[cfg(target_os = "linux")]
+        Command::Lab(command) => netsim::lab::command::run(&command),
     };
     match done {
         Ok(code) => code,

@@ -1,0 +1,257 @@
+//! The lab itself: a bridge that is the internet, 44.128.0.0/24, and at its ports the sites of a topology.
+//!
+//! A site has one address there. Behind its router is a network of its own, 192.168.N.0/24 with the router at .1; between
+//! the two routers of a site behind a carrier's NAT it is 100.64.N.0/24. Nothing leads out of the lab.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::namespace::Process;
+use super::topology::{Site, Topology};
+use super::wire::{Line, Wire};
+use super::{Kind, Namespace, Result, failed, nat};
+use crate::Error;
+
+/// The first site has this number in the internet, and the others follow.
+const FIRST: u8 = 10;
+/// The first host of a site has this number in its network.
+const FIRST_HOST: usize = 10;
+
+/// A running lab. Everything in it ends when this is dropped.
+#[derive(Debug)]
+pub struct Lab {
+    // Processes and lines end before the namespaces that they are in.
+    places: Vec<Place>,
+    hosts: BTreeMap<String, Host>,
+    internet: Namespace,
+    folder: TempDir,
+}
+
+/// One machine on which peers may run.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its own address, public or not.
+    pub address: Ipv4Addr,
+    /// The number of its site.
+    pub site: usize,
+}
+
+/// What became of a site.
+#[derive(Debug)]
+struct Place {
+    kind: Kind,
+    number: u8,
+    upnp: Option<Process>,
+    wire: Option<Wire>,
+    /// From the outside in; none at a public site.
+    routers: Vec<Namespace>,
+}
+
+impl Lab {
+    /// Builds what a topology describes.
+    ///
+    /// # Errors
+    /// What the kernel refuses; see [`super::missing`].
+    pub fn build(topology: &Topology) -> Result<Self> {
+        let internet = Namespace::new("internet")?;
+        internet.ip("link add net type bridge\nlink set net up\n")?;
+        let folder = tempfile::tempdir().map_err(failed("a folder for the lab"))?;
+        let mut lab = Self { places: Vec::new(), hosts: BTreeMap::new(), internet, folder };
+        for (index, site) in topology.sites.iter().enumerate() {
+            lab.add(site, topology.seed.wrapping_add(index as u64))?;
+        }
+        Ok(lab)
+    }
+
+    /// A host by its name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn host(&self, name: &str) -> Result<&Host> {
+        self.hosts.get(name).ok_or_else(|| Error::Lab(format!("there is no host {name} in the lab")))
+    }
+
+    /// All hosts, by name.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, &Host)> {
+        self.hosts.iter().map(|(name, host)| (name.as_str(), host))
+    }
+
+    /// What is between a host and the internet.
+    #[must_use]
+    pub fn kind(&self, host: &Host) -> Kind {
+        self.places[host.site].kind
+    }
+
+    /// The address under which the internet sees a host.
+    #[must_use]
+    pub fn public_address(&self, host: &Host) -> Ipv4Addr {
+        Ipv4Addr::new(44, 128, 0, self.places[host.site].number)
+    }
+
+    /// The nearest router of a host.
+    #[must_use]
+    pub fn gateway(&self, host: &Host) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, self.places[host.site].number, 1)
+    }
+
+    /// The namespace that all sites are connected to.
+    #[must_use]
+    pub fn internet(&self) -> &Namespace {
+        &self.internet
+    }
+
+    /// The routers of a site, from the outside in.
+    #[must_use]
+    pub fn routers(&self, site: usize) -> &[Namespace] {
+        &self.places[site].routers
+    }
+
+    /// A folder that is there as long as the lab.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Switches the routers of a site off and on: they forget who talks to whom, and which ports they forward.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn reboot(&mut self, site: usize) -> Result<()> {
+        self.cut(site, true)?;
+        let place = &mut self.places[site];
+        place.upnp = None;
+        for router in &place.routers {
+            nat::forget(router, place.kind)?;
+        }
+        start_upnp(place, self.folder.path())?;
+        self.cut(site, false)
+    }
+
+    /// Cuts a site off from the internet, or connects it again.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn cut(&self, site: usize, cut: bool) -> Result<()> {
+        let place = &self.places[site];
+        match &place.wire {
+            Some(wire) => wire.cut(cut),
+            // The internet's end of the cable: the routes of the site stay.
+            None => {
+                self.internet.ip(&format!("link set port{} {}\n", place.number, if cut { "down" } else { "up" }))?
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on the line of a site is another one; only a site that has a line, not a plain cable, can change it.
+    pub fn change_line(&self, site: usize, line: Line) {
+        if let Some(wire) = &self.places[site].wire {
+            wire.change(line);
+        }
+    }
+
+    /// Takes a host from its network to that of another site, where it gets another address.
+    ///
+    /// # Errors
+    /// When there is no such host, or a site is public.
+    pub fn move_host(&mut self, name: &str, site: usize) -> Result<()> {
+        let host = self.host(name)?.clone();
+        if self.kind(&host) == Kind::Public || self.places[site].kind == Kind::Public {
+            return Err(Error::Lab(format!("{name} can move from behind a router to behind another one only")));
+        }
+        host.namespace.ip("link del eth0\n")?;
+        let taken = self.hosts.values().filter(|other| other.site == site).count();
+        let moved = self.plug_in(host.namespace, site, FIRST_HOST + 100 + taken)?;
+        self.hosts.insert(name.to_owned(), moved);
+        Ok(())
+    }
+
+    fn add(&mut self, site: &Site, seed: u64) -> Result<()> {
+        let number = FIRST + u8::try_from(self.places.len()).map_err(|_| Error::Lab("too many sites".to_owned()))?;
+        let mut place = Place { kind: site.nat, number, upnp: None, wire: None, routers: Vec::new() };
+        let index = self.places.len();
+        if site.nat == Kind::Public {
+            let namespace = Namespace::new(&site.hosts[0])?;
+            place.wire = self.connect(&namespace, "eth0", number, site.line, seed)?;
+            let host = Host { namespace, address: Ipv4Addr::new(44, 128, 0, number), site: index };
+            self.hosts.insert(site.hosts[0].clone(), host);
+            self.places.push(place);
+            return Ok(());
+        }
+        let outer = router(&site.name, site.nat)?;
+        place.wire = self.connect(&outer, "wan", number, site.line, seed)?;
+        place.routers.push(outer);
+        if site.nat == Kind::Cgnat {
+            place.routers.push(behind_carrier(&site.name, &place.routers[0], number)?);
+        }
+        let inner = &place.routers[place.routers.len() - 1];
+        inner.ip(&format!("addr add 192.168.{number}.1/24 dev lan\n"))?;
+        start_upnp(&mut place, self.folder.path())?;
+        self.places.push(place);
+        for (position, name) in site.hosts.iter().enumerate() {
+            let host = self.plug_in(Namespace::new(name)?, index, FIRST_HOST + position)?;
+            self.hosts.insert(name.clone(), host);
+        }
+        Ok(())
+    }
+
+    /// Connects an interface to the internet, by a cable or a line, and gives it its address.
+    fn connect(&self, site: &Namespace, name: &str, number: u8, line: Line, seed: u64) -> Result<Option<Wire>> {
+        let port = format!("port{number}");
+        let wire = if line.is_plain() {
+            site.cable(name, &self.internet, &port)?;
+            None
+        } else {
+            Some(Wire::new([(site, name), (&self.internet, &port)], line, seed)?)
+        };
+        self.internet.ip(&format!("link set {port} master net\nlink set {port} up\n"))?;
+        site.ip(&format!("addr add 44.128.0.{number}/24 dev {name}\nlink set {name} up\n"))?;
+        Ok(wire)
+    }
+
+    /// Connects a host to the network of a site.
+    fn plug_in(&self, namespace: Namespace, site: usize, position: usize) -> Result<Host> {
+        let place = &self.places[site];
+        let inner = &place.routers[place.routers.len() - 1];
+        namespace.cable("eth0", inner, &format!("host{position}"))?;
+        inner.ip(&format!("link set host{position} master lan\nlink set host{position} up\n"))?;
+        let number = place.number;
+        namespace.ip(&format!(
+            "addr add 192.168.{number}.{position}/24 dev eth0\nlink set eth0 up\nroute add default via 192.168.{number}.1\n"
+        ))?;
+        let last = u8::try_from(position).map_err(|_| Error::Lab("too many hosts".to_owned()))?;
+        Ok(Host { namespace, address: Ipv4Addr::new(192, 168, number, last), site })
+    }
+}
+
+/// A router with a bridge for its network.
+fn router(name: &str, kind: Kind) -> Result<Namespace> {
+    let router = Namespace::new(name)?;
+    router.ip("link add lan type bridge\nlink set lan up\n")?;
+    nat::install(&router, kind)?;
+    Ok(router)
+}
+
+/// The router of a home behind that of a carrier.
+fn behind_carrier(name: &str, carrier: &Namespace, number: u8) -> Result<Namespace> {
+    let home = router(&format!("{name}-home"), Kind::Cgnat)?;
+    carrier.ip(&format!("addr add 100.64.{number}.1/24 dev lan\n"))?;
+    home.cable("wan", carrier, "home")?;
+    carrier.ip("link set home master lan\nlink set home up\n")?;
+    home.ip(&format!(
+        "addr add 100.64.{number}.2/24 dev wan\nlink set wan up\nroute add default via 100.64.{number}.1\n"
+    ))?;
+    Ok(home)
+}
+
+fn start_upnp(place: &mut Place, folder: &Path) -> Result<()> {
+    if place.kind.forwards_ports() {
+        place.upnp = Some(nat::start_upnp(&place.routers[0], place.kind, folder)?);
+    }
+    Ok(())
+}

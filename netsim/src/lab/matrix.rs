@@ -1,0 +1,358 @@
+//! Who reaches whom, and how: for each pair of NATs two real peers, the listener and the dialer, which know of each other
+//! through two public peers only.
+//!
+//! The clock starts when the dialer asks to join the mesh. What counts is whether a live connection is there, as either of
+//! the two shows it, and whether anybody is in between; not what an attempt was said to have come to.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum as _;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::peers::{Neighbour, Options, Peer};
+use super::topology::Site;
+use super::wire::Line;
+use super::{Kind, Lab, Result, Topology, reflector};
+use crate::Error;
+
+/// The public peers: each is everything to the others that a public peer can be.
+const PUBLIC: [&str; 2] = ["relay-a", "relay-b"];
+/// The counter of bytes that a peer relays.
+const RELAYED: &str = "aerolithsdb_relay_bytes";
+/// How long a listener behind a NAT may take to find out how it can be reached, before the dialer comes.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long a pair that is expected to need a relay is watched for a direct connection.
+const LINGER: Duration = Duration::from_secs(3);
+/// How often both peers are looked at.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Who shall reach whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pair {
+    /// What is in front of the listener.
+    pub listener: Kind,
+    /// What is in front of the dialer.
+    pub dialer: Kind,
+    /// Whether it is one and the same router.
+    pub same_nat: bool,
+}
+
+/// How two peers are connected, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was not measured: something broke before.
+    Broken,
+    /// They are not.
+    Apart,
+    /// Somebody is in between.
+    Relayed,
+    /// Nobody is in between.
+    Direct,
+}
+
+/// What is measured, and how.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The pairs.
+    pub pairs: Vec<Pair>,
+    /// How often each.
+    pub repeat: usize,
+    /// How many side by side.
+    pub jobs: usize,
+    /// How long one waits for a connection.
+    pub patience: Duration,
+    /// The line of every site.
+    pub line: Line,
+    /// What the lines draw their losses from.
+    pub seed: u64,
+    /// The peers.
+    pub options: Options,
+}
+
+/// What was measured of a pair. Times are in milliseconds, from the moment the dialer asks to join.
+#[derive(Debug, Clone, Serialize)]
+pub struct Measured {
+    /// The pair.
+    #[serde(flatten)]
+    pub pair: Pair,
+    /// Which of the repetitions.
+    pub run: usize,
+    /// What must be possible.
+    pub expected: Outcome,
+    /// What was.
+    pub outcome: Outcome,
+    /// When they were connected at all.
+    pub connected_ms: Option<u64>,
+    /// When nobody was in between.
+    pub direct_ms: Option<u64>,
+    /// What carries the best connection.
+    pub transport: Option<&'static str>,
+    /// How long a document took from the listener to the dialer, by whatever way, from the write.
+    pub document_ms: Option<u64>,
+    /// What the public peers relayed; nothing when they do not count it.
+    pub relay_bytes: Option<f64>,
+    /// What broke.
+    pub error: Option<String>,
+}
+
+impl Measured {
+    /// Whether it fell short of what must be possible.
+    #[must_use]
+    pub fn is_worse(&self) -> bool {
+        self.outcome < self.expected
+    }
+}
+
+impl Pair {
+    /// Each kind with each, and two hosts behind one router.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let each = |listener| Kind::ALL.map(|dialer| Self { listener, dialer, same_nat: false });
+        let mut pairs: Vec<Self> = Kind::ALL.into_iter().flat_map(each).collect();
+        pairs.push(Self { listener: Kind::PortRestricted, dialer: Kind::PortRestricted, same_nat: true });
+        pairs
+    }
+
+    /// What the NATs allow, over QUIC or TCP, whichever allows more.
+    #[must_use]
+    pub fn expected(self) -> Outcome {
+        use Kind::{AddressRestricted, FullCone, Public, Symmetric, Upnp};
+        match (self.listener, self.dialer) {
+            _ if self.same_nat => Outcome::Direct,
+            // A dial is enough.
+            (Public | Upnp, _) | (_, Public | Upnp) => Outcome::Direct,
+            // The port that a symmetric NAT will use is not known, and matters only to those that look at ports.
+            (Symmetric, FullCone | AddressRestricted) | (FullCone | AddressRestricted, Symmetric) => Outcome::Direct,
+            (Symmetric, _) | (_, Symmetric) => Outcome::Relayed,
+            _ => Outcome::Direct,
+        }
+    }
+
+    fn topology(self, line: Line, seed: u64) -> Topology {
+        let mut sites = PUBLIC.map(|name| Site::new(name, Kind::Public)).to_vec();
+        if self.same_nat {
+            sites.push(Site::new("home", self.listener).with(&["listener", "dialer"]));
+        } else {
+            sites.push(Site::new("listener", self.listener));
+            sites.push(Site::new("dialer", self.dialer));
+        }
+        Topology { seed, ..Topology::new("pair", sites).over(line) }
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.same_nat {
+            true => f.pad(&format!("same:{}", self.listener)),
+            false => f.pad(&format!("{}:{}", self.listener, self.dialer)),
+        }
+    }
+}
+
+impl FromStr for Pair {
+    type Err = String;
+
+    /// Reads `symmetric:full_cone`, the listener first, or `same:symmetric` for two hosts behind one router.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        let wrong = |_| format!("{text:?} is no pair; write LISTENER:DIALER or same:NAT, of {names}");
+        let kind = |name: &str| Kind::from_str(name, false).map_err(wrong);
+        match text.split_once(':') {
+            Some(("same", "public")) => Err("two public hosts have no router in common".to_owned()),
+            Some(("same", both)) => Ok(Self { listener: kind(both)?, dialer: kind(both)?, same_nat: true }),
+            Some((one, other)) => Ok(Self { listener: kind(one)?, dialer: kind(other)?, same_nat: false }),
+            None => Err(wrong(String::new())),
+        }
+    }
+}
+
+impl Outcome {
+    /// What a connection is.
+    #[must_use]
+    pub fn of(connection: Option<&Neighbour>) -> Self {
+        match connection {
+            None => Self::Apart,
+            Some(connection) if connection.direct => Self::Direct,
+            Some(_) => Self::Relayed,
+        }
+    }
+
+    /// A word for tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Broken => "broken",
+            Self::Apart => "apart",
+            Self::Relayed => "relayed",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+/// Measures all pairs of a plan, and says of each as soon as it is done.
+pub fn measure_all(plan: &Plan, done: impl Fn(&Measured) + Sync) -> Vec<Measured> {
+    let tasks: Vec<(Pair, usize)> =
+        (0..plan.repeat).flat_map(|run| plan.pairs.iter().map(move |pair| (*pair, run))).collect();
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..plan.jobs.min(tasks.len()) {
+            scope.spawn(|| {
+                while let Some(&(pair, run)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let measured = measure(plan, pair, run);
+                    done(&measured);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push(measured);
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|result| (plan.pairs.iter().position(|pair| *pair == result.pair), result.run));
+    results
+}
+
+/// Measures one pair, in a lab of its own.
+#[must_use]
+pub fn measure(plan: &Plan, pair: Pair, run: usize) -> Measured {
+    let mut measured = Measured {
+        pair,
+        run,
+        expected: pair.expected(),
+        outcome: Outcome::Apart,
+        connected_ms: None,
+        direct_ms: None,
+        transport: None,
+        document_ms: None,
+        relay_bytes: None,
+        error: None,
+    };
+    if let Err(error) = try_measure(plan, &mut measured) {
+        measured.outcome = Outcome::Broken;
+        measured.error = Some(error.to_string());
+    }
+    measured
+}
+
+fn try_measure(plan: &Plan, measured: &mut Measured) -> Result<()> {
+    let (pair, run) = (measured.pair, measured.run);
+    let lab = Lab::build(&pair.topology(plan.line, plan.seed.wrapping_add(run as u64)))?;
+    let mut options = plan.options.clone();
+    options.logs = options.logs.map(|folder| folder.join(format!("{pair}-{run}").replace(':', "-")));
+    let names = [PUBLIC[0], PUBLIC[1], "listener", "dialer"];
+    let (checked, started) = std::thread::scope(|scope| {
+        let start = |name| {
+            scope.spawn({
+                let (lab, options) = (&lab, &options);
+                move || Peer::start(lab, name, options)
+            })
+        };
+        let starts = names.map(start);
+        let checked = reflector::check(&lab);
+        (checked, starts.map(|start| start.join().expect("a start does not panic")))
+    });
+    checked?;
+    let [first, second, listener, dialer] = started;
+    let (first, second, listener, dialer) = (first?, second?, listener?, dialer?);
+    first.let_in(&second)?;
+    first.let_in(&listener)?;
+    settle(pair, &listener)?;
+    let start = Instant::now();
+    second.let_in(&dialer)?;
+    listener.put("lab", "first", &json!({ "written_by": "the listener" }))?;
+    let written = Instant::now();
+    let milliseconds = |since: Instant| u64::try_from(since.elapsed().as_millis()).ok();
+    while start.elapsed() < plan.patience && !is_done(measured, start) {
+        if measured.document_ms.is_none() && dialer.count("lab")? > 0 {
+            measured.document_ms = milliseconds(written);
+        }
+        if let Some(found) = best(&listener, &dialer)? {
+            measured.connected_ms = measured.connected_ms.or_else(|| milliseconds(start));
+            measured.transport = Some(found.transport());
+            measured.outcome = Outcome::of(Some(&found));
+            if found.direct {
+                measured.direct_ms = measured.direct_ms.or_else(|| milliseconds(start));
+            }
+        }
+        std::thread::sleep(LOOK);
+    }
+    let relayed = [first.metric(RELAYED)?, second.metric(RELAYED)?];
+    measured.relay_bytes = relayed.into_iter().flatten().reduce(|sum, bytes| sum + bytes);
+    Ok(())
+}
+
+/// Lets a listener behind a NAT find out how it can be reached.
+fn settle(pair: Pair, listener: &Peer) -> Result<()> {
+    let start = Instant::now();
+    let reachable = |status: &Value| status["external"].as_array().is_some_and(|all| !all.is_empty());
+    while pair.listener != Kind::Public && start.elapsed() < SETTLE && !reachable(&listener.get("/nodes/status")?) {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Whether nothing more is to be seen.
+fn is_done(measured: &Measured, start: Instant) -> bool {
+    let watched = measured.connected_ms.map(Duration::from_millis).is_some_and(|at| start.elapsed() > at + LINGER);
+    let settled = measured.outcome == Outcome::Direct || (measured.expected == Outcome::Relayed && watched);
+    settled && measured.document_ms.is_some()
+}
+
+/// The best connection that either of two peers shows.
+///
+/// # Errors
+/// When one of them does not answer.
+pub fn best(one: &Peer, other: &Peer) -> Result<Option<Neighbour>> {
+    let shown = [one.neighbour(other)?, other.neighbour(one)?];
+    Ok(shown.into_iter().flatten().max_by_key(|connection| connection.direct))
+}
+
+/// Whether all is as good as it must be.
+///
+/// # Errors
+/// [`Error::Lab`] that names the pairs that are not.
+pub fn judge(results: &[Measured]) -> Result<()> {
+    let worse: Vec<String> = results
+        .iter()
+        .filter(|result| result.is_worse())
+        .map(|result| format!("{} is {}", result.pair, result.outcome.word()))
+        .collect();
+    if worse.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Lab(format!("{} of {} are worse than expected: {}", worse.len(), results.len(), worse.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_read_as_they_are_written() {
+        for pair in Pair::all() {
+            assert_eq!(pair.to_string().parse(), Ok(pair));
+        }
+        let error = "symmetric:cone".parse::<Pair>().unwrap_err();
+        assert!(error.contains("full_cone") && error.contains("same:NAT"), "{error}");
+        assert!("symmetric".parse::<Pair>().is_err());
+    }
+
+    #[test]
+    fn what_two_nats_allow_does_not_depend_on_who_dials() {
+        for pair in Pair::all() {
+            let back = Pair { listener: pair.dialer, dialer: pair.listener, ..pair };
+            assert_eq!(pair.expected(), back.expected(), "{pair}");
+        }
+        let expected = |text: &str| text.parse::<Pair>().unwrap().expected();
+        assert_eq!(expected("symmetric:port_restricted"), Outcome::Relayed);
+        assert_eq!(expected("symmetric:full_cone"), Outcome::Direct);
+        assert_eq!(expected("symmetric:upnp_lying"), Outcome::Relayed);
+        assert_eq!(expected("udp_blocked:cgnat"), Outcome::Direct);
+        assert_eq!(expected("same:symmetric"), Outcome::Direct);
+    }
+}

@@ -1,0 +1,219 @@
+//! Evidence that a NAT of the lab behaves as declared, independent of the peers' own STUN: a reflector at two public
+//! addresses with two ports each tells a host from where its datagrams came, and answers on request from elsewhere. From
+//! that follow mapping and filtering as RFC 4787 names them, found as RFC 5780 does.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::build::Host;
+use super::nat::{Behaviour, Dependence, LIE};
+use super::{Kind, Lab, Namespace, Result, Topology, failed, topology};
+use crate::Error;
+
+/// The addresses of the reflector in the lab's internet.
+const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(44, 128, 0, 2), Ipv4Addr::new(44, 128, 0, 3)];
+const PORTS: [u16; 2] = [3478, 3479];
+/// How long an answer may take, over the slowest line of a lab.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// A question is repeated so often, because lines lose packets.
+const TRIES: usize = 3;
+/// Where routers listen for requests by NAT-PMP.
+const NAT_PMP_PORT: u16 = 5351;
+
+/// Where to ask, and from where the answer shall come: the number of an address, and that of a port.
+type Place = (usize, usize);
+
+/// A running reflector.
+#[derive(Debug)]
+pub struct Reflector {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    sockets: Arc<Vec<UdpSocket>>,
+}
+
+impl Reflector {
+    /// Starts one in the internet of a lab, at addresses that no site has.
+    ///
+    /// # Errors
+    /// When there is one already.
+    pub fn start(internet: &Namespace) -> Result<Self> {
+        internet.ip(&ADDRESSES.map(|address| format!("addr replace {address}/24 dev net\n")).concat())?;
+        let bind = |place: (Ipv4Addr, u16)| {
+            let socket = UdpSocket::bind(place)?;
+            socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+            Ok(socket)
+        };
+        let places = || ADDRESSES.iter().flat_map(|address| PORTS.map(|port| (*address, port)));
+        let all = || places().map(bind).collect::<std::io::Result<Vec<UdpSocket>>>();
+        let sockets = internet.run(all).map_err(failed("the reflector"))?;
+        let (sockets, stop) = (Arc::new(sockets), Arc::new(AtomicBool::new(false)));
+        let reflect = |index: usize| {
+            let (sockets, stop) = (Arc::clone(&sockets), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    reflect(&sockets, index);
+                }
+            })
+        };
+        Ok(Self { threads: (0..sockets.len()).map(reflect).collect(), stop, sockets })
+    }
+
+    /// Sends something to an address unasked.
+    ///
+    /// # Errors
+    /// When there is no way.
+    pub fn send(&self, to: SocketAddr) -> Result<()> {
+        self.sockets[0].send_to(b"unasked", to).map(drop).map_err(failed("a datagram"))
+    }
+}
+
+impl Drop for Reflector {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Answers one question: a number to repeat, and the number of the socket that shall answer.
+fn reflect(sockets: &[UdpSocket], index: usize) {
+    let mut question = [0; 64];
+    let Ok((9, SocketAddr::V4(from))) = sockets[index].recv_from(&mut question) else { return };
+    let Some(answering) = sockets.get(usize::from(question[8])) else { return };
+    let mut answer = question[..8].to_vec();
+    answer.extend(from.ip().octets());
+    answer.extend(from.port().to_be_bytes());
+    // It may be lost on the way just as well.
+    _ = answering.send_to(&answer, from);
+}
+
+/// Asks from a socket: from where does the question come? Nothing when no answer arrives.
+fn ask(socket: &UdpSocket, at: Place, from: Place) -> Option<SocketAddrV4> {
+    let number = |(address, port): Place| u8::try_from(address * PORTS.len() + port).unwrap_or_default();
+    for _ in 0..TRIES {
+        let token: [u8; 8] = rand::random();
+        socket.send_to(&[&token[..], &[number(from)]].concat(), (ADDRESSES[at.0], PORTS[at.1])).ok()?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut answer = [0; 64];
+        while Instant::now() < deadline {
+            let Ok((14, _)) = socket.recv_from(&mut answer) else { continue };
+            if answer[..8] == token {
+                let address: [u8; 4] = answer[8..12].try_into().ok()?;
+                return Some(SocketAddrV4::new(address.into(), u16::from_be_bytes([answer[12], answer[13]])));
+            }
+        }
+    }
+    None
+}
+
+/// How the NATs between a host and the internet behave.
+///
+/// # Errors
+/// When the host has no sockets.
+pub fn classify(host: &Host) -> Result<Behaviour> {
+    let (one, two) = (socket(host)?, socket(host)?);
+    // Two sockets: what the first one says to the second address must not open the way for the second one's test.
+    let Some(first) = ask(&one, (0, 0), (0, 0)) else { return Ok(Behaviour::Blocked) };
+    let (second, third) = (ask(&one, (1, 0), (1, 0)), ask(&one, (1, 1), (1, 1)));
+    let mapping = match (second == Some(first), second == third) {
+        (true, true) => Dependence::EndpointIndependent,
+        (_, true) => Dependence::AddressDependent,
+        (_, false) => Dependence::AddressAndPortDependent,
+    };
+    ask(&two, (0, 0), (0, 0));
+    let filtering = if ask(&two, (0, 0), (1, 1)).is_some() {
+        Dependence::EndpointIndependent
+    } else if ask(&two, (0, 0), (0, 1)).is_some() {
+        Dependence::AddressDependent
+    } else {
+        Dependence::AddressAndPortDependent
+    };
+    let open = *first.ip() == host.address && filtering == Dependence::EndpointIndependent;
+    Ok(if open { Behaviour::Open } else { Behaviour::Nat { mapping, filtering } })
+}
+
+/// What a router answered to a request for a port: the public address that it tells, and the port there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The public address, by what the router says.
+    pub address: Ipv4Addr,
+    /// The port of it.
+    pub port: u16,
+    /// Whether something that was sent to the site's real address and that port arrived.
+    pub arrives: bool,
+}
+
+/// Asks the router of a host by NAT-PMP (RFC 6886) to forward a port, and tries it.
+///
+/// # Errors
+/// When the host has no sockets; a router that does not answer gives `None`.
+pub fn forward(lab: &Lab, reflector: &Reflector, host: &Host) -> Result<Option<Forwarded>> {
+    let (asking, waiting) = (socket(host)?, socket(host)?);
+    let port = waiting.local_addr().map_err(failed("a socket"))?.port();
+    let router = (lab.gateway(host), NAT_PMP_PORT);
+    let call = |question: &[u8], length: usize| {
+        let mut answer = [0; 16];
+        (0..TRIES).find_map(|_| {
+            asking.send_to(question, router).ok()?;
+            let (got, _) = asking.recv_from(&mut answer).ok()?;
+            // The third and fourth byte are the result.
+            (got == length && answer[2..4] == [0, 0]).then_some(answer)
+        })
+    };
+    let Some(told) = call(&[0, 0], 12) else { return Ok(None) };
+    let mut request = vec![0, 1, 0, 0];
+    request.extend([port.to_be_bytes(), port.to_be_bytes()].concat());
+    request.extend(600_u32.to_be_bytes());
+    let Some(mapped) = call(&request, 16) else { return Ok(None) };
+    let external = u16::from_be_bytes([mapped[10], mapped[11]]);
+    let to = SocketAddr::from((lab.public_address(host), external));
+    let arrives = (0..TRIES).any(|_| reflector.send(to).is_ok() && waiting.recv_from(&mut [0; 16]).is_ok());
+    let address = Ipv4Addr::new(told[8], told[9], told[10], told[11]);
+    Ok(Some(Forwarded { address, port: external, arrives }))
+}
+
+/// Whether each NAT of a lab behaves as its topology declares.
+///
+/// # Errors
+/// [`Error::Lab`] that names the host, what was declared, and what was seen.
+pub fn check(lab: &Lab) -> Result<()> {
+    let reflector = Reflector::start(lab.internet())?;
+    let check = |name: &str, host: &Host| {
+        let (kind, seen) = (lab.kind(host), classify(host)?);
+        if seen != kind.declared() {
+            return Err(Error::Lab(format!("the NAT of {name} is declared as {kind}, but behaves as {seen:?}")));
+        }
+        if !kind.forwards_ports() {
+            return Ok(());
+        }
+        let told = if kind == Kind::UpnpLying { LIE } else { lab.public_address(host) };
+        match forward(lab, &reflector, host)? {
+            Some(forwarded) if forwarded.arrives && forwarded.address == told => Ok(()),
+            other => Err(Error::Lab(format!("the router of {name} does not forward as {kind} does: {other:?}"))),
+        }
+    };
+    // Side by side, because most of it is waiting for what must not come.
+    std::thread::scope(|scope| {
+        let checks: Vec<_> = lab.hosts().map(|(name, host)| scope.spawn(move || check(name, host))).collect();
+        checks.into_iter().try_for_each(|check| check.join().expect("a check does not panic"))
+    })
+}
+
+/// Builds a lab with one site of a kind, and checks it.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_kind(kind: Kind) -> Result<()> {
+    check(&Lab::build(&Topology::new(kind.name(), vec![topology::Site::new("host", kind)]))?)
+}
+
+fn socket(host: &Host) -> Result<UdpSocket> {
+    let bind = || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(socket)
+    };
+    host.namespace.run(bind).map_err(failed(format!("a socket in {}", host.namespace.name())))
+}

@@ -1,0 +1,351 @@
+//! Scenes: what happens to real peers behind real NATs, and what must come of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::matrix::{self, Outcome, Pair};
+use super::nat::LIE;
+use super::peers::{Options, Peer, wait};
+use super::topology::Site;
+use super::wire::Line;
+use super::{Kind, Lab, Result, Topology, reflector};
+use crate::Error;
+use crate::data;
+use crate::scenario::Data;
+use crate::time::Span;
+
+/// How long peers may take until they have the same.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long peers may take to notice that their network is another one, and be in sync again.
+const CHANGE: Duration = Duration::from_secs(90);
+/// What is written.
+const COLLECTION: &str = "countries";
+
+/// One scene.
+#[derive(Debug)]
+pub struct Scene {
+    /// Its name.
+    pub name: &'static str,
+    /// What happens, in a sentence.
+    pub about: &'static str,
+    act: fn(&mut Stage<'_>) -> Result<()>,
+    sites: fn() -> Vec<Site>,
+}
+
+/// All of them.
+pub const ALL: &[Scene] = &[
+    Scene {
+        name: "two-homes",
+        about: "two laptops behind home routers share the countries of the world",
+        act: two_homes,
+        sites: homes,
+    },
+    Scene {
+        name: "field-team",
+        about: "a team of five behind carriers' NATs writes apart and has everything together, with one relay",
+        act: field_team,
+        sites: carriers,
+    },
+    Scene {
+        name: "router-reboot",
+        about: "a router is switched off and on during a sync",
+        act: router_reboot,
+        sites: slow_homes,
+    },
+    Scene {
+        name: "roaming",
+        about: "a laptop moves from one network to another during a sync",
+        act: roaming,
+        sites: slow_homes,
+    },
+    Scene {
+        name: "relay-dies",
+        about: "the relay of two peers that need one is gone, and another takes over",
+        act: relay_dies,
+        sites: symmetric,
+    },
+    Scene {
+        name: "bootstrap-gone",
+        about: "the only public peer is gone for good, and those that it introduced go on",
+        act: bootstrap_gone,
+        sites: homes,
+    },
+    Scene {
+        name: "lying-router",
+        about: "a router that tells a wrong public address when it forwards a port is not believed",
+        act: lying_router,
+        sites: liars,
+    },
+];
+
+/// A scene by its name.
+///
+/// # Errors
+/// When there is none, with those that there are.
+pub fn find(name: &str) -> Result<&'static Scene> {
+    let names = || ALL.iter().map(|scene| scene.name).collect::<Vec<_>>().join(", ");
+    ALL.iter()
+        .find(|scene| scene.name == name)
+        .ok_or_else(|| Error::Lab(format!("there is no scene {name}; there are {}", names())))
+}
+
+impl Scene {
+    /// Plays it, and says what happens meanwhile.
+    ///
+    /// # Errors
+    /// What did not come as it must.
+    pub fn play(&self, options: &Options, say: impl Fn(&str)) -> Result<()> {
+        let lab = Lab::build(&Topology::new(self.name, (self.sites)()))?;
+        reflector::check(&lab)?;
+        let mut options = options.clone();
+        options.logs = options.logs.map(|folder| folder.join(self.name));
+        let start = Instant::now();
+        let say = |line: &str| say(&format!("{:6.1} s  {line}", start.elapsed().as_secs_f64()));
+        let mut stage = Stage { peers: BTreeMap::new(), lab, options, say: &say };
+        (self.act)(&mut stage).inspect_err(|_| stage.testify())
+    }
+}
+
+/// A lab with the peers in it.
+struct Stage<'a> {
+    /// They end before the lab does.
+    peers: BTreeMap<&'static str, Peer>,
+    lab: Lab,
+    options: Options,
+    say: &'a dyn Fn(&str),
+}
+
+impl Stage<'_> {
+    fn say(&self, line: &str) {
+        (self.say)(line);
+    }
+
+    /// Starts peers, and lets all but the first one into its mesh.
+    fn gather(&mut self, names: &[&'static str]) -> Result<()> {
+        for name in names {
+            let peer = Peer::start(&self.lab, name, &self.options)?;
+            if let Some(first) = self.peers.get(names[0]) {
+                first.let_in(&peer)?;
+            }
+            self.peers.insert(name, peer);
+        }
+        self.say(&format!("{} are one mesh", names.join(", ")));
+        Ok(())
+    }
+
+    fn peer(&self, name: &str) -> Result<&Peer> {
+        self.peers.get(name).ok_or_else(|| Error::Lab(format!("{name} does not run")))
+    }
+
+    /// Ends a peer without a word to anybody.
+    fn kill(&mut self, name: &str) {
+        self.peers.remove(name);
+        self.say(&format!("{name} is gone"));
+    }
+
+    /// Writes the countries on a peer.
+    fn write_countries(&self, name: &str) -> Result<u64> {
+        let lines = data::documents(Data::Countries);
+        self.peer(name)?.load(COLLECTION, &lines.join("\n"))?;
+        self.say(&format!("{name} wrote {} countries", lines.len()));
+        Ok(lines.len() as u64)
+    }
+
+    /// Waits until a peer has so many documents.
+    fn has(&self, name: &str, count: u64, patience: Duration) -> Result<()> {
+        let peer = self.peer(name)?;
+        let took = wait(&format!("{name} has {count} documents"), patience, || Ok(peer.count(COLLECTION)? >= count))?;
+        self.say(&format!("{name} has {count} documents, {} ms later", took.as_millis()));
+        Ok(())
+    }
+
+    /// All peers must have the same, to the letter.
+    fn all_equal(&self) -> Result<()> {
+        let mut all = Vec::new();
+        for peer in self.peers.values() {
+            let mut lines: Vec<String> = peer.all(COLLECTION)?.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            all.push(lines);
+        }
+        let equal = all.windows(2).all(|two| two[0] == two[1]);
+        if equal { Ok(()) } else { Err(Error::Lab("the peers do not have the same".to_owned())) }
+    }
+
+    /// Waits until two peers are connected as well as their NATs allow.
+    fn connected(&self, one: &str, other: &str, patience: Duration) -> Result<()> {
+        let (host, its) = (self.lab.host(one)?, self.lab.host(other)?);
+        let pair = Pair { listener: self.lab.kind(host), dialer: self.lab.kind(its), same_nat: host.site == its.site };
+        let (expected, peer, its) = (pair.expected(), self.peer(one)?, self.peer(other)?);
+        let mut found = None;
+        let what = format!("{one} and {other} are {}", expected.word());
+        let took = wait(&what, patience, || {
+            found = matrix::best(peer, its)?;
+            Ok(Outcome::of(found.as_ref()) >= expected)
+        })?;
+        let over = found.map_or("nothing", |way| way.transport());
+        self.say(&format!("{one} and {other} are {} over {over}, {} ms later", expected.word(), took.as_millis()));
+        Ok(())
+    }
+
+    /// Says how each peer sees itself and the others.
+    fn testify(&self) {
+        for (name, peer) in &self.peers {
+            let said = peer.get("/nodes/status").map(|status| {
+                let external = &status["external"];
+                let others: Vec<&str> = status["peers"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|other| other["address"].as_str())
+                    .collect();
+                format!(
+                    "{name} is {}, can be reached at {external}, and is connected to {others:?}",
+                    status["reachability"]
+                )
+            });
+            self.say(&said.unwrap_or_else(|error| error.to_string()));
+        }
+    }
+}
+
+fn homes() -> Vec<Site> {
+    vec![
+        Site::new("relay", Kind::Public),
+        Site::new("ada", Kind::PortRestricted),
+        Site::new("bo", Kind::PortRestricted),
+    ]
+}
+
+/// A line so slow that the countries take seconds.
+fn slow_homes() -> Vec<Site> {
+    let line = Line { delay: Span::ms(10), rate_kbit: 128, ..Line::default() };
+    let mut sites = homes();
+    sites.push(Site::new("cafe", Kind::Symmetric));
+    sites.iter_mut().filter(|site| site.nat != Kind::Public).for_each(|site| site.line = line);
+    sites
+}
+
+fn carriers() -> Vec<Site> {
+    let member = |name: &&str| Site::new(name, Kind::Cgnat);
+    let mut sites: Vec<Site> = TEAM.iter().map(member).collect();
+    sites.push(Site::new("relay", Kind::Public));
+    sites
+}
+
+fn symmetric() -> Vec<Site> {
+    vec![
+        Site::new("relay", Kind::Public),
+        Site::new("second-relay", Kind::Public),
+        Site::new("ada", Kind::Symmetric),
+        Site::new("bo", Kind::Symmetric),
+    ]
+}
+
+fn liars() -> Vec<Site> {
+    vec![
+        Site::new("relay", Kind::Public),
+        Site::new("second-relay", Kind::Public),
+        Site::new("ada", Kind::UpnpLying),
+        Site::new("bo", Kind::PortRestricted),
+    ]
+}
+
+const TEAM: [&str; 5] = ["ada", "bo", "cy", "di", "ed"];
+
+fn two_homes(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "ada", "bo"])?;
+    let count = stage.write_countries("ada")?;
+    stage.has("bo", count, PATIENCE)?;
+    stage.connected("ada", "bo", CHANGE)?;
+    stage.all_equal()
+}
+
+fn field_team(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", TEAM[0], TEAM[1], TEAM[2], TEAM[3], TEAM[4]])?;
+    for name in TEAM {
+        let lines: Vec<String> =
+            (0..20).map(|n| json!({ "_id": format!("{name}-{n}"), "by": name }).to_string()).collect();
+        stage.peer(name)?.load(COLLECTION, &lines.join("\n"))?;
+    }
+    stage.say("each of the team wrote 20 documents");
+    for name in TEAM {
+        stage.has(name, 100, PATIENCE)?;
+    }
+    for (position, one) in TEAM.iter().enumerate() {
+        for other in &TEAM[position + 1..] {
+            stage.connected(one, other, PATIENCE)?;
+        }
+    }
+    stage.all_equal()
+}
+
+/// Waits until a sync is under way: some documents are there, and not all.
+fn under_way(stage: &Stage<'_>, name: &str, count: u64) -> Result<()> {
+    let peer = stage.peer(name)?;
+    wait("a sync is under way", PATIENCE, || Ok(peer.count(COLLECTION)? > 0))?;
+    let there = peer.count(COLLECTION)?;
+    stage.say(&format!("{name} has {there} of {count} documents"));
+    if there < count { Ok(()) } else { Err(Error::Lab("the sync was over before anything happened".to_owned())) }
+}
+
+fn router_reboot(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "ada", "bo"])?;
+    let count = stage.write_countries("ada")?;
+    under_way(stage, "bo", count)?;
+    let site = stage.lab.host("bo")?.site;
+    stage.lab.reboot(site)?;
+    stage.say("the router of bo was switched off and on");
+    stage.has("bo", count, CHANGE)?;
+    stage.connected("ada", "bo", CHANGE)?;
+    stage.all_equal()
+}
+
+fn roaming(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "ada", "bo"])?;
+    let count = stage.write_countries("ada")?;
+    under_way(stage, "bo", count)?;
+    let cafe = stage.lab.host("cafe")?.site;
+    stage.lab.move_host("bo", cafe)?;
+    stage.say("bo is in the cafe now");
+    stage.has("bo", count, CHANGE)?;
+    stage.connected("ada", "bo", CHANGE)?;
+    stage.all_equal()
+}
+
+fn relay_dies(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "second-relay", "ada", "bo"])?;
+    stage.peer("ada")?.put(COLLECTION, "before", &json!({ "relay": 1 }))?;
+    stage.has("bo", 1, PATIENCE)?;
+    stage.connected("ada", "bo", PATIENCE)?;
+    stage.kill("relay");
+    stage.peer("ada")?.put(COLLECTION, "after", &json!({ "relay": 2 }))?;
+    stage.has("bo", 2, CHANGE)?;
+    stage.connected("ada", "bo", CHANGE)?;
+    stage.all_equal()
+}
+
+fn bootstrap_gone(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "ada", "bo"])?;
+    stage.peer("ada")?.put(COLLECTION, "before", &json!({}))?;
+    stage.has("bo", 1, PATIENCE)?;
+    stage.connected("ada", "bo", PATIENCE)?;
+    stage.kill("relay");
+    let count = stage.write_countries("ada")?;
+    stage.has("bo", count + 1, PATIENCE)?;
+    stage.all_equal()
+}
+
+fn lying_router(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "second-relay", "ada", "bo"])?;
+    let count = stage.write_countries("ada")?;
+    stage.has("bo", count, PATIENCE)?;
+    stage.connected("ada", "bo", CHANGE)?;
+    let shown = stage.peer("ada")?.get("/nodes/status")?["external"].to_string();
+    if shown.contains(&LIE.to_string()) {
+        return Err(Error::Lab(format!("ada believes its router: {shown}")));
+    }
+    stage.say(&format!("ada can be reached at {shown}"));
+    stage.all_equal()
+}
