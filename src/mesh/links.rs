@@ -32,7 +32,9 @@ pub(super) struct Linked {
     peer: PeerId,
     number: u64,
     /// Where our stream is.
-    connection: ConnectionId,
+    pub(super) connection: ConnectionId,
+    /// Where it is about to move: a stream is being opened there while the session goes on.
+    moving: Option<ConnectionId>,
     state: State,
 }
 
@@ -50,6 +52,17 @@ enum State {
         /// Closed when the task has told the node that the session is over.
         done: oneshot::Receiver<()>,
     },
+}
+
+impl Linked {
+    /// Whether one of the session's streams is on a connection.
+    pub(super) fn uses(&self, connection: ConnectionId) -> bool {
+        let theirs = match &self.state {
+            State::Opening { accepted } => accepted.as_ref().map(|(on, _)| *on),
+            State::Open { accepted, .. } => *accepted,
+        };
+        self.connection == connection || theirs == Some(connection)
+    }
 }
 
 impl Driver {
@@ -72,11 +85,28 @@ impl Driver {
         let is_direct = |id: &ConnectionId| self.connections.get(id).is_some_and(|known| known.link.direct);
         let is_better =
             self.links.get(&peer).is_some_and(|linked| !is_direct(&linked.connection)) && is_direct(&connection);
-        if is_better && *self.swarm.local_peer_id() < peer {
-            tracing::debug!(%peer, "the session moves from a relay to a direct connection");
-            self.leave(peer, true);
-            self.begin(peer, connection, None);
+        let is_ours = *self.swarm.local_peer_id() < peer;
+        if let Some(linked) = self.links.get_mut(&peer)
+            && linked.moving.is_none()
+            && is_better
+            && is_ours
+        {
+            linked.moving = Some(connection);
+            self.swarm.behaviour_mut().link.open(peer, connection);
         }
+    }
+
+    /// Whether a session was about to move to a connection; it is no longer.
+    fn is_moving(&mut self, peer: Libp2pId, to: ConnectionId) -> bool {
+        self.links.get_mut(&peer).and_then(|linked| linked.moving.take_if(|moving| *moving == to)).is_some()
+    }
+
+    /// The stream is open to which the session moves. The other side has it too, and follows; the old one ends here.
+    fn moved(&mut self, peer: Libp2pId, connection: ConnectionId) {
+        let Some(id) = self.links.get(&peer).map(|linked| linked.peer) else { return };
+        tracing::debug!(%peer, "the session moves from a relay to a direct connection");
+        self.leave(peer, true);
+        self.link(peer, id, connection, None);
     }
 
     /// Starts a session with a peer that is connected without one: it was a stranger, through whom others were reached.
@@ -100,10 +130,14 @@ impl Driver {
             self.swarm.close_connection(connection);
             return;
         };
+        self.link(peer, id, connection, accepted);
+        self.swarm.behaviour_mut().link.open(peer, connection);
+    }
+
+    fn link(&mut self, peer: Libp2pId, id: PeerId, on: ConnectionId, accepted: Option<(ConnectionId, Stream)>) {
         self.sessions += 1;
         let state = State::Opening { accepted };
-        self.links.insert(peer, Linked { peer: id, number: self.sessions, connection, state });
-        self.swarm.behaviour_mut().link.open(peer, connection);
+        self.links.insert(peer, Linked { peer: id, number: self.sessions, connection: on, moving: None, state });
     }
 
     pub(super) fn closed(&mut self, peer: Libp2pId, connection: ConnectionId) {
@@ -112,10 +146,13 @@ impl Driver {
         let failed = self.dials.remove(&connection);
         match self.links.get_mut(&peer) {
             // The session is served by another one.
-            Some(linked) if linked.connection != connection => return,
+            Some(linked) if linked.connection != connection => {
+                linked.moving = linked.moving.filter(|to| *to != connection);
+                return;
+            }
             Some(linked) => match &mut linked.state {
                 // Our stream went with it.
-                State::Open { .. } => return self.end(peer),
+                State::Open { .. } => return self.end_or_move(peer),
                 State::Opening { accepted } => {
                     let accepted = accepted.take().filter(|(on, _)| *on != connection);
                     self.links.remove(&peer);
@@ -134,10 +171,16 @@ impl Driver {
 
     pub(super) fn stream_event(&mut self, peer: Libp2pId, connection: ConnectionId, event: StreamEvent) {
         match event {
-            StreamEvent::Opened(stream) => self.opened(peer, connection, stream),
+            StreamEvent::Opened(stream) => {
+                if self.is_moving(peer, connection) {
+                    self.moved(peer, connection);
+                }
+                self.opened(peer, connection, stream);
+            }
             StreamEvent::Accepted(stream) => self.accepted(peer, connection, stream),
             StreamEvent::Failed(why) => {
                 tracing::debug!(%peer, why, "no stream to the peer");
+                self.is_moving(peer, connection);
                 if let Some(address) = self.dials.remove(&connection) {
                     self.dial_failed(address, why);
                 }
@@ -173,8 +216,12 @@ impl Driver {
             before: self.leaving.remove(&peer),
             done,
         };
+        let relayed = !known.link.direct;
         self.tasks.spawn(session.run(stream, inbound, queue, self.notes.0.clone()));
         linked.state = State::Open { course, accept: Some(accept), accepted: None, done: is_done };
+        if relayed {
+            self.punch_later(peer);
+        }
         if let Some((on, stream)) = accepted {
             self.accepted(peer, on, stream);
         }
@@ -218,12 +265,35 @@ impl Driver {
                 // It may have come to go through us to somebody who lets it in.
                 self.leave(peer, false);
                 self.keep_for_now(peer);
+            } else if ended.dropped.is_none() {
+                self.end_or_move(peer);
             } else {
                 self.end(peer);
             }
         }
         if ended.dropped == Some(DropReason::Misbehaved) {
             self.block(peer);
+        }
+    }
+
+    /// A session is over. When it went through a relay and there is a direct connection it has moved there: the other
+    /// side was faster.
+    fn end_or_move(&mut self, peer: Libp2pId) {
+        let Some(linked) = self.links.get(&peer) else { return };
+        let (id, moving) = (linked.peer, linked.moving);
+        let is_direct = |of: &ConnectionId| self.connections.get(of).is_some_and(|known| known.link.direct);
+        let was_relayed = !is_direct(&linked.connection);
+        let direct = || self.connections.iter().find(|(_, known)| known.peer == peer && known.link.direct);
+        if let Some(moving) = moving {
+            // Our stream is being opened there.
+            self.leave(peer, true);
+            self.link(peer, id, moving, None);
+        } else if let Some((direct, _)) = direct().filter(|_| was_relayed) {
+            let direct = *direct;
+            self.leave(peer, true);
+            self.begin(peer, direct, None);
+        } else {
+            self.end(peer);
         }
     }
 

@@ -13,8 +13,11 @@ use tokio::time::Instant;
 use super::report::{AddressReport, ReachReport, RelayService};
 use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, TICKET_ADDRESSES_MAX};
 use crate::mesh::address::{Scope, endpoint, is_direct, ours, relay_of, scope, split};
-use crate::mesh::driver::Driver;
+use crate::mesh::driver::{Connection, Driver};
 
+/// How long a hole may take until the next attempt, doubled with each, and how many there are.
+const PUNCH: Duration = Duration::from_secs(4);
+const PUNCHES: u32 = 6;
 /// How long strangers stay connected who may want to go through us to somebody else.
 const LINGER: Duration = Duration::from_secs(15);
 
@@ -30,6 +33,7 @@ impl Driver {
             } else {
                 self.nat.relays.gone(&peer);
             }
+            self.look_from_outside(peer, &info.listen_addrs);
         } else {
             self.dial_directly(peer, &info.listen_addrs);
         }
@@ -38,6 +42,30 @@ impl Driver {
             self.dial(address);
         }
         self.reach_changed();
+    }
+
+    /// Has a peer outside tell how it sees us over UDP and over TCP, by dialing it over both: two peers punch holes only
+    /// where both know their own address over the same one.
+    fn look_from_outside(&mut self, peer: Libp2pId, addresses: &[Multiaddr]) {
+        if !self.nat.settings.relay_client || !self.nat.settings.hole_punching || self.nat.evidence.is_proven_public() {
+            return;
+        }
+        for udp in [true, false] {
+            let is_unseen = |address: &&Multiaddr| {
+                scope(address) == Some(Scope::Public)
+                    && is_direct(address)
+                    && endpoint(address).is_some_and(|(_, kind)| kind == udp)
+            };
+            if self.nat.evidence.is_seen_over(udp) {
+                continue;
+            }
+            if let Some(address) = addresses.iter().find(is_unseen) {
+                let options =
+                    DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address.clone()]).build();
+                // Whether it can be tried makes no difference: there is a connection.
+                _ = self.swarm.dial(options);
+            }
+        }
     }
 
     /// A peer is connected through a relay: the addresses that it names may be good without one.
@@ -74,6 +102,14 @@ impl Driver {
             self.dial_failed(text.into(), "we are the relay: the peer has no direct connection to us".into());
             return true;
         }
+        // A relay has several addresses, and one way through it to a peer is enough.
+        let is_same_way = |other: &String| {
+            other.rsplit('/').next() == text.rsplit('/').next()
+                && other.parse().is_ok_and(|other| relay_of(&other) == Some(relay))
+        };
+        if self.dials.values().any(is_same_way) {
+            return true;
+        }
         // Only who knows its own address, as the relay sees it, can punch holes.
         if self.nat.identified.contains(&relay) {
             return false;
@@ -83,7 +119,9 @@ impl Driver {
             self.dial_failed(text.into(), "too many addresses wait for this relay".into());
             return true;
         }
-        waiting.push(text.into());
+        if !waiting.iter().any(is_same_way) {
+            waiting.push(text.into());
+        }
         if !self.swarm.is_connected(&relay) {
             let bare: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
             let options = DialOpts::peer_id(relay).condition(PeerCondition::Always).addresses(vec![bare]).build();
@@ -270,7 +308,43 @@ impl Driver {
     /// When something about reaching is due.
     pub(in crate::mesh) fn reach_due(&self) -> Option<Instant> {
         let lingering = self.nat.lingering.front().map(|(until, _)| *until);
-        self.nat.relays.due().into_iter().chain(lingering).min()
+        let again = self.nat.again.values().map(|(_, at)| *at);
+        self.nat.relays.due().into_iter().chain(lingering).chain(again).min()
+    }
+
+    /// A session goes through a relay: holes are being punched, and will be once more when nothing comes of it.
+    pub(in crate::mesh) fn punch_later(&mut self, peer: Libp2pId) {
+        if self.nat.settings.hole_punching {
+            self.nat.again.insert(peer, (0, Instant::now() + PUNCH));
+        }
+    }
+
+    /// Dials peers through their relays once more whose sessions go through one: both sides then punch anew.
+    fn punch_again(&mut self, now: Instant) {
+        let due: Vec<(Libp2pId, u32)> =
+            self.nat.again.iter().filter(|(_, (_, at))| *at <= now).map(|(peer, (times, _))| (*peer, *times)).collect();
+        for (peer, times) in due {
+            self.nat.again.remove(&peer);
+            let Some(linked) = self.links.get(&peer) else { continue };
+            let Some(known) = self.connections.get(&linked.connection).filter(|known| !known.link.direct) else {
+                continue;
+            };
+            let (address, dialed) = (split(known.remote.clone()).0, known.link.dialed);
+            // Those of the attempts before serve nothing.
+            let spare = |(id, other): &(&ConnectionId, &Connection)| {
+                other.peer == peer && !linked.uses(**id) && !other.link.direct
+            };
+            let spare: Vec<_> = self.connections.iter().filter(spare).map(|(id, _)| *id).collect();
+            spare.into_iter().for_each(|id| _ = self.swarm.close_connection(id));
+            if dialed {
+                let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]).build();
+                // Whether it can be tried makes no difference: there is a connection.
+                _ = self.swarm.dial(options);
+                if times + 1 < PUNCHES {
+                    self.nat.again.insert(peer, (times + 1, now + PUNCH * (2 << times)));
+                }
+            }
+        }
     }
 
     pub(in crate::mesh) fn reach_tend(&mut self) {
@@ -281,6 +355,7 @@ impl Driver {
         if self.nat.relays.due().is_some_and(|due| due <= now) {
             self.tend_slots();
         }
+        self.punch_again(now);
     }
 
     fn reach_report(&self) -> ReachReport {

@@ -234,6 +234,11 @@ impl Evidence {
         peers.into_iter().map(|(at, peers)| (at, peers.len())).collect()
     }
 
+    /// Whether somebody whom we dialed over UDP, or over TCP, sees us.
+    pub(in crate::mesh) fn is_seen_over(&self, udp: bool) -> bool {
+        self.observed.values().any(|observed| observed.udp == udp && observed.dialed)
+    }
+
     /// Whether a peer's address is behind the same NAT: it is seen at an IP address at which we are seen.
     pub(in crate::mesh) fn is_here(&self, ip: IpAddr) -> bool {
         self.observed.values().any(|observed| observed.at.ip() == ip)

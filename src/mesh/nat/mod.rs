@@ -68,6 +68,9 @@ pub(super) struct Nat {
     /// Who has a slot here.
     pub(super) slots: HashSet<Libp2pId>,
     pub(super) punches: Punches,
+    /// Peers that are dialed through their relay once more, which tries to punch holes again: how often already, and
+    /// when.
+    pub(super) again: HashMap<Libp2pId, (u32, Instant)>,
     /// Addresses of this machine that are announced.
     pub(super) announced: BTreeSet<Multiaddr>,
     /// Peers without a session whose connections are closed then, unless something goes through them.
@@ -85,6 +88,7 @@ impl Nat {
             circuits: HashMap::new(),
             slots: HashSet::new(),
             punches: Punches::default(),
+            again: HashMap::new(),
             announced: BTreeSet::new(),
             lingering: VecDeque::new(),
         }
