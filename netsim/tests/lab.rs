@@ -47,7 +47,7 @@ fn a_nat_that_is_not_what_it_is_declared_to_be_is_found_out() {
 /// A plan for some pairs, all side by side; nothing when there is no program for the peers.
 fn plan(pairs: &[&str], line: Line) -> Option<Plan> {
     let options = Options::new(None).map_err(|error| println!("unsupported: {error}")).ok()?;
-    let pairs: Vec<_> = pairs.iter().map(|pair| pair.parse().unwrap()).collect();
+    let pairs: Vec<_> = pairs.iter().map(|pair| pair.parse().expect("a pair")).collect();
     Some(Plan { jobs: pairs.len(), pairs, repeat: 1, patience: Duration::from_secs(60), line, seed: 1, options })
 }
 
