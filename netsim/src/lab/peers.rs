@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -115,9 +115,10 @@ impl Peer {
             command.arg("--no-mdns");
             command.env(variable("network.external_addresses"), transports(&host.addresses()));
         }
-        if host.v6.is_some() {
-            let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-            command.env(variable("network.listen"), transports(&everywhere));
+        if let Some(v6) = host.v6 {
+            // By default peers listen to IPv4 only. They refuse one TCP port on both wildcards, so this names one address.
+            let listen = [Ipv4Addr::UNSPECIFIED.into(), v6.into()];
+            command.env(variable("network.listen"), transports(&listen));
         }
         for (key, value) in if public { &options.public } else { &options.private } {
             command.env(variable(key), value);
