@@ -58,8 +58,9 @@ fn arrives(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> Option<SocketAdd
 }
 
 fn socket(lab: &Lab, host: &str) -> UdpSocket {
-    let socket = lab.host(host).unwrap().namespace.run(|| UdpSocket::bind("0.0.0.0:4001")).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let bind = || UdpSocket::bind("0.0.0.0:4001");
+    let socket = lab.host(host).expect("it is there").namespace.run(bind).expect("the port is free");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time");
     socket
 }
 
