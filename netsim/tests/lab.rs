@@ -5,8 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netsim::Span;
-use netsim::lab::matrix::{self, Outcome, Plan};
+use netsim::lab::matrix::{self, Outcome, Pair, Plan};
 use netsim::lab::peers::Options;
+use netsim::lab::reflector::Reflector;
 use netsim::lab::topology::Site;
 use netsim::lab::wire::Line;
 use netsim::lab::{self, Kind, Lab, Topology, nat, reflector};
@@ -43,6 +44,28 @@ fn a_nat_that_is_not_what_it_is_declared_to_be_is_found_out() {
     }
     nat::install(&lab.routers(0)[0], Kind::PortRestricted).unwrap();
     reflector::check(&lab).unwrap();
+}
+
+#[test]
+fn what_is_expected_of_a_pair_is_what_its_nats_allow() {
+    if !supported() {
+        return;
+    }
+    let kinds =
+        [Kind::PortRestricted, Kind::Symmetric, Kind::FullCone, Kind::AddressRestricted, Kind::Cgnat, Kind::DualStack];
+    let site = |kind: Kind, end: &str| Site::new(&format!("{}-{end}", kind.name().replace('_', "-")), kind);
+    let sites: Vec<_> = kinds.into_iter().flat_map(|kind| [site(kind, "one"), site(kind, "other")]).collect();
+    let lab = Lab::build(&Topology::new("pairs", sites)).unwrap();
+    let _reflector = Reflector::start(&lab).unwrap();
+    let host = |kind, end| lab.host(&site(kind, end).name).unwrap();
+    let pairs = kinds.into_iter().flat_map(|listener| kinds.map(|dialer| Pair { listener, dialer, same_nat: false }));
+    let punch = &|pair: Pair| reflector::punch(host(pair.listener, "one"), host(pair.dialer, "other")).unwrap();
+    std::thread::scope(|scope| {
+        let punches: Vec<_> = pairs.map(|pair| (pair, scope.spawn(move || punch(pair)))).collect();
+        for (pair, punch) in punches {
+            assert_eq!(punch.join().unwrap(), pair.expected() == Outcome::Direct, "{pair}");
+        }
+    });
 }
 
 /// Sends a datagram, and says from where it came when it arrives; late ones that were sent before do not count.

@@ -25,6 +25,8 @@ const PORTS: [u16; 2] = [3478, 3479];
 const PATIENCE: Duration = Duration::from_millis(700);
 /// A question is repeated so often, because lines lose packets.
 const TRIES: usize = 3;
+/// How long two hosts call at each other.
+const PUNCHING: Duration = Duration::from_secs(2);
 /// Where routers listen for requests by NAT-PMP.
 const NAT_PMP_PORT: u16 = 5351;
 
@@ -186,6 +188,42 @@ pub fn forward(lab: &Lab, reflector: &Reflector, host: &Host) -> Result<Option<F
     let arrives = (0..TRIES).any(|_| reflector.send(to).is_ok() && waiting.recv_from(&mut [0; 16]).is_ok());
     let address = Ipv4Addr::new(told[8], told[9], told[10], told[11]);
     Ok(Some(Forwarded { address, port: external, arrives }))
+}
+
+/// Whether two hosts hear each other over UDP when both send to the address that the reflector saw of the other, and answer
+/// to wherever something came from: what the two NATs allow at all, without a peer.
+///
+/// # Errors
+/// When a host has no sockets.
+pub fn punch(one: &Host, other: &Host) -> Result<bool> {
+    let sockets = [socket(one, Ipv4Addr::UNSPECIFIED.into())?, socket(other, Ipv4Addr::UNSPECIFIED.into())?];
+    let [Some(first), Some(second)] = [&sockets[0], &sockets[1]].map(|socket| ask(socket, (0, 0), (0, 0))) else {
+        return Ok(false);
+    };
+    let heard = std::thread::scope(|scope| {
+        let one = scope.spawn(|| hears(&sockets[0], second));
+        hears(&sockets[1], first) && one.join().unwrap_or(false)
+    });
+    Ok(heard)
+}
+
+/// Calls at an address, and wherever an answer comes from, for a while.
+fn hears(socket: &UdpSocket, at: SocketAddr) -> bool {
+    let (mut known, mut heard, deadline) = (vec![at], false, Instant::now() + PUNCHING);
+    // Who cannot wait for less waits for longer.
+    _ = socket.set_read_timeout(Some(PUNCHING / 20));
+    while Instant::now() < deadline {
+        // Some of them are closed.
+        known.iter().for_each(|to| drop(socket.send_to(b"punch", to)));
+        let mut got = [0; 16];
+        if let Ok((5, from)) = socket.recv_from(&mut got) {
+            heard |= got[..5] == *b"punch";
+            if !known.contains(&from) {
+                known.push(from);
+            }
+        }
+    }
+    heard
 }
 
 /// Whether each NAT of a lab behaves as its topology declares.
