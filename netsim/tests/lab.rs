@@ -1,11 +1,13 @@
 //! The lab, tested: whether its NATs are what they say, and what real peers make of them.
 #![cfg(target_os = "linux")]
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use netsim::Span;
-use netsim::lab::matrix::{self, Outcome, Plan};
+use netsim::lab::matrix::{self, Outcome, Pair, Plan};
 use netsim::lab::peers::Options;
+use netsim::lab::reflector::Reflector;
 use netsim::lab::topology::Site;
 use netsim::lab::wire::Line;
 use netsim::lab::{self, Kind, Lab, Topology, nat, reflector};
@@ -44,10 +46,94 @@ fn a_nat_that_is_not_what_it_is_declared_to_be_is_found_out() {
     reflector::check(&lab).unwrap();
 }
 
+#[test]
+fn what_is_expected_of_a_pair_is_what_its_nats_allow() {
+    if !supported() {
+        return;
+    }
+    let kinds =
+        [Kind::PortRestricted, Kind::Symmetric, Kind::FullCone, Kind::AddressRestricted, Kind::Cgnat, Kind::DualStack];
+    let site = |kind: Kind, end: &str| Site::new(&format!("{}-{end}", kind.name().replace('_', "-")), kind);
+    let sites: Vec<_> = kinds.into_iter().flat_map(|kind| [site(kind, "one"), site(kind, "other")]).collect();
+    let lab = Lab::build(&Topology::new("pairs", sites)).unwrap();
+    let _reflector = Reflector::start(&lab).unwrap();
+    let host = |kind, end| lab.host(&site(kind, end).name).unwrap();
+    let pairs = kinds.into_iter().flat_map(|listener| kinds.map(|dialer| Pair { listener, dialer, same_nat: false }));
+    let punch = &|pair: Pair| reflector::punch(host(pair.listener, "one"), host(pair.dialer, "other")).unwrap();
+    std::thread::scope(|scope| {
+        let punches: Vec<_> = pairs.map(|pair| (pair, scope.spawn(move || punch(pair)))).collect();
+        for (pair, punch) in punches {
+            assert_eq!(punch.join().unwrap(), pair.expected() == Outcome::Direct, "{pair}");
+        }
+    });
+}
+
+/// Sends a datagram, and says from where it came when it arrives; late ones that were sent before do not count.
+fn arrives(from: &UdpSocket, to: SocketAddr, at: &UdpSocket) -> Option<SocketAddr> {
+    let (sent, mut got) = (rand::random::<[u8; 8]>(), [0; 8]);
+    from.send_to(&sent, to).ok()?;
+    loop {
+        let (_, seen) = at.recv_from(&mut got).ok()?;
+        if got == sent {
+            return Some(seen);
+        }
+    }
+}
+
+fn socket(lab: &Lab, host: &str) -> UdpSocket {
+    let bind = || UdpSocket::bind("0.0.0.0:4001");
+    let socket = lab.host(host).expect("it is there").namespace.run(bind).expect("the port is free");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a time");
+    socket
+}
+
+/// Three sites, on cables or on lines.
+fn sites(line: Line) -> Topology {
+    let home = |name| Site::new(name, Kind::FullCone);
+    Topology::new("sites", vec![Site::new("server", Kind::Public), home("home"), home("cafe")]).over(line)
+}
+
+#[test]
+fn a_router_forgets_when_it_is_switched_off_and_on() {
+    if !supported() {
+        return;
+    }
+    let mut lab = Lab::build(&sites(Line::default())).unwrap();
+    let (server, home) = (socket(&lab, "server"), socket(&lab, "home"));
+    let to = SocketAddr::from((lab.host("server").unwrap().v4.unwrap(), 4001));
+    let seen = arrives(&home, to, &server).unwrap();
+    assert!(arrives(&server, seen, &home).is_some());
+    lab.reboot(lab.host("home").unwrap().site).unwrap();
+    assert!(arrives(&server, seen, &home).is_none(), "the router still knows");
+    let seen = arrives(&home, to, &server).unwrap();
+    assert!(arrives(&server, seen, &home).is_some());
+}
+
+#[test]
+fn a_site_can_be_cut_off_and_a_host_can_move() {
+    if !supported() {
+        return;
+    }
+    for line in [Line::default(), Line { delay: Span::ms(5), ..Line::default() }] {
+        let mut lab = Lab::build(&sites(line)).unwrap();
+        let (server, home) = (socket(&lab, "server"), socket(&lab, "home"));
+        let to = SocketAddr::from((lab.host("server").unwrap().v4.unwrap(), 4001));
+        let before = arrives(&home, to, &server).unwrap();
+        lab.cut(1, true).unwrap();
+        assert!(arrives(&home, to, &server).is_none());
+        lab.cut(1, false).unwrap();
+        assert_eq!(arrives(&home, to, &server), Some(before));
+        lab.move_host("home", 2).unwrap();
+        let after = arrives(&home, to, &server).unwrap();
+        assert_ne!(before.ip(), after.ip());
+        assert!(lab.move_host("server", 2).is_err());
+    }
+}
+
 /// A plan for some pairs, all side by side; nothing when there is no program for the peers.
 fn plan(pairs: &[&str], line: Line) -> Option<Plan> {
     let options = Options::new(None).map_err(|error| println!("unsupported: {error}")).ok()?;
-    let pairs: Vec<_> = pairs.iter().map(|pair| pair.parse().unwrap()).collect();
+    let pairs: Vec<_> = pairs.iter().map(|pair| pair.parse().expect("a pair")).collect();
     Some(Plan { jobs: pairs.len(), pairs, repeat: 1, patience: Duration::from_secs(60), line, seed: 1, options })
 }
 

@@ -1,15 +1,18 @@
 //! The lab itself: a bridge that is the internet, 44.128.0.0/24, and at its ports the sites of a topology.
 //!
 //! A site has one address there. Behind its router is a network of its own, 192.168.N.0/24 with the router at .1; between
-//! the two routers of a site behind a carrier's NAT it is 100.64.N.0/24. Nothing leads out of the lab.
+//! the two routers of a site behind a carrier's NAT it is 100.64.N.0/24. Where IPv6 is spoken, a site has one address in
+//! the first network of a prefix and a network of its own in it, and the internet routes between them. Nothing leads out
+//! of the lab.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::namespace::Process;
+use super::nat::Family;
 use super::topology::{Site, Topology};
 use super::wire::{Line, Wire};
 use super::{Kind, Namespace, Result, failed, nat};
@@ -20,6 +23,9 @@ const FIRST: u8 = 10;
 /// The first host of a site has this number in its network.
 const FIRST_HOST: usize = 10;
 
+/// What all IPv6 addresses of a lab begin with. The numbers of sites and hosts follow as they are written.
+pub(super) const PREFIX: &str = "2a00:6c61:6200";
+
 /// A running lab. Everything in it ends when this is dropped.
 #[derive(Debug)]
 pub struct Lab {
@@ -27,6 +33,7 @@ pub struct Lab {
     places: Vec<Place>,
     hosts: BTreeMap<String, Host>,
     internet: Namespace,
+    ipv6: bool,
     folder: TempDir,
 }
 
@@ -35,10 +42,20 @@ pub struct Lab {
 pub struct Host {
     /// Its namespace.
     pub namespace: Namespace,
-    /// Its own address, public or not.
-    pub address: Ipv4Addr,
+    /// Its own IPv4 address, public or not.
+    pub v4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub v6: Option<Ipv6Addr>,
     /// The number of its site.
     pub site: usize,
+}
+
+impl Host {
+    /// All addresses that it has.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.v4.map(IpAddr::from).into_iter().chain(self.v6.map(IpAddr::from)).collect()
+    }
 }
 
 /// What became of a site.
@@ -61,7 +78,12 @@ impl Lab {
         let internet = Namespace::new("internet")?;
         internet.ip("link add net type bridge\nlink set net up\n")?;
         let folder = tempfile::tempdir().map_err(failed("a folder for the lab"))?;
-        let mut lab = Self { places: Vec::new(), hosts: BTreeMap::new(), internet, folder };
+        let ipv6 = topology.has_ipv6();
+        if ipv6 {
+            internet.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+            internet.ip(&format!("addr add {PREFIX}::1/64 dev net nodad\n"))?;
+        }
+        let mut lab = Self { places: Vec::new(), hosts: BTreeMap::new(), internet, ipv6, folder };
         for (index, site) in topology.sites.iter().enumerate() {
             lab.add(site, topology.seed.wrapping_add(index as u64))?;
         }
@@ -74,6 +96,12 @@ impl Lab {
     /// When there is none.
     pub fn host(&self, name: &str) -> Result<&Host> {
         self.hosts.get(name).ok_or_else(|| Error::Lab(format!("there is no host {name} in the lab")))
+    }
+
+    /// Whether IPv6 is spoken in its internet.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.ipv6
     }
 
     /// All hosts, by name.
@@ -174,35 +202,46 @@ impl Lab {
     fn add(&mut self, site: &Site, seed: u64) -> Result<()> {
         let number = FIRST + u8::try_from(self.places.len()).map_err(|_| Error::Lab("too many sites".to_owned()))?;
         let mut place = Place { kind: site.nat, number, upnp: None, wire: None, routers: Vec::new() };
-        let index = self.places.len();
         if site.nat == Kind::Public {
             let namespace = Namespace::new(&site.hosts[0])?;
-            place.wire = self.connect(&namespace, "eth0", number, site.line, seed)?;
-            let host = Host { namespace, address: Ipv4Addr::new(44, 128, 0, number), site: index };
+            place.wire = self.connect(&namespace, "eth0", &place, site.line, seed)?;
+            let v6 = self.ipv6.then(|| v6(&format!("{PREFIX}::{number}"))).transpose()?;
+            let host = Host { namespace, v4: Some(Ipv4Addr::new(44, 128, 0, number)), v6, site: self.places.len() };
             self.hosts.insert(site.hosts[0].clone(), host);
             self.places.push(place);
             return Ok(());
         }
         let outer = router(&site.name, site.nat)?;
-        place.wire = self.connect(&outer, "wan", number, site.line, seed)?;
+        place.wire = self.connect(&outer, "wan", &place, site.line, seed)?;
         place.routers.push(outer);
         if site.nat == Kind::Cgnat {
             place.routers.push(behind_carrier(&site.name, &place.routers[0], number)?);
         }
-        let inner = &place.routers[place.routers.len() - 1];
-        inner.ip(&format!("addr add 192.168.{number}.1/24 dev lan\n"))?;
+        self.finish(place, &site.hosts)
+    }
+
+    /// Gives a site its network, and connects its hosts.
+    fn finish(&mut self, mut place: Place, hosts: &[String]) -> Result<()> {
+        let (inner, number) = (place.inner(), place.number);
+        if place.kind.speaks(Family::V4) {
+            inner.ip(&format!("addr add 192.168.{number}.1/24 dev lan\n"))?;
+        }
+        if place.kind.speaks(Family::V6) {
+            inner.ip(&format!("addr add {PREFIX}:{number}::1/64 dev lan nodad\n"))?;
+            self.internet.ip(&format!("route add {PREFIX}:{number}::/64 via {PREFIX}::{number}\n"))?;
+        }
         start_upnp(&mut place, self.folder.path())?;
         self.places.push(place);
-        for (position, name) in site.hosts.iter().enumerate() {
-            let host = self.plug_in(Namespace::new(name)?, index, FIRST_HOST + position)?;
+        for (position, name) in hosts.iter().enumerate() {
+            let host = self.plug_in(Namespace::new(name)?, self.places.len() - 1, FIRST_HOST + position)?;
             self.hosts.insert(name.clone(), host);
         }
         Ok(())
     }
 
-    /// Connects an interface to the internet, by a cable or a line, and gives it its address.
-    fn connect(&self, site: &Namespace, name: &str, number: u8, line: Line, seed: u64) -> Result<Option<Wire>> {
-        let port = format!("port{number}");
+    /// Connects an interface to the internet, by a cable or a line, and gives it its addresses.
+    fn connect(&self, site: &Namespace, name: &str, place: &Place, line: Line, seed: u64) -> Result<Option<Wire>> {
+        let (number, port) = (place.number, format!("port{}", place.number));
         let wire = if line.is_plain() {
             site.cable(name, &self.internet, &port)?;
             None
@@ -210,23 +249,52 @@ impl Lab {
             Some(Wire::new([(site, name), (&self.internet, &port)], line, seed)?)
         };
         self.internet.ip(&format!("link set {port} master net\nlink set {port} up\n"))?;
-        site.ip(&format!("addr add 44.128.0.{number}/24 dev {name}\nlink set {name} up\n"))?;
+        site.ip(&format!("link set {name} up\n"))?;
+        if place.kind.speaks(Family::V4) {
+            site.ip(&format!("addr add 44.128.0.{number}/24 dev {name}\n"))?;
+        }
+        if self.ipv6 && place.kind.speaks(Family::V6) {
+            site.ip(&format!(
+                "addr add {PREFIX}::{number}/64 dev {name} nodad\nroute add ::/0 via {PREFIX}::1 dev {name}\n"
+            ))?;
+        }
         Ok(wire)
     }
 
     /// Connects a host to the network of a site.
     fn plug_in(&self, namespace: Namespace, site: usize, position: usize) -> Result<Host> {
         let place = &self.places[site];
-        let inner = &place.routers[place.routers.len() - 1];
+        let (inner, number) = (place.inner(), place.number);
         namespace.cable("eth0", inner, &format!("host{position}"))?;
         inner.ip(&format!("link set host{position} master lan\nlink set host{position} up\n"))?;
-        let number = place.number;
-        namespace.ip(&format!(
-            "addr add 192.168.{number}.{position}/24 dev eth0\nlink set eth0 up\nroute add default via 192.168.{number}.1\n"
-        ))?;
-        let last = u8::try_from(position).map_err(|_| Error::Lab("too many hosts".to_owned()))?;
-        Ok(Host { namespace, address: Ipv4Addr::new(192, 168, number, last), site })
+        namespace.ip("link set eth0 up\n")?;
+        let mut host = Host { namespace, v4: None, v6: None, site };
+        if place.kind.speaks(Family::V4) {
+            let last = u8::try_from(position).map_err(|_| Error::Lab("too many hosts".to_owned()))?;
+            let address = Ipv4Addr::new(192, 168, number, last);
+            let route = format!("route add default via 192.168.{number}.1\n");
+            host.namespace.ip(&format!("addr add {address}/24 dev eth0\n{route}"))?;
+            host.v4 = Some(address);
+        }
+        if place.kind.speaks(Family::V6) {
+            let address = format!("{PREFIX}:{number}::{position}");
+            let route = format!("route add ::/0 via {PREFIX}:{number}::1 dev eth0\n");
+            host.namespace.ip(&format!("addr add {address}/64 dev eth0 nodad\n{route}"))?;
+            host.v6 = Some(v6(&address)?);
+        }
+        Ok(host)
     }
+}
+
+impl Place {
+    /// The router that is next to the hosts.
+    fn inner(&self) -> &Namespace {
+        &self.routers[self.routers.len() - 1]
+    }
+}
+
+fn v6(text: &str) -> Result<Ipv6Addr> {
+    text.parse().map_err(|error| Error::Lab(format!("{text}: {error}")))
 }
 
 /// A router with a bridge for its network.

@@ -11,7 +11,7 @@ const CELL: usize = 12;
 const WIDTH: usize = 118;
 const HEIGHT: usize = 46;
 
-/// The heading of [`line`].
+/// The heading of [`line()`].
 #[must_use]
 pub fn heading() -> String {
     format!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::matrix::{self, Measured, Pair, Plan};
+use super::nat::Family;
 use super::peers::Options;
 use super::wire::Line;
 use super::{Kind, Lab, Result, Topology, chart, missing, reflector, scenes};
@@ -164,8 +165,10 @@ fn check(args: &Check) -> Result<ExitCode> {
         checks.map(|(kind, check)| (kind, check.join().expect("a check does not panic")))
     });
     for (kind, result) in &results {
-        let seen = result.as_ref().map_or_else(ToString::to_string, |()| format!("behaves as {:?}", kind.declared()));
-        println!("{kind:<18} {seen}");
+        let one = |family| format!("IP{family:?} {:?}", kind.declared(family));
+        let both = matches!(kind, Kind::Ipv6 | Kind::DualStack);
+        let behaves = if both { one(Family::V4) + ", " + &one(Family::V6) } else { one(Family::V4) };
+        println!("{kind:<18} {}", result.as_ref().map_or_else(ToString::to_string, |()| behaves));
     }
     Ok(if results.iter().all(|(_, result)| result.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

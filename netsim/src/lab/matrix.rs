@@ -15,6 +15,7 @@ use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::nat::Family;
 use super::peers::{Neighbour, Options, Peer};
 use super::topology::Site;
 use super::wire::Line;
@@ -123,9 +124,11 @@ impl Pair {
     /// What the NATs allow, over QUIC or TCP, whichever allows more.
     #[must_use]
     pub fn expected(self) -> Outcome {
-        use Kind::{AddressRestricted, FullCone, Public, Symmetric, Upnp};
+        use Kind::{AddressRestricted, FullCone, Ipv6, Public, Symmetric, Upnp};
         match (self.listener, self.dialer) {
             _ if self.same_nat => Outcome::Direct,
+            // Only who speaks both protocols can be in between.
+            (Ipv6, other) | (other, Ipv6) if !other.speaks(Family::V6) => Outcome::Relayed,
             // A dial is enough.
             (Public | Upnp, _) | (_, Public | Upnp) => Outcome::Direct,
             // The port that a symmetric NAT will use is not known, and matters only to those that look at ports.
@@ -353,6 +356,8 @@ mod tests {
         assert_eq!(expected("symmetric:full_cone"), Outcome::Direct);
         assert_eq!(expected("symmetric:upnp_lying"), Outcome::Relayed);
         assert_eq!(expected("udp_blocked:cgnat"), Outcome::Direct);
+        assert_eq!(expected("ipv6:upnp"), Outcome::Relayed);
+        assert_eq!(expected("ipv6:dual_stack"), Outcome::Direct);
         assert_eq!(expected("same:symmetric"), Outcome::Direct);
     }
 }

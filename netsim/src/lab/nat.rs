@@ -39,6 +39,19 @@ pub enum Kind {
     Upnp,
     /// The same, but the router tells a wrong public address.
     UpnpLying,
+    /// No IPv4 at all; the IPv6 addresses are public, behind a firewall that lets in what answers.
+    Ipv6,
+    /// Port-restricted for IPv4, and such a firewall for IPv6.
+    DualStack,
+}
+
+/// A version of the Internet Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// Whom the mapping or the filter of a NAT tells apart, in the terms of RFC 4787.
@@ -61,6 +74,11 @@ pub enum Behaviour {
     Open,
     /// Nothing arrives.
     Blocked,
+    /// Nothing is translated, and not everything arrives.
+    Firewall {
+        /// Who may answer.
+        filtering: Dependence,
+    },
     /// Addresses are translated.
     Nat {
         /// Which sockets outside see the same port.
@@ -133,6 +151,23 @@ const NO_UDP: &str = "
         meta l4proto udp drop
     }";
 
+/// Of IPv6, what answers comes in, and what the neighbours need to find each other.
+const FIREWALL: &str = "
+table ip6 firewall {
+    chain input {
+        type filter hook input priority filter
+        iifname \"wan\" meta l4proto ipv6-icmp accept
+        iifname \"wan\" ct state established,related accept
+        iifname \"wan\" drop
+    }
+    chain forward {
+        type filter hook forward priority filter
+        ct state established,related accept
+        iifname \"wan\" drop
+    }
+}
+";
+
 /// Chains that miniupnpd fills, called from base chains.
 const UPNP_TABLE: &str = "
 table inet upnp {
@@ -147,7 +182,7 @@ table inet upnp {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Public,
         Self::PortRestricted,
         Self::Symmetric,
@@ -157,6 +192,8 @@ impl Kind {
         Self::UdpBlocked,
         Self::Upnp,
         Self::UpnpLying,
+        Self::Ipv6,
+        Self::DualStack,
     ];
 
     /// Its name in topologies and tables.
@@ -172,24 +209,41 @@ impl Kind {
             Self::UdpBlocked => "udp_blocked",
             Self::Upnp => "upnp",
             Self::UpnpLying => "upnp_lying",
+            Self::Ipv6 => "ipv6",
+            Self::DualStack => "dual_stack",
+        }
+    }
+
+    /// Whether there is a way to the internet of a protocol, where both are spoken.
+    #[must_use]
+    pub const fn speaks(self, family: Family) -> bool {
+        match family {
+            Family::V4 => !matches!(self, Self::Ipv6),
+            Family::V6 => matches!(self, Self::Public | Self::Ipv6 | Self::DualStack),
         }
     }
 
     /// How it must behave for UDP, when the router is not asked to forward anything.
     #[must_use]
-    pub const fn declared(self) -> Behaviour {
+    pub const fn declared(self, family: Family) -> Behaviour {
         use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+        if !self.speaks(family) {
+            return Behaviour::Blocked;
+        }
         let (mapping, filtering) = match self {
             Self::Public => return Behaviour::Open,
             Self::UdpBlocked => return Behaviour::Blocked,
             Self::Symmetric => (AddressAndPortDependent, AddressAndPortDependent),
             Self::FullCone => (EndpointIndependent, EndpointIndependent),
             Self::AddressRestricted => (EndpointIndependent, AddressDependent),
-            Self::PortRestricted | Self::Cgnat | Self::Upnp | Self::UpnpLying => {
+            Self::PortRestricted | Self::Cgnat | Self::Upnp | Self::UpnpLying | Self::Ipv6 | Self::DualStack => {
                 (EndpointIndependent, AddressAndPortDependent)
             }
         };
-        Behaviour::Nat { mapping, filtering }
+        match family {
+            Family::V4 => Behaviour::Nat { mapping, filtering },
+            Family::V6 => Behaviour::Firewall { filtering },
+        }
     }
 
     /// The rules of its router, for one with interfaces `wan` and `lan`.
@@ -197,14 +251,16 @@ impl Kind {
     pub fn rules(self) -> String {
         let parts: &[&str] = match self {
             Self::Public => return String::new(),
-            Self::PortRestricted | Self::Cgnat | Self::Upnp | Self::UpnpLying => &[MASQUERADE],
+            Self::Ipv6 => return FIREWALL.to_owned(),
+            Self::PortRestricted | Self::Cgnat | Self::Upnp | Self::UpnpLying | Self::DualStack => &[MASQUERADE],
             Self::Symmetric => &[RANDOM_PORTS],
             Self::FullCone => &[CONE],
             Self::AddressRestricted => &[CONE, CONTACTS],
             Self::UdpBlocked => &[MASQUERADE, NO_UDP],
         };
         let upnp = if self.forwards_ports() { UPNP_TABLE } else { "" };
-        format!("table ip nat {{{GUARD}{}\n}}\n{upnp}", parts.concat())
+        let firewall = if self.speaks(Family::V6) { FIREWALL } else { "" };
+        format!("table ip nat {{{GUARD}{}\n}}\n{upnp}{firewall}", parts.concat())
     }
 
     /// Whether its router forwards ports when asked.
@@ -226,6 +282,9 @@ impl fmt::Display for Kind {
 /// When the kernel refuses.
 pub fn install(router: &Namespace, kind: Kind) -> Result<()> {
     router.sysctl("net/ipv4/ip_forward", "1")?;
+    if kind.speaks(Family::V6) {
+        router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+    }
     router.nft(&format!("flush ruleset\n{}", kind.rules()))
 }
 

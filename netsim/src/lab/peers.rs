@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -112,9 +113,12 @@ impl Peer {
         if public {
             // The internet of the lab is one wire, on which they would find each other.
             command.arg("--no-mdns");
-            let address = host.address;
-            let external = format!("/ip4/{address}/udp/{PORT}/quic-v1,/ip4/{address}/tcp/{PORT}");
-            command.env(variable("network.external_addresses"), external);
+            command.env(variable("network.external_addresses"), transports(&host.addresses()));
+        }
+        if let Some(v6) = host.v6 {
+            // By default peers listen to IPv4 only. They refuse one TCP port on both wildcards, so this names one address.
+            let listen = [Ipv4Addr::UNSPECIFIED.into(), v6.into()];
+            command.env(variable("network.listen"), transports(&listen));
         }
         for (key, value) in if public { &options.public } else { &options.private } {
             command.env(variable(key), value);
@@ -259,6 +263,15 @@ impl Peer {
 }
 
 type Called = std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>;
+
+/// Multiaddrs of the default port at some addresses.
+fn transports(addresses: &[IpAddr]) -> String {
+    let both = |address: &IpAddr| {
+        let at = format!("/{}/{address}", if address.is_ipv4() { "ip4" } else { "ip6" });
+        format!("{at}/udp/{PORT}/quic-v1,{at}/tcp/{PORT}")
+    };
+    addresses.iter().map(both).collect::<Vec<_>>().join(",")
+}
 
 /// The environment variable of a key of the configuration.
 fn variable(key: &str) -> String {

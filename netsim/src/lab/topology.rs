@@ -82,6 +82,12 @@ impl Topology {
         self
     }
 
+    /// Whether IPv6 is spoken in the internet of this lab.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.sites.iter().any(|site| matches!(site.nat, Kind::Ipv6 | Kind::DualStack))
+    }
+
     /// Reads a file.
     ///
     /// # Errors
