@@ -205,6 +205,14 @@ pub const RELAY_DIALS_MAX: usize = 64;
 pub const OBSERVED_ADDRESSES_MAX: usize = CONNECTIONS_MAX as usize;
 /// Addresses of which is kept that they were tried in vain.
 pub const REFUTED_ADDRESSES_MAX: usize = 64;
+/// Ports that the router is asked to forward: two for each address on which a peer listens, of which it rarely has more.
+pub const MAPPED_PORTS_MAX: usize = 16;
+/// Answers of the STUN server each second, in all and to one IP address, and addresses that it remembers for that.
+pub const STUN_ANSWERS_MAX: u32 = 1_000;
+/// See [`STUN_ANSWERS_MAX`]: many peers may be behind one address, and each asks a few times a minute.
+pub const STUN_ANSWERS_PER_ADDRESS_MAX: u32 = 50;
+/// See [`STUN_ANSWERS_MAX`].
+pub const STUN_ADDRESSES_MAX: usize = 1_000;
 /// Strangers whose connection may still be wanted as a relay, after they were told that they are none of us.
 pub const LINGERING_MAX: usize = 64;
 /// Provider records held for others in the DHT, by key.

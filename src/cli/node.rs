@@ -45,6 +45,8 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("HOLES PUNCHED", "/reach/punches/succeeded"),
         ("PUNCHES FAILED", "/reach/punches/failed"),
         ("LAST FAILURE", "/reach/punches/last_failure"),
+        ("ROUTER", "/reach/router"),
+        ("STUN", "/reach/stun/found"),
     ];
     output.thing(&status, &fields)?;
     if !output.is_table() {

@@ -311,6 +311,9 @@ fn nat(settings: &Settings) -> nat::Settings {
         relay_circuit_bytes: settings
             .integer("network.relay.circuit_size_bytes")
             .unwrap_or(default.relay_circuit_bytes),
+        upnp: settings.flag("network.upnp").unwrap_or(default.upnp),
+        stun_servers: settings.list("network.stun_servers").unwrap_or_default(),
+        stun_port: settings.integer("network.stun_port").map_or(default.stun_port, |port| port as u16),
         hole_punching: settings.flag("network.hole_punching").unwrap_or(default.hole_punching),
     }
 }

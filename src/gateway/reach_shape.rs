@@ -1,5 +1,7 @@
 //! How a peer is reached, and what is wrong with that, as the gateway shows it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,6 +16,20 @@ pub(super) struct Reach {
     relays: Relays,
     relay_service: Service,
     punches: Punches,
+    /// What the router does about forwarding ports, in words.
+    router: String,
+    stun: Stun,
+}
+
+/// What STUN told, and what this peer does as a STUN server.
+#[derive(Debug, Serialize, ToSchema)]
+struct Stun {
+    /// What servers told of the NAT in front of this peer, in words.
+    found: Option<String>,
+    /// Where this peer answers others.
+    server: Option<String>,
+    /// Answers that were not believed, by reason.
+    rejected: BTreeMap<&'static str, u64>,
 }
 
 /// One address of this peer.
@@ -71,6 +87,12 @@ impl From<ReachReport> for Reach {
                 succeeded: report.punches.succeeded,
                 failed: report.punches.failed,
                 last_failure: report.punches.last_failure,
+            },
+            router: report.router,
+            stun: Stun {
+                found: report.stun,
+                server: report.stun_server.map(|at| at.to_string()),
+                rejected: report.stun_rejected,
             },
         }
     }

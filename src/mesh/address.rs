@@ -128,6 +128,11 @@ pub(super) fn scope(address: &Multiaddr) -> Option<Scope> {
     named.then_some(Scope::Public)
 }
 
+/// Whether an IP address is one that is reached from anywhere.
+pub(super) fn is_public(ip: IpAddr) -> bool {
+    ip_scope(ip) == Some(Scope::Public)
+}
+
 fn ip_scope(ip: IpAddr) -> Option<Scope> {
     if ip.is_unspecified() || ip.is_multicast() {
         return None;

@@ -47,6 +47,8 @@ const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
 const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Topics that one neighbour may subscribe to: those of several meshes, as it may change from one to another.
 const SUBSCRIPTIONS_MAX: usize = 100;
+/// How often AutoNAT servers are asked to dial addresses that were not tried yet.
+const AUTONAT: Duration = Duration::from_secs(2);
 /// How long a relayed connection lasts at most.
 const RELAY_CIRCUIT: Duration = Duration::from_secs(4 * 60 * 60);
 /// Slots and circuits that a peer may ask for at once, and how soon it may ask for one more.
@@ -112,7 +114,7 @@ impl Behaviour {
     fn new(keypair: &Keypair, config: &Config, relay_client: relay::client::Behaviour) -> Result<Self> {
         let peer = keypair.public().to_peer_id();
         let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), keypair.public())
-            .with_agent_version(AGENT.into())
+            .with_agent_version(nat::agent(AGENT, config.nat.stun_port))
             .with_push_listen_addr_updates(true);
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose();
         let mdns = mdns.map_err(|error| Error::Io(format!("cannot start mDNS: {error}; try without mDNS")))?;
@@ -129,7 +131,10 @@ impl Behaviour {
             relay: config.nat.relay_server.then(|| relay::Behaviour::new(peer, relaying(&config.nat))).into(),
             relay_client,
             dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| dcutr::Behaviour::new(peer)).into(),
-            autonat: autonat::v2::client::Behaviour::default(),
+            autonat: autonat::v2::client::Behaviour::new(
+                rand::make_rng::<rand::rngs::StdRng>(),
+                autonat::v2::client::Config::default().with_probe_interval(AUTONAT),
+            ),
             autonat_server: autonat::v2::server::Behaviour::default(),
         })
     }

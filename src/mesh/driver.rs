@@ -23,6 +23,7 @@ use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
 use super::links::Linked;
 use super::listen::{Listening, listen_error, probe, until_free};
+use super::nat::stun::{Findings, StunError};
 use super::nat::{Nat, ReachReport};
 use super::notice::Notices;
 use super::outbox::Outboxes;
@@ -54,6 +55,7 @@ pub(super) enum Note {
     Sealed { topic: String, bytes: Vec<u8> },
     PublishFailed,
     Rejected(GossipId),
+    Probed(std::result::Result<Findings, StunError>),
 }
 
 impl From<Ended> for Note {
@@ -121,6 +123,7 @@ impl Driver {
                     None => break,
                 },
                 Ok(()) = self.context.changed() => self.enter_mesh(),
+                () = self.nat.router.changed() => self.router_changed(),
                 Some(_) = self.tasks.join_next() => {}
                 () = sleep_until(soonest) => self.due(),
             }
@@ -247,6 +250,7 @@ impl Driver {
             }
             Note::PublishFailed => self.shared.notices.push(Input::PublishFailed),
             Note::Rejected(id) => self.gossip.judge(gossipsub, id, Verdict::Reject),
+            Note::Probed(found) => self.probed(found),
         }
     }
 
@@ -336,12 +340,17 @@ impl Driver {
     }
 
     fn addresses_changed(&mut self) {
+        let peer = *self.swarm.local_peer_id();
+        let listening = Listening {
+            addresses: self.swarm.listeners().filter(|at| is_direct(at)).map(|at| full(at, &peer)).collect(),
+            external: self.swarm.external_addresses().map(|at| full(at, &peer)).collect(),
+        };
+        let before = self.shared.listening.send_replace(listening);
+        if before.addresses != self.shared.listening.borrow().addresses {
+            // Another network may have another NAT.
+            self.nat.probes.soon();
+        }
         self.reach_changed();
-        let peer = self.swarm.local_peer_id();
-        self.shared.listening.send_replace(Listening {
-            addresses: self.swarm.listeners().filter(|at| is_direct(at)).map(|address| full(address, peer)).collect(),
-            external: self.swarm.external_addresses().map(|address| full(address, peer)).collect(),
-        });
     }
 
     /// Lets sessions send what is queued, then closes all connections, each within a bound of time.
@@ -349,7 +358,8 @@ impl Driver {
         self.closing = true;
         self.tend_slots();
         self.shared.outboxes.finish_all();
-        self.linger(|driver| driver.links.is_empty()).await;
+        let mut router = std::mem::take(&mut self.nat.router);
+        let (_, ()) = tokio::join!(self.linger(|driver| driver.links.is_empty()), router.shutdown());
         for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
             // Whether it was still connected makes no difference.
             _ = self.swarm.disconnect_peer_id(peer);

@@ -54,6 +54,16 @@ impl Behaviour {
     }
 }
 
+impl Behaviour {
+    /// Says that this peer may be reached at an address, for others to try out.
+    pub(super) fn candidate(&mut self, address: Multiaddr) {
+        self.queue.push_back(ToSwarm::NewExternalAddrCandidate(address));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = (PeerId, ConnectionId, StreamEvent);

@@ -30,6 +30,7 @@ impl Driver {
             self.nat.evidence.observed(on, peer, &remote, dialed, &info.observed_addr);
             if info.protocols.contains(&relay::HOP_PROTOCOL_NAME) {
                 self.nat.relays.offered(peer, relay_address(&remote, dialed, info));
+                self.learn_stun_server(peer, &remote, info);
             } else {
                 self.nat.relays.gone(&peer);
             }
@@ -148,6 +149,7 @@ impl Driver {
         if !self.swarm.is_connected(&peer) {
             self.nat.identified.remove(&peer);
             self.nat.relays.gone(&peer);
+            self.nat.probes.gone(&peer);
             self.relay_unreachable(&peer, "it closed the connection");
         }
         self.reach_changed();
@@ -258,6 +260,8 @@ impl Driver {
             self.swarm.remove_external_address(&stale);
         }
         self.announce_own();
+        self.answer_stun();
+        self.ask_router();
         let serves = self.serves();
         if let Some(service) = self.swarm.behaviour_mut().relay.as_mut() {
             service.set_status(Some(if serves { relay::Status::Enable } else { relay::Status::Disable }));
@@ -309,7 +313,7 @@ impl Driver {
     pub(in crate::mesh) fn reach_due(&self) -> Option<Instant> {
         let lingering = self.nat.lingering.front().map(|(until, _)| *until);
         let again = self.nat.again.values().map(|(_, at)| *at);
-        self.nat.relays.due().into_iter().chain(lingering).chain(again).min()
+        self.nat.relays.due().into_iter().chain(lingering).chain(again).chain(self.nat.probes.due()).min()
     }
 
     /// A session goes through a relay: holes are being punched, and will be once more when nothing comes of it.
@@ -356,6 +360,7 @@ impl Driver {
             self.tend_slots();
         }
         self.punch_again(now);
+        self.probe(now);
     }
 
     fn reach_report(&self) -> ReachReport {
@@ -368,6 +373,8 @@ impl Driver {
         for address in self.swarm.external_addresses() {
             let source = if !is_direct(address) {
                 "relay"
+            } else if evidence.is_mapped_at(address) {
+                "mapped"
             } else if evidence.confirmed().any(|confirmed| confirmed == address) {
                 "confirmed"
             } else if self.nat.announced.contains(address) {
@@ -394,6 +401,10 @@ impl Driver {
                 circuits: self.nat.circuits.values().sum::<usize>() / 2,
             },
             punches: self.nat.punches.clone(),
+            router: self.nat.router.said(),
+            stun: self.nat.probes.said(),
+            stun_server: self.nat.probes.answering(),
+            stun_rejected: self.nat.probes.rejected(),
         }
     }
 }

@@ -71,6 +71,8 @@ pub(in crate::mesh) struct Evidence {
     refuted: BTreeMap<Multiaddr, String>,
     /// Ports that the router forwards.
     mapped: BTreeSet<Multiaddr>,
+    /// Those that were confirmed, and are no longer forwarded.
+    formerly: BTreeSet<Multiaddr>,
     /// Set in the configuration.
     configured: BTreeSet<Multiaddr>,
     /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
@@ -140,9 +142,15 @@ impl Evidence {
         }
     }
 
-    /// What the router forwards now.
-    pub(in crate::mesh) fn mapped(&mut self, addresses: impl IntoIterator<Item = Multiaddr>) {
-        self.mapped = addresses.into_iter().collect();
+    /// What the router forwards now. Gives those of them that were confirmed before, and are again.
+    pub(in crate::mesh) fn mapped(&mut self, addresses: BTreeSet<Multiaddr>) -> Vec<Multiaddr> {
+        let again: Vec<Multiaddr> = addresses.intersection(&self.formerly).cloned().collect();
+        for address in &again {
+            self.formerly.remove(address);
+            self.confirmed.insert(address.clone());
+        }
+        self.mapped = addresses;
+        again
     }
 
     /// What STUN servers said: whether UDP comes back at all, and whether they see one port.
@@ -170,6 +178,9 @@ impl Evidence {
         };
         let stale: Vec<Multiaddr> = self.confirmed.iter().filter(|address| !is_current(address)).cloned().collect();
         stale.iter().for_each(|address| _ = self.confirmed.remove(address));
+        if self.formerly.len() < REFUTED_ADDRESSES_MAX {
+            self.formerly.extend(stale.iter().cloned());
+        }
         stale
     }
 
@@ -180,6 +191,11 @@ impl Evidence {
         let confirmed = self.confirmed.iter().any(is_own);
         let refuted = self.refuted.keys().any(is_own);
         !self.configured.is_empty() || confirmed || !self.own.is_empty() && !refuted
+    }
+
+    /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
+    pub(in crate::mesh) fn own_ips(&self) -> BTreeSet<IpAddr> {
+        self.own.clone()
     }
 
     /// Whether somebody has shown that this peer can be dialed at an address of its own, or it was told so.
@@ -239,14 +255,14 @@ impl Evidence {
         self.observed.values().any(|observed| observed.udp == udp && observed.dialed)
     }
 
-    /// Whether a peer's address is behind the same NAT: it is seen at an IP address at which we are seen.
-    pub(in crate::mesh) fn is_here(&self, ip: IpAddr) -> bool {
-        self.observed.values().any(|observed| observed.at.ip() == ip)
-    }
-
     /// Addresses that were tried and found dead, and why.
     pub(in crate::mesh) fn refuted(&self) -> impl Iterator<Item = (&Multiaddr, &String)> {
         self.refuted.iter()
+    }
+
+    /// Whether the router says that it forwards to us from an address.
+    pub(in crate::mesh) fn is_mapped_at(&self, address: &Multiaddr) -> bool {
+        self.mapped.contains(address)
     }
 
     /// Addresses that somebody could dial.

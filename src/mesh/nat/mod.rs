@@ -2,6 +2,9 @@
 //!
 //! - `evidence` what is known of how this peer can be reached, and what follows from it
 //! - `relays` slots on relays, at which a peer is reached that cannot be dialed
+//! - `mapping` ports that the router forwards; `router` what the driver makes of them
+//! - `stun` what the NAT in front of this machine does, and the same for others
+//! - `probe` when that is found out, and when this peer tells others
 //! - `drive` what the driver does about all of it
 //! - `report` what status calls show
 //!
@@ -11,8 +14,12 @@
 
 mod drive;
 mod evidence;
+mod mapping;
+mod probe;
 mod relays;
 mod report;
+mod router;
+pub mod stun;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +30,10 @@ use tokio::time::Instant;
 
 pub(super) use self::evidence::Evidence;
 pub use self::evidence::Reachability;
+pub(super) use self::probe::{Probes, agent};
 pub(super) use self::relays::Relays;
 pub use self::report::{AddressReport, Punches, ReachReport, RelayService};
+pub(super) use self::router::Router;
 
 /// What this peer may do to reach others and to be reached.
 #[derive(Debug, Clone)]
@@ -39,6 +48,12 @@ pub struct Settings {
     pub relay_circuit_bytes: u64,
     /// Whether direct connections through NATs are tried.
     pub hole_punching: bool,
+    /// Whether the router is asked to forward ports.
+    pub upnp: bool,
+    /// STUN servers, as host:port, beside the members that can be dialed from anywhere.
+    pub stun_servers: Vec<String>,
+    /// The UDP port at which this peer answers as a STUN server, while it can be dialed from anywhere; 0 for none.
+    pub stun_port: u16,
 }
 
 impl Default for Settings {
@@ -49,6 +64,9 @@ impl Default for Settings {
             relay_circuits: 128,
             relay_circuit_bytes: 1 << 30,
             hole_punching: true,
+            upnp: true,
+            stun_servers: Vec::new(),
+            stun_port: 3478,
         }
     }
 }
@@ -68,6 +86,8 @@ pub(super) struct Nat {
     /// Who has a slot here.
     pub(super) slots: HashSet<Libp2pId>,
     pub(super) punches: Punches,
+    pub(super) router: Router,
+    pub(super) probes: Probes,
     /// Peers that are dialed through their relay once more, which tries to punch holes again: how often already, and
     /// when.
     pub(super) again: HashMap<Libp2pId, (u32, Instant)>,
@@ -88,6 +108,8 @@ impl Nat {
             circuits: HashMap::new(),
             slots: HashSet::new(),
             punches: Punches::default(),
+            router: Router::default(),
+            probes: Probes::default(),
             again: HashMap::new(),
             announced: BTreeSet::new(),
             lingering: VecDeque::new(),

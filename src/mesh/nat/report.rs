@@ -1,5 +1,8 @@
 //! How this peer is reached, as status calls show it.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use super::Reachability;
 use crate::base::PeerId;
 
@@ -18,6 +21,14 @@ pub struct ReachReport {
     pub service: RelayService,
     /// How punching holes went.
     pub punches: Punches,
+    /// What the router does, in words.
+    pub router: String,
+    /// What STUN servers told, in words; `None` when none was asked yet.
+    pub stun: Option<String>,
+    /// Where this peer answers as a STUN server.
+    pub stun_server: Option<SocketAddr>,
+    /// Answers of STUN servers that were not believed, by reason.
+    pub stun_rejected: BTreeMap<&'static str, u64>,
 }
 
 impl Default for ReachReport {
@@ -29,6 +40,10 @@ impl Default for ReachReport {
             relays: Vec::new(),
             service: RelayService::default(),
             punches: Punches::default(),
+            router: "not asked".into(),
+            stun: None,
+            stun_server: None,
+            stun_rejected: BTreeMap::new(),
         }
     }
 }
