@@ -38,7 +38,7 @@ pub(in crate::mesh) struct Probes {
 
 impl Probes {
     /// Has the NAT be looked at soon.
-    pub(super) fn soon(&mut self) {
+    pub(in crate::mesh) fn soon(&mut self) {
         let soon = Instant::now() + PROBE_SOON;
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
