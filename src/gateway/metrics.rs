@@ -137,6 +137,10 @@ fn peers(text: &mut Text, stats: &Stats) {
     text.metric(name, Kind::Counter, "Bytes to and from other peers.")
         .sample(name, &[("direction", "received")], stats.traffic.received_bytes)
         .sample(name, &[("direction", "sent")], stats.traffic.sent_bytes);
+    let name = "relayed_bytes_total";
+    text.metric(name, Kind::Counter, "Those of them that went through other peers as relays.")
+        .sample(name, &[("direction", "received")], stats.relayed.received_bytes)
+        .sample(name, &[("direction", "sent")], stats.relayed.sent_bytes);
 }
 
 fn operations(text: &mut Text, stats: &Stats) {

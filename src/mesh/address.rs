@@ -128,6 +128,14 @@ pub(super) fn scope(address: &Multiaddr) -> Option<Scope> {
     named.then_some(Scope::Public)
 }
 
+/// Whether a listening address is one over which other machines are reached; those of IPv6 that every link has come and
+/// go by themselves.
+pub(super) fn matters(address: &Multiaddr) -> bool {
+    let of_link = |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    scope(address).is_some_and(|scope| scope > Scope::Machine)
+        && endpoint(address).is_some_and(|(at, _)| !of_link(at.ip()))
+}
+
 /// Whether an IP address is one that is reached from anywhere.
 pub(super) fn is_public(ip: IpAddr) -> bool {
     ip_scope(ip) == Some(Scope::Public)

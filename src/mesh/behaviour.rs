@@ -81,9 +81,9 @@ pub(super) struct Behaviour {
 }
 
 /// Builds the swarm; it does not listen yet.
-pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter) -> Result<Swarm<Behaviour>> {
+pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter, relayed: &Meter) -> Result<Swarm<Behaviour>> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Error::Io(format!("cannot set up {what}: {error}"));
-    let (tcp_meter, quic_meter) = (meter.clone(), meter.clone());
+    let (tcp_meter, quic_meter, relay_meter) = (meter.clone(), meter.clone(), relayed.clone());
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), move || Counting {
@@ -100,8 +100,11 @@ pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter) -> Result<
         .map_err(|error| failed("QUIC", &error))?
         .with_dns()
         .map_err(|error| failed("name resolution", &error))?
-        // What goes over a relay is counted once, by the connection to the relay.
-        .with_relay_client((tls::Config::new, noise::Config::new), yamux::Config::default)
+        // The connection to the relay counts what goes through it as well.
+        .with_relay_client((tls::Config::new, noise::Config::new), move || Counting {
+            upgrade: yamux::Config::default(),
+            meter: relay_meter,
+        })
         .map_err(|error| failed("relays", &error))?
         .with_behaviour(|keypair, relay_client| Ok(Behaviour::new(keypair, config, relay_client)?))
         .map_err(|error| failed("the protocols", &error))?

@@ -4,7 +4,7 @@
 //! [`Notices`], and everything that may take long (reading, writing, checking) is done by other tasks,
 //! which tell it of the outcome in [`Note`]s. Those may wait for the node.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::address::{dial_error, full, is_direct, split};
+use super::address::{Scope, dial_error, full, is_direct, matters, scope, split};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
 use super::links::Linked;
@@ -345,12 +345,30 @@ impl Driver {
             addresses: self.swarm.listeners().filter(|at| is_direct(at)).map(|at| full(at, &peer)).collect(),
             external: self.swarm.external_addresses().map(|at| full(at, &peer)).collect(),
         };
-        let before = self.shared.listening.send_replace(listening);
-        if before.addresses != self.shared.listening.borrow().addresses {
+        let before = self.shared.listening.send_replace(listening).addresses;
+        let now = self.shared.listening.borrow().addresses.clone();
+        if before != now {
             // Another network may have another NAT.
             self.nat.probes.soon();
+            self.shared.notices.push(Input::NetworkChanged);
+        }
+        let is_lost = |text: &&String| !now.contains(text) && text.parse().is_ok_and(|at| matters(&at));
+        if before.iter().any(|text| is_lost(&text)) {
+            self.network_changed();
         }
         self.reach_changed();
+    }
+
+    /// This machine has lost an address: what was connected over it is dead, and would only be noticed when nothing
+    /// arrives for long. All connections to other machines are made anew.
+    fn network_changed(&mut self) {
+        tracing::info!("this machine has lost an address; connections are made anew");
+        let far = self.connections.values().filter(|known| scope(&known.remote) > Some(Scope::Machine));
+        let peers: HashSet<Libp2pId> = far.map(|known| known.peer).collect();
+        for peer in peers {
+            // Whether it was still connected makes no difference.
+            _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 
     /// Lets sessions send what is queued, then closes all connections, each within a bound of time.

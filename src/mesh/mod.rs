@@ -93,7 +93,8 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
     let external = external.collect::<Result<Vec<_>>>()?;
 
     let meter = Meter::default();
-    let mut swarm = behaviour::swarm(keypair, &config, &meter)?;
+    let relayed = Meter::default();
+    let mut swarm = behaviour::swarm(keypair, &config, &meter, &relayed)?;
     let nat = Nat::new(config.nat.clone(), external.iter().cloned());
     external.into_iter().for_each(|address| swarm.add_external_address(address));
     let workers = Workers::new();
@@ -136,7 +137,7 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
     driver.enter_mesh();
     driver.listen(&listen).await?;
     let task = tokio::spawn(driver.run());
-    Ok(Handle { shared, commands, publish, meter, task: Mutex::new(Some(task)) })
+    Ok(Handle { shared, commands, publish, meter, relayed, task: Mutex::new(Some(task)) })
 }
 
 /// The network, as the node's thread and the peer see it. Dropping it closes the network without waiting.
@@ -146,6 +147,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     publish: mpsc::Sender<Unsealed>,
     meter: Meter,
+    relayed: Meter,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -200,6 +202,12 @@ impl Handle {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.meter.read()
+    }
+
+    /// Bytes of those that went through other peers as relays.
+    #[must_use]
+    pub fn relayed(&self) -> Traffic {
+        self.relayed.read()
     }
 
     /// Sends what is queued, closes all connections and ends the tasks; takes a second or two at most.

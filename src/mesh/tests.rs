@@ -178,7 +178,7 @@ impl Raw {
     fn new(seed: u8) -> Self {
         let config = config(seed, &[]);
         let keypair = libp2p::identity::Keypair::ed25519_from_bytes(*config.keypair.seed()).unwrap();
-        Self { swarm: swarm(keypair, &config, &Meter::default()).unwrap(), id: config.keypair.peer_id() }
+        Self { swarm: swarm(keypair, &config, &Meter::default(), &Meter::default()).unwrap(), id: config.keypair.peer_id() }
     }
 
     /// Connects and opens a stream.

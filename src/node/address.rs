@@ -82,6 +82,13 @@ impl AddressBook {
         }
     }
 
+    /// Addresses that failed are worth another try at once.
+    pub(super) fn retry(&mut self, now: Timestamp) {
+        for address in self.peers.values_mut().flat_map(BTreeMap::values_mut).chain(self.seeds.values_mut()) {
+            *address = Address { failures: 0, next: address.next.min(now) };
+        }
+    }
+
     pub(super) fn connected(&mut self, peer: PeerId, link: &Link) {
         self.connected.insert(peer, link.address.clone());
         let bare = link.address.rsplit_once("/p2p/").map_or(link.address.as_str(), |(bare, _)| bare);

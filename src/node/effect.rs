@@ -53,6 +53,8 @@ pub enum Input {
     },
     /// A gossip message of ours could not be sent to everybody.
     PublishFailed,
+    /// The network is another one, or reaches further than before: addresses that failed are worth another try.
+    NetworkChanged,
     /// The time asked for by [`Effect::WakeAt`] has come.
     Wake,
 }

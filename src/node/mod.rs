@@ -246,6 +246,7 @@ impl Node {
             Input::Changes { from, number, changes } => self.changes(now, from, number, changes),
             Input::Published { from, id, changes } => self.published(now, from, id, changes),
             Input::PublishFailed => self.compare_soon(now),
+            Input::NetworkChanged => self.addresses.retry(now),
             Input::Wake => {}
         }
     }

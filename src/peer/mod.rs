@@ -149,6 +149,8 @@ pub struct Stats {
     pub peer: PeerReport,
     /// Bytes received from and sent to other peers.
     pub traffic: crate::mesh::Traffic,
+    /// Those of them that went through other peers as relays.
+    pub relayed: crate::mesh::Traffic,
     /// Reads of documents.
     pub reads: Latency,
     /// Writes of documents.
@@ -300,6 +302,7 @@ impl Peer {
             table_cache: self.shared.reader.cache(),
             peer: self.mesh().status().await?,
             traffic: self.traffic(),
+            relayed: self.shared.network.relayed(),
             reads: self.shared.reads.read(),
             writes: self.shared.writes.read(),
         })

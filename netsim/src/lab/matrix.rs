@@ -25,7 +25,7 @@ use crate::Error;
 /// The public peers: each is everything to the others that a public peer can be.
 const PUBLIC: [&str; 2] = ["relay-a", "relay-b"];
 /// The counter of bytes that a peer relays.
-const RELAYED: &str = "aerolithsdb_relay_bytes";
+const RELAYED: &str = "aerolithsdb_relayed_bytes_total{direction=\"sent\"}";
 /// How long a listener behind a NAT may take to find out how it can be reached, before the dialer comes.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long a pair that is expected to need a relay is watched for a direct connection.
@@ -284,7 +284,7 @@ fn try_measure(plan: &Plan, measured: &mut Measured) -> Result<()> {
         }
         std::thread::sleep(LOOK);
     }
-    let relayed = [first.metric(RELAYED)?, second.metric(RELAYED)?];
+    let relayed = [listener.metric(RELAYED)?, dialer.metric(RELAYED)?];
     measured.relay_bytes = relayed.into_iter().flatten().reduce(|sum, bytes| sum + bytes);
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::report::{AddressReport, ReachReport, RelayService};
 use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, TICKET_ADDRESSES_MAX};
 use crate::mesh::address::{Scope, endpoint, is_direct, ours, relay_of, scope, split};
 use crate::mesh::driver::{Connection, Driver};
+use crate::node::Input;
 
 /// How long a hole may take until the next attempt, doubled with each, and how many there are.
 const PUNCH: Duration = Duration::from_secs(4);
@@ -210,8 +211,12 @@ impl Driver {
     }
 
     pub(in crate::mesh) fn relay_client_event(&mut self, event: relay::client::Event) {
-        if let relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } = event {
+        if let relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } = event {
             self.nat.relays.accepted(&relay_peer_id);
+            if !renewal {
+                // Others may be reached through it who were not before.
+                self.shared.notices.push(Input::NetworkChanged);
+            }
             // Others learn of the new address when they are told, or find it in the DHT.
             self.search_soon();
         }

@@ -160,6 +160,10 @@ async fn forward(
     if known.is_none() {
         let mut options = SearchOptions::default();
         options.broadcast_address = search_at;
+        if !search_at.ip().is_multicast() {
+            // It was named, so it may be where no router that was found would be believed.
+            options.allowed_gateway_ips.push(search_at.ip());
+        }
         let found = timeout(SEARCH, search_gateway(options)).await;
         let found = found.map_err(|_| "no UPnP router answers".to_owned())?;
         *known = Some(found.map_err(|error| format!("no UPnP router answers ({error})"))?);
@@ -218,4 +222,203 @@ fn local_ip(gateway: SocketAddr) -> std::io::Result<IpAddr> {
     // Sends nothing; the system only chooses the way.
     socket.connect(gateway)?;
     Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Bytes;
+    use axum::http::{StatusCode, Uri};
+
+    use super::*;
+
+    const DEVICE: &str = r#"<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0"><device>
+        <deviceType>urn:schemas-upnp-org:device:InternetGatewayDevice:1</deviceType><deviceList><device>
+        <deviceType>urn:schemas-upnp-org:device:WANDevice:1</deviceType><deviceList><device>
+        <deviceType>urn:schemas-upnp-org:device:WANConnectionDevice:1</deviceType><serviceList><service>
+        <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><SCPDURL>/scpd</SCPDURL>
+        <controlURL>/control</controlURL></service></serviceList></device></deviceList></device></deviceList>
+        </device></root>"#;
+
+    fn services() -> String {
+        let arguments = |names: &[&str]| -> String {
+            let argument = |name: &&str| format!("<argument><name>{name}</name><direction>in</direction></argument>");
+            names.iter().map(argument).collect()
+        };
+        let add = [
+            "NewRemoteHost",
+            "NewExternalPort",
+            "NewProtocol",
+            "NewInternalPort",
+            "NewInternalClient",
+            "NewEnabled",
+            "NewPortMappingDescription",
+            "NewLeaseDuration",
+        ];
+        let action = |name: &str, names: &[&str]| {
+            format!("<action><name>{name}</name><argumentList>{}</argumentList></action>", arguments(names))
+        };
+        let actions = action("AddPortMapping", &add) + &action("DeletePortMapping", &add[..3]);
+        format!("<scpd xmlns=\"urn:schemas-upnp-org:service-1-0\"><actionList>{actions}</actionList></scpd>")
+    }
+
+    /// A router that does what a test says; what it was asked is kept.
+    struct Fake {
+        ssdp: SocketAddr,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    /// What it answers to an action: the status and the inside of the body.
+    type Answer = fn(&str, &str) -> (u16, String);
+
+    impl Fake {
+        async fn start(answer: Answer) -> Self {
+            let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+            let told = asked.clone();
+            let handle = move |uri: Uri, body: Bytes| async move {
+                let body = String::from_utf8_lossy(&body).into_owned();
+                let (status, text) = match uri.path() {
+                    "/device" => (200, DEVICE.to_owned()),
+                    "/scpd" => (200, services()),
+                    _ => {
+                        let actions = ["GetExternalIPAddress", "AddPortMapping", "DeletePortMapping"];
+                        let action = actions.into_iter().find(|action| body.contains(action)).unwrap_or_default();
+                        told.lock().unwrap().push(format!("{action} {}", tag(&body, "NewExternalPort")));
+                        let (status, inside) = answer(action, &body);
+                        let envelope = "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\"><s:Body>";
+                        (status, format!("{envelope}{inside}</s:Body></s:Envelope>"))
+                    }
+                };
+                (StatusCode::from_u16(status).unwrap(), text)
+            };
+            let http = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let location = format!("http://{}/device", http.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(http, Router::new().fallback(handle)).await });
+            let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let ssdp = socket.local_addr().unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 2_000];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
+                    let kind = "urn:schemas-upnp-org:device:InternetGatewayDevice:1";
+                    let answer = format!("HTTP/1.1 200 OK\r\nST: {kind}\r\nLOCATION: {location}\r\n\r\n");
+                    socket.send_to(answer.as_bytes(), from).await.unwrap();
+                }
+            });
+            Self { ssdp, asked }
+        }
+
+        fn asked(&self, what: &str) -> bool {
+            self.asked.lock().unwrap().iter().any(|asked| asked == what)
+        }
+    }
+
+    fn tag<'a>(text: &'a str, name: &str) -> &'a str {
+        let after = text.split_once(&format!("<{name}>")).map_or("", |(_, after)| after);
+        after.split('<').next().unwrap_or_default()
+    }
+
+    fn done(action: &str, inside: &str) -> (u16, String) {
+        let kind = "urn:schemas-upnp-org:service:WANIPConnection:1";
+        (200, format!("<u:{action}Response xmlns:u=\"{kind}\">{inside}</u:{action}Response>"))
+    }
+
+    fn fault(code: u16) -> (u16, String) {
+        let error = format!("<errorCode>{code}</errorCode><errorDescription>no</errorDescription>");
+        let detail =
+            format!("<detail><UPnPError xmlns=\"urn:schemas-upnp-org:control-1-0\">{error}</UPnPError></detail>");
+        (500, format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>UPnPError</faultstring>{detail}</s:Fault>"))
+    }
+
+    fn at(ip: &str) -> (u16, String) {
+        done("GetExternalIPAddress", &format!("<NewExternalIPAddress>{ip}</NewExternalIPAddress>"))
+    }
+
+    async fn outcome(answer: Answer) -> (Mapping, Mapper, Fake) {
+        let fake = Fake::start(answer).await;
+        let mapper = Mapper::start(fake.ssdp);
+        mapper.want(BTreeSet::from([Port { udp: true, number: 4_001 }]));
+        let mut state = mapper.state();
+        let settled = state.wait_for(|state| !matches!(state, Mapping::Searching));
+        let settled = timeout(Duration::from_secs(20), settled).await.unwrap().unwrap().clone();
+        (settled, mapper, fake)
+    }
+
+    fn external(mapping: &Mapping) -> Option<SocketAddr> {
+        match mapping {
+            Mapping::Forwarded(ports) => ports.first().map(|port| port.external),
+            Mapping::Off | Mapping::Searching | Mapping::Nothing(_) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_is_forwarded_and_given_back() {
+        let answer: Answer = |action, _| match action {
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            other => done(other, ""),
+        };
+        let (mapping, mapper, fake) = outcome(answer).await;
+        assert_eq!(external(&mapping), Some("8.8.4.4:4001".parse().unwrap()));
+        mapper.shutdown().await;
+        assert!(fake.asked("DeletePortMapping 4001"), "{:?}", fake.asked);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_exchanged_for_another() {
+        let answer: Answer = |action, body| match action {
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            "AddPortMapping" if tag(body, "NewExternalPort") == "4001" => fault(718),
+            other => done(other, ""),
+        };
+        let (mapping, _mapper, _fake) = outcome(answer).await;
+        let external = external(&mapping).unwrap();
+        assert!(external.ip().to_string() == "8.8.4.4" && external.port() != 4_001, "{external}");
+    }
+
+    #[tokio::test]
+    async fn a_router_that_knows_no_leases_is_asked_without() {
+        let answer: Answer = |action, body| match action {
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            "AddPortMapping" if tag(body, "NewLeaseDuration") != "0" => fault(725),
+            other => done(other, ""),
+        };
+        let (mapping, _mapper, _fake) = outcome(answer).await;
+        assert_eq!(external(&mapping), Some("8.8.4.4:4001".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn what_a_router_says_that_cannot_be_is_not_believed() {
+        let cases: [(Answer, &str); 4] = [
+            (|_, _| at("192.168.7.1"), "not a public one"),
+            (|_, _| at("100.64.3.1"), "not a public one"),
+            (|_, _| (200, "</nonsense>".repeat(3)), "does not forward"),
+            (|_, _| (200, "x".repeat(8 << 20)), "does not forward"),
+        ];
+        for (answer, says) in cases {
+            let (mapping, _mapper, _fake) = outcome(answer).await;
+            assert!(matches!(&mapping, Mapping::Nothing(why) if why.contains(says)), "{says}: {mapping:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_router_that_hangs_is_given_up() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let location = silent.local_addr().unwrap();
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let ssdp = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 2_000];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
+                let answer = format!("HTTP/1.1 200 OK\r\nST: upnp:rootdevice\r\nLOCATION: http://{location}/x\r\n\r\n");
+                socket.send_to(answer.as_bytes(), from).await.unwrap();
+            }
+        });
+        let mapper = Mapper::start(ssdp);
+        mapper.want(BTreeSet::from([Port { udp: true, number: 4_001 }]));
+        let mut state = mapper.state();
+        let settled = state.wait_for(|state| matches!(state, Mapping::Nothing(_)));
+        timeout(Duration::from_secs(20), settled).await.unwrap().unwrap();
+        mapper.shutdown().await;
+    }
 }

@@ -223,6 +223,7 @@ impl World {
                 | Input::Discovered(..)
                 | Input::Changes { .. }
                 | Input::PublishFailed
+                | Input::NetworkChanged
                 | Input::Wake => false,
             };
             self.queue.retain(|(_, to, input)| !lost(*to, input));
