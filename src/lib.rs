@@ -33,7 +33,7 @@
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
 //! | [`node`] | the state machine |
-//! | [`mesh`] | libp2p: the driver that owns the swarm |
+//! | [`mesh`] | libp2p: the driver that owns the swarm; NATs, relays, hole punching (`mesh::nat`) |
 //! | [`peer`] | the thread around the node, and the handles that programs hold |
 //! | [`gateway`] | HTTP |
 //! | [`config`], [`cli`] | configuration in four layers; the two programs |

@@ -64,11 +64,11 @@ impl Peer {
         self.handle.listen_addresses().remove(0)
     }
 
-    /// The next input that is no discovery.
+    /// The next input that is about a peer.
     async fn next(&mut self) -> Input {
         loop {
             let input = timeout(PATIENCE, self.inputs.recv()).await.expect("an input in time").expect("a driver");
-            if !matches!(input, Input::Discovered(..)) {
+            if !matches!(input, Input::Discovered(..) | Input::NetworkChanged) {
                 return input;
             }
         }
@@ -178,7 +178,10 @@ impl Raw {
     fn new(seed: u8) -> Self {
         let config = config(seed, &[]);
         let keypair = libp2p::identity::Keypair::ed25519_from_bytes(*config.keypair.seed()).unwrap();
-        Self { swarm: swarm(keypair, &config, &Meter::default(), &Meter::default()).unwrap(), id: config.keypair.peer_id() }
+        Self {
+            swarm: swarm(keypair, &config, &Meter::default(), &Meter::default()).unwrap(),
+            id: config.keypair.peer_id(),
+        }
     }
 
     /// Connects and opens a stream.
