@@ -122,9 +122,11 @@ fn a_site_can_be_cut_off_and_a_host_can_move() {
         lab.cut(1, true).unwrap();
         assert!(arrives(&home, to, &server).is_none());
         lab.cut(1, false).unwrap();
-        assert_eq!(arrives(&home, to, &server), Some(before));
+        // The first ones may be lost: neighbours have forgotten each other's hardware address meanwhile.
+        let mended = (0..20).find_map(|_| arrives(&home, to, &server));
+        assert_eq!(mended, Some(before));
         lab.move_host("home", 2).unwrap();
-        let after = arrives(&home, to, &server).unwrap();
+        let after = (0..20).find_map(|_| arrives(&home, to, &server)).unwrap();
         assert_ne!(before.ip(), after.ip());
         assert!(lab.move_host("server", 2).is_err());
     }
