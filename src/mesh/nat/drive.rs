@@ -19,6 +19,8 @@ use crate::node::Input;
 /// How long a hole may take until the next attempt, doubled with each, and how many there are.
 const PUNCH: Duration = Duration::from_secs(4);
 const PUNCHES: u32 = 6;
+/// How often the addresses are dialed that a peer names over a relay: it could name other people's, again and again.
+const NAMED: u32 = 5;
 /// How long strangers stay connected who may want to go through us to somebody else.
 const LINGER: Duration = Duration::from_secs(15);
 
@@ -82,7 +84,9 @@ impl Driver {
         let worth =
             |address: &&Multiaddr| is_direct(address) && (scope(address) == Some(Scope::Public) || is_near(address));
         let addresses: Vec<Multiaddr> = addresses.iter().filter(worth).take(TICKET_ADDRESSES_MAX).cloned().collect();
-        if !addresses.is_empty() {
+        let times = self.nat.named.entry(peer).or_default();
+        if !addresses.is_empty() && *times < NAMED {
+            *times += 1;
             let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
             // Whether it can even be tried makes no difference: the relayed connection is there.
             _ = self.swarm.dial(options);
@@ -149,6 +153,7 @@ impl Driver {
         self.nat.evidence.closed(connection);
         if !self.swarm.is_connected(&peer) {
             self.nat.identified.remove(&peer);
+            self.nat.named.remove(&peer);
             self.nat.relays.gone(&peer);
             self.nat.probes.gone(&peer);
             self.relay_unreachable(&peer, "it closed the connection");

@@ -270,3 +270,103 @@ impl Evidence {
         self.confirmed.iter()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    /// Behind a NAT, with a listener on the LAN.
+    fn behind() -> Evidence {
+        let mut evidence = Evidence::default();
+        evidence.listening([at("/ip4/127.0.0.1/udp/1/quic-v1"), at("/ip4/192.168.1.5/udp/1/quic-v1")].iter());
+        evidence
+    }
+
+    fn seen(evidence: &mut Evidence, connection: usize, remote: &str, us: &str) {
+        let connection = ConnectionId::new_unchecked(connection);
+        evidence.observed(connection, PeerId::random(), &at(remote), true, &at(us));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_claimed() {
+        assert_eq!(Evidence::default().reachability(), Reachability::Offline);
+        assert_eq!(behind().reachability(), Reachability::Unknown);
+        assert!(!behind().is_public() && !behind().is_proven_public() && behind().is_stable().is_none());
+    }
+
+    #[test]
+    fn peers_at_two_places_tell_a_symmetric_nat() {
+        let mut evidence = behind();
+        seen(&mut evidence, 1, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/700/quic-v1");
+        // Two peers at one place are one witness.
+        seen(&mut evidence, 2, "/ip4/8.8.8.8/udp/4002/quic-v1", "/ip4/9.9.9.9/udp/701/quic-v1");
+        assert_eq!((evidence.is_stable(), evidence.reachability()), (None, Reachability::Punchable));
+        seen(&mut evidence, 3, "/ip4/8.8.4.4/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/700/quic-v1");
+        assert_eq!(evidence.reachability(), Reachability::Symmetric);
+        evidence.closed(ConnectionId::new_unchecked(2));
+        assert_eq!(evidence.reachability(), Reachability::Punchable);
+        // What neighbours on the LAN see says nothing.
+        seen(&mut evidence, 4, "/ip4/192.168.1.9/udp/4001/quic-v1", "/ip4/192.168.1.5/udp/1/quic-v1");
+        assert_eq!(evidence.is_stable(), Some(true));
+        // STUN servers know better.
+        evidence.stun(true, Some(false));
+        assert_eq!(evidence.reachability(), Reachability::Symmetric);
+    }
+
+    #[test]
+    fn udp_is_blocked_when_only_tcp_comes_through() {
+        let mut evidence = behind();
+        seen(&mut evidence, 1, "/ip4/8.8.8.8/tcp/4001", "/ip4/9.9.9.9/tcp/700");
+        assert_eq!(evidence.reachability(), Reachability::UdpBlocked);
+        seen(&mut evidence, 2, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/700/quic-v1");
+        assert_eq!(evidence.reachability(), Reachability::Punchable);
+    }
+
+    #[test]
+    fn an_address_of_its_own_counts_until_somebody_tries_in_vain() {
+        let own = at("/ip4/8.8.8.8/udp/4001/quic-v1");
+        let mut evidence = Evidence::default();
+        evidence.listening([own.clone()].iter());
+        assert!(evidence.is_public() && !evidence.is_proven_public());
+        assert_eq!(evidence.own([own.clone()].iter()).len(), 1);
+        evidence.tried(&own, Err("a firewall".into()));
+        assert!(!evidence.is_public() && evidence.own([own.clone()].iter()).is_empty());
+        evidence.tried(&own, Ok(()));
+        assert!(evidence.is_proven_public() && evidence.reachability() == Reachability::Public);
+    }
+
+    #[test]
+    fn a_forwarded_port_counts_once_it_was_dialed_and_is_remembered() {
+        let mapped = at("/ip4/9.9.9.9/udp/4001/quic-v1");
+        let mut evidence = behind();
+        assert!(evidence.mapped(BTreeSet::from([mapped.clone()])).is_empty());
+        assert!(!evidence.is_mapped());
+        evidence.tried(&mapped, Ok(()));
+        assert_eq!(evidence.reachability(), Reachability::Mapped);
+        // The router forgets, and is told again.
+        evidence.mapped(BTreeSet::new());
+        seen(&mut evidence, 1, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/700/quic-v1");
+        assert_eq!(evidence.expire(), [mapped.clone()]);
+        assert_eq!(evidence.mapped(BTreeSet::from([mapped.clone()])), [mapped]);
+        assert!(evidence.is_mapped());
+    }
+
+    #[test]
+    fn addresses_of_the_network_before_are_forgotten() {
+        let (before, tcp) = (at("/ip4/9.9.9.9/udp/700/quic-v1"), at("/ip4/9.9.9.9/tcp/700"));
+        let mut evidence = behind();
+        seen(&mut evidence, 1, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/700/quic-v1");
+        evidence.tried(&before, Ok(()));
+        evidence.tried(&tcp, Ok(()));
+        // Nobody sees us over TCP, so nobody says that its port is another one.
+        assert!(evidence.expire().is_empty());
+        evidence.closed(ConnectionId::new_unchecked(1));
+        assert!(evidence.expire().is_empty(), "while nobody is connected nothing is known");
+        seen(&mut evidence, 2, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/7.7.7.7/udp/900/quic-v1");
+        assert_eq!(evidence.expire(), [tcp, before]);
+    }
+}
