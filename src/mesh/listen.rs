@@ -1,7 +1,7 @@
 //! Listening addresses: which there are, and what is wrong with one.
 
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use libp2p::Multiaddr;
@@ -34,6 +34,13 @@ pub(super) fn probe(address: &Multiaddr) -> Result<()> {
     let Some((at, false)) = endpoint(address) else { return Ok(()) };
     if at.port() == 0 {
         return Ok(());
+    }
+    if at.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
+        // The system would take all of IPv4 for this as well, which libp2p does not: another one may be on that port.
+        return match TcpListener::bind((Ipv6Addr::LOCALHOST, at.port())) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(in_words(address, &error)),
+            Ok(_) | Err(_) => Ok(()),
+        };
     }
     TcpListener::bind(at).map(drop).map_err(|error| in_words(address, &error))
 }

@@ -453,3 +453,20 @@ async fn addresses_are_shown_with_the_peers_id() {
     assert!(!listening.iter().any(|address| address.contains("/0/") || address.contains("0.0.0.0")), "{listening:?}");
     assert_eq!(peer.handle.external_addresses(), [format!("{external}{suffix}")]);
 }
+
+#[tokio::test]
+async fn both_ip_versions_may_use_one_port() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("unsupported: this machine has no IPv6");
+        return;
+    }
+    let (four, six) = (format!("/ip4/0.0.0.0/tcp/{port}"), format!("/ip6/::/tcp/{port}"));
+    let peer = Peer::with(config(1, &[&four, &six]), mesh(1)).await;
+    let listening = peer.handle.listen_addresses();
+    assert!(["/ip4/127.0.0.1/", "/ip6/::1/"].iter().all(|start| listening.iter().any(|at| at.starts_with(start))));
+    // Another peer is told that the port is taken.
+    let (sender, _inputs) = mpsc::channel(16);
+    let error = start(config(2, &[&six]), mesh(1), sender).await.unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+}

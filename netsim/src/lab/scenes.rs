@@ -161,16 +161,18 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// All peers must have the same, to the letter.
+    /// All peers come to have the same, to the letter.
     fn all_equal(&self) -> Result<()> {
-        let mut all = Vec::new();
-        for peer in self.peers.values() {
-            let mut lines: Vec<String> = peer.all(COLLECTION)?.lines().map(str::to_owned).collect();
-            lines.sort_unstable();
-            all.push(lines);
-        }
-        let equal = all.windows(2).all(|two| two[0] == two[1]);
-        if equal { Ok(()) } else { Err(Error::Lab("the peers do not have the same".to_owned())) }
+        let is_equal = || {
+            let mut all = Vec::new();
+            for peer in self.peers.values() {
+                let mut lines: Vec<String> = peer.all(COLLECTION)?.lines().map(str::to_owned).collect();
+                lines.sort_unstable();
+                all.push(lines);
+            }
+            Ok(all.windows(2).all(|two| two[0] == two[1]))
+        };
+        wait("all peers have the same", PATIENCE, is_equal).map(drop)
     }
 
     /// Waits until two peers are connected as well as their NATs allow.
