@@ -350,7 +350,7 @@ mod tests {
         // The router forgets, and is told again.
         evidence.mapped(BTreeSet::new());
         seen(&mut evidence, 1, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/9.9.9.9/udp/700/quic-v1");
-        assert_eq!(evidence.expire(), [mapped.clone()]);
+        assert_eq!(evidence.expire(), std::slice::from_ref(&mapped));
         assert_eq!(evidence.mapped(BTreeSet::from([mapped.clone()])), [mapped]);
         assert!(evidence.is_mapped());
     }
