@@ -101,7 +101,8 @@ impl Evidence {
     /// Those of the addresses at which this peer listens that are reached from anywhere, as far as is known.
     pub(in crate::mesh) fn own<'a>(&self, listening: impl Iterator<Item = &'a Multiaddr>) -> BTreeSet<Multiaddr> {
         let is_own = |address: &&Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
-        let good = |address: &&Multiaddr| is_direct(address) && is_own(address) && !self.refuted.contains_key(*address);
+        let is_dead = |address: &Multiaddr| self.refuted.contains_key(address) && !self.is_reached();
+        let good = |address: &&Multiaddr| is_direct(address) && is_own(address) && !is_dead(address);
         listening.filter(good).cloned().collect()
     }
 
@@ -184,13 +185,19 @@ impl Evidence {
         stale
     }
 
+    /// Whether somebody has connected to an address of this machine who was not dialed from here. One AutoNAT server that
+    /// could not, or says so, does not outweigh that: it is asked about each address only once, and may be hostile.
+    fn is_reached(&self) -> bool {
+        self.observed.values().any(|observed| !observed.dialed && self.own.contains(&observed.at.ip()))
+    }
+
     /// Whether addresses of this peer itself can be dialed from outside, as far as is known: not refuted counts, when
     /// the address is the machine's own.
     pub(in crate::mesh) fn is_public(&self) -> bool {
         let is_own = |address: &Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
         let confirmed = self.confirmed.iter().any(is_own);
         let refuted = self.refuted.keys().any(is_own);
-        !self.configured.is_empty() || confirmed || !self.own.is_empty() && !refuted
+        !self.configured.is_empty() || confirmed || !self.own.is_empty() && (!refuted || self.is_reached())
     }
 
     /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
@@ -335,6 +342,11 @@ mod tests {
         assert_eq!(evidence.own([own.clone()].iter()).len(), 1);
         evidence.tried(&own, Err("a firewall".into()));
         assert!(!evidence.is_public() && evidence.own([own.clone()].iter()).is_empty());
+        // Whoever got through knows better than one that did not.
+        let (connection, remote) = (ConnectionId::new_unchecked(1), at("/ip4/9.9.9.9/udp/5/quic-v1"));
+        evidence.observed(connection, PeerId::random(), &remote, false, &own);
+        assert!(evidence.is_public() && !evidence.is_proven_public());
+        assert_eq!(evidence.own([own.clone()].iter()).len(), 1);
         evidence.tried(&own, Ok(()));
         assert!(evidence.is_proven_public() && evidence.reachability() == Reachability::Public);
     }
