@@ -198,3 +198,31 @@ impl Node {
         self.join_dial_failed(now, address, why);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn addresses_that_failed_are_tried_at_once_on_another_network() {
+        let (mut rng, peer) = (StdRng::seed_from_u64(1), PeerId([1; 32]));
+        let mut book = AddressBook::new(vec!["/ip4/8.8.8.8/tcp/1".into()], BTreeMap::new(), Timestamp(0));
+        book.learned(Timestamp(0), peer, vec!["/ip4/8.8.4.4/tcp/1".into()]);
+        let mut now = Timestamp(0);
+        for _ in 0..6 {
+            assert_eq!(book.due(now, 0, &mut rng).len(), 2);
+            assert!(book.due(now, 0, &mut rng).is_empty());
+            now = now.plus_ms(BACKOFF_MAX_MS);
+        }
+        assert_eq!(book.due(now, 0, &mut rng).len(), 2);
+        // Half a second later they would wait for many seconds more.
+        now = now.plus_ms(500);
+        assert!(book.due(now, 0, &mut rng).is_empty());
+        book.retry(now);
+        assert_eq!(book.due(now, 0, &mut rng).len(), 2);
+        // And the pauses are short again.
+        assert!(book.next_due(0).is_some_and(|next| next.since_ms(now) <= BACKOFF_MIN_MS));
+    }
+}
