@@ -207,6 +207,8 @@ pub const OBSERVED_ADDRESSES_MAX: usize = CONNECTIONS_MAX as usize;
 pub const REFUTED_ADDRESSES_MAX: usize = 64;
 /// Ports that the router is asked to forward: two for each address on which a peer listens, of which it rarely has more.
 pub const MAPPED_PORTS_MAX: usize = 16;
+/// Characters of what a router said that are repeated where people read it: a sentence, of up to a page that it may send.
+pub const ROUTER_WORDS_CHARACTERS_MAX: usize = 200;
 /// Answers of the STUN server each second, in all and to one IP address, and addresses that it remembers for that.
 pub const STUN_ANSWERS_MAX: u32 = 1_000;
 /// See [`STUN_ANSWERS_MAX`]: many peers may be behind one address, and each asks a few times a minute.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::limits::MAPPED_PORTS_MAX;
+use crate::limits::{MAPPED_PORTS_MAX, ROUTER_WORDS_CHARACTERS_MAX};
 use crate::mesh::address::is_public;
 
 /// How long a router may take to be found, and to answer one request.
@@ -89,9 +89,10 @@ impl Mapper {
     /// Which ports are to be forwarded from now on.
     pub(in crate::mesh) fn want(&self, ports: BTreeSet<Port>) {
         self.wanted.send_if_modified(|wanted| {
-            let is_new = wanted.as_ref() != Some(&ports);
-            if is_new && wanted.is_some() {
-                *wanted = Some(ports.into_iter().take(MAPPED_PORTS_MAX).collect());
+            let ports = Some(ports.into_iter().take(MAPPED_PORTS_MAX).collect());
+            let is_new = wanted.is_some() && *wanted != ports;
+            if is_new {
+                *wanted = ports;
             }
             is_new
         });
@@ -117,89 +118,161 @@ async fn run(
     state: watch::Sender<Mapping>,
     search_at: SocketAddr,
 ) {
-    let mut forwarded = Vec::new();
-    let mut gateway = None;
+    let mut asked = Asked { search_at, gateway: None, lost: true, held: Vec::new() };
     loop {
         let Some(ports) = wanted.borrow_and_update().clone() else { break };
-        let (now, pause) = if ports.is_empty() {
-            (Mapping::Searching, RENEW)
-        } else {
-            match forward(&mut gateway, search_at, &ports, &forwarded).await {
-                Ok(held) => {
-                    forwarded = held;
-                    (Mapping::Forwarded(forwarded.clone()), RENEW)
+        let known = !asked.lost;
+        if !ports.is_empty() {
+            state.send_if_modified(|state| {
+                let was_off = *state == Mapping::Off;
+                if was_off {
+                    *state = Mapping::Searching;
                 }
-                Err(why) => {
-                    forwarded.clear();
-                    let pause = if gateway.take().is_some() { RENEW } else { SEARCH_AGAIN };
-                    (Mapping::Nothing(why), pause)
-                }
-            }
+                was_off
+            });
+        }
+        // A receiver of its own, so that a change that comes meanwhile is still one afterwards.
+        let mut closing = wanted.clone();
+        let outcome = tokio::select! {
+            outcome = asked.have_forwarded(&ports) => outcome,
+            // An error means that the mapper was dropped.
+            _ = closing.wait_for(Option::is_none) => break,
         };
+        let now = match outcome {
+            Ok(_) if ports.is_empty() => Mapping::Off,
+            Ok(forwarded) => Mapping::Forwarded(forwarded),
+            Err(why) => Mapping::Nothing(why),
+        };
+        let pause = if known || !asked.lost { RENEW } else { SEARCH_AGAIN };
         state.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         tokio::select! {
             () = sleep(pause) => {}
             changed = wanted.changed() => if changed.is_err() { break },
         }
     }
-    if let Some(gateway) = gateway {
-        for Forwarded { port, external } in forwarded {
-            // What it keeps ends with the lease.
-            _ = timeout(REQUEST, gateway.remove_port(port.protocol(), external.port())).await;
-        }
-    }
+    asked.give_back(&BTreeSet::new()).await;
 }
 
-/// Has the router forward these ports, those that it forwards already with the outer ports that they have.
-async fn forward(
-    known: &mut Option<Gateway<Tokio>>,
+/// A router, and what was had from it.
+#[derive(Debug)]
+struct Asked {
+    /// Where routers are searched for.
     search_at: SocketAddr,
-    ports: &BTreeSet<Port>,
-    held: &[Forwarded],
-) -> Result<Vec<Forwarded>, String> {
-    if known.is_none() {
+    gateway: Option<Gateway<Tokio>>,
+    /// Whether it has to be searched for: it is not known, or the last time something went wrong with it.
+    lost: bool,
+    /// What it was made to forward and was not given back, also while it does not answer.
+    held: Vec<Forwarded>,
+}
+
+impl Asked {
+    /// Has the router forward these ports and no others, those that it forwards already with the outer ports that they
+    /// have. A port that is refused costs no other one.
+    async fn have_forwarded(&mut self, ports: &BTreeSet<Port>) -> Result<Vec<Forwarded>, String> {
+        self.give_back(ports).await;
+        if ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        if std::mem::replace(&mut self.lost, true) {
+            self.search().await?;
+        }
+        let forwarded = self.forward(ports).await?;
+        self.lost = false;
+        Ok(forwarded)
+    }
+
+    async fn search(&mut self) -> Result<(), String> {
         let mut options = SearchOptions::default();
-        options.broadcast_address = search_at;
-        if !search_at.ip().is_multicast() {
+        options.broadcast_address = self.search_at;
+        if !self.search_at.ip().is_multicast() {
             // It was named, so it may be where no router that was found would be believed.
-            options.allowed_gateway_ips.push(search_at.ip());
+            options.allowed_gateway_ips.push(self.search_at.ip());
         }
         let found = timeout(SEARCH, search_gateway(options)).await;
         let found = found.map_err(|_| "no UPnP router answers".to_owned())?;
-        *known = Some(found.map_err(|error| format!("no UPnP router answers ({error})"))?);
+        let found = found.map_err(|error| format!("no UPnP router answers ({})", plain(&error)))?;
+        if self.gateway.as_ref().is_some_and(|before| before.addr.ip() != found.addr.ip()) {
+            // Another network: nobody is there any more to take them back.
+            self.held.clear();
+        }
+        self.gateway = Some(found);
+        Ok(())
     }
-    let Some(gateway) = known else { return Err("no UPnP router answers".into()) };
-    let external = in_time(gateway.get_external_ip()).await?;
-    if !is_public(external) {
-        return Err(format!(
-            "the router's own address, {external}, is not a public one: it is behind another NAT, or says something wrong"
-        ));
+
+    async fn forward(&mut self, ports: &BTreeSet<Port>) -> Result<Vec<Forwarded>, String> {
+        let Some(gateway) = &self.gateway else { return Err("no UPnP router answers".into()) };
+        let external = in_time(gateway.get_external_ip()).await?;
+        if !is_public(external) {
+            return Err(format!(
+                "the router's own address, {external}, is not a public one: it is behind another NAT, or says something wrong"
+            ));
+        }
+        let local =
+            local_ip(gateway.addr).map_err(|error| format!("this machine has no way to the router: {error}"))?;
+        let (mut forwarded, mut refusal) = (Vec::new(), None);
+        for port in ports {
+            let before = self.held.iter().find(|before| before.port == *port).map(|before| before.external.port());
+            match add(gateway, *port, local, before.unwrap_or(port.number)).await {
+                Ok(number) => {
+                    let new = Forwarded { port: *port, external: SocketAddr::new(external, number) };
+                    self.held.retain(|before| before.port != *port);
+                    self.held.push(new);
+                    forwarded.push(new);
+                }
+                Err(Refusal::Silence) => return Err(silent()),
+                Err(Refusal::Said(why)) => {
+                    tracing::debug!(port = port.number, udp = port.udp, why, "the router refuses a port");
+                    refusal.get_or_insert(why);
+                }
+            }
+        }
+        match refusal {
+            Some(why) if forwarded.is_empty() => Err(why),
+            Some(_) | None => Ok(forwarded),
+        }
     }
-    let local = local_ip(gateway.addr).map_err(|error| format!("this machine has no way to the router: {error}"))?;
-    let mut forwarded = Vec::new();
-    for port in ports {
-        let before = held.iter().find(|before| before.port == *port).map(|before| before.external.port());
-        let number = add(gateway, *port, local, before.unwrap_or(port.number)).await?;
-        forwarded.push(Forwarded { port: *port, external: SocketAddr::new(external, number) });
+
+    /// Gives back what is held beside these ports.
+    async fn give_back(&mut self, beside: &BTreeSet<Port>) {
+        let Some(gateway) = &self.gateway else { return };
+        while let Some(at) = self.held.iter().position(|held| !beside.contains(&held.port)) {
+            let Forwarded { port, external } = self.held[at];
+            // What it keeps ends with the lease.
+            _ = timeout(REQUEST, gateway.remove_port(port.protocol(), external.port())).await;
+            self.held.remove(at);
+        }
     }
-    Ok(forwarded)
+}
+
+/// Why a port is not forwarded.
+#[derive(Debug)]
+enum Refusal {
+    /// Nothing came back: nor will it for the next port.
+    Silence,
+    Said(String),
 }
 
 /// Asks for one port, with the outer number that is wanted, or another one when that is taken.
-async fn add(gateway: &Gateway<Tokio>, port: Port, local: IpAddr, wanted: u16) -> Result<u16, String> {
+async fn add(gateway: &Gateway<Tokio>, port: Port, local: IpAddr, wanted: u16) -> Result<u16, Refusal> {
     let (protocol, local) = (port.protocol(), SocketAddr::new(local, port.number));
     let ask = |number, lease| timeout(REQUEST, gateway.add_port(protocol, number, local, lease, DESCRIPTION));
-    match ask(wanted, LEASE_S).await {
-        Ok(Ok(())) => Ok(wanted),
+    let mut answer = ask(wanted, LEASE_S).await;
+    if let Ok(Err(AddPortError::OnlyPermanentLeasesSupported)) = answer {
         // It knows no leases: the port is given back at the end, or stays.
-        Ok(Err(AddPortError::OnlyPermanentLeasesSupported)) => match ask(wanted, 0).await {
-            Ok(Ok(())) => Ok(wanted),
-            Ok(Err(error)) => Err(refused(&error)),
-            Err(_) => Err(silent()),
-        },
-        Ok(Err(AddPortError::PortInUse)) => in_time(gateway.add_any_port(protocol, local, LEASE_S, DESCRIPTION)).await,
-        Ok(Err(error)) => Err(refused(&error)),
-        Err(_) => Err(silent()),
+        answer = ask(wanted, 0).await;
+    }
+    match answer {
+        Ok(Ok(())) => Ok(wanted),
+        Ok(Err(AddPortError::PortInUse)) => {
+            let any = timeout(REQUEST, gateway.add_any_port(protocol, local, LEASE_S, DESCRIPTION)).await;
+            match any.map_err(|_| Refusal::Silence)? {
+                Ok(0) => Err(Refusal::Said(refused(&"it names port 0"))),
+                Ok(number) => Ok(number),
+                Err(error) => Err(Refusal::Said(refused(&error))),
+            }
+        }
+        Ok(Err(error)) => Err(Refusal::Said(refused(&error))),
+        Err(_) => Err(Refusal::Silence),
     }
 }
 
@@ -208,7 +281,14 @@ async fn in_time<T, E: std::fmt::Display>(request: impl Future<Output = Result<T
 }
 
 fn refused(error: &dyn std::fmt::Display) -> String {
-    format!("the router does not forward ports: {error}")
+    format!("the router does not forward ports: {}", plain(error))
+}
+
+/// An error without what harms who reads it: it holds what the router said, which may be a whole page, or commands for
+/// a terminal.
+fn plain(error: &dyn std::fmt::Display) -> String {
+    let safe = |letter: char| if letter == ' ' || letter.is_ascii_graphic() { letter } else { '?' };
+    error.to_string().chars().take(ROUTER_WORDS_CHARACTERS_MAX).map(safe).collect()
 }
 
 fn silent() -> String {
@@ -226,6 +306,7 @@ fn local_ip(gateway: SocketAddr) -> std::io::Result<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
 
     use axum::Router;
@@ -242,7 +323,7 @@ mod tests {
         <controlURL>/control</controlURL></service></serviceList></device></deviceList></device></deviceList>
         </device></root>"#;
 
-    fn services() -> String {
+    fn services(any: bool) -> String {
         let arguments = |names: &[&str]| -> String {
             let argument = |name: &&str| format!("<argument><name>{name}</name><direction>in</direction></argument>");
             names.iter().map(argument).collect()
@@ -260,7 +341,8 @@ mod tests {
         let action = |name: &str, names: &[&str]| {
             format!("<action><name>{name}</name><argumentList>{}</argumentList></action>", arguments(names))
         };
-        let actions = action("AddPortMapping", &add) + &action("DeletePortMapping", &add[..3]);
+        let any = if any { action("AddAnyPortMapping", &add) } else { String::new() };
+        let actions = any + &action("AddPortMapping", &add) + &action("DeletePortMapping", &add[..3]);
         format!("<scpd xmlns=\"urn:schemas-upnp-org:service-1-0\"><actionList>{actions}</actionList></scpd>")
     }
 
@@ -275,13 +357,18 @@ mod tests {
 
     impl Fake {
         async fn start(answer: Answer) -> Self {
+            Self::offering(false, answer).await
+        }
+
+        /// With or without a way to have it choose the outer port.
+        async fn offering(any: bool, answer: Answer) -> Self {
             let asked: Arc<Mutex<Vec<String>>> = Arc::default();
             let told = asked.clone();
             let handle = move |uri: Uri, body: Bytes| async move {
                 let body = String::from_utf8_lossy(&body).into_owned();
                 let (status, text) = match uri.path() {
                     "/device" => (200, DEVICE.to_owned()),
-                    "/scpd" => (200, services()),
+                    "/scpd" => (200, services(any)),
                     _ => {
                         let actions = ["GetExternalIPAddress", "AddPortMapping", "DeletePortMapping"];
                         let action = actions.into_iter().find(|action| body.contains(action)).unwrap_or_default();
@@ -339,10 +426,7 @@ mod tests {
         let fake = Fake::start(answer).await;
         let mapper = Mapper::start(fake.ssdp);
         mapper.want(BTreeSet::from([Port { udp: true, number: 4_001 }]));
-        let mut state = mapper.state();
-        let settled = state.wait_for(|state| !matches!(state, Mapping::Searching));
-        let settled = timeout(Duration::from_secs(20), settled).await.unwrap().unwrap().clone();
-        (settled, mapper, fake)
+        (until(&mapper, is_settled).await, mapper, fake)
     }
 
     fn external(mapping: &Mapping) -> Option<SocketAddr> {
@@ -399,6 +483,125 @@ mod tests {
             let (mapping, _mapper, _fake) = outcome(answer).await;
             assert!(matches!(&mapping, Mapping::Nothing(why) if why.contains(says)), "{says}: {mapping:?}");
         }
+    }
+
+    fn numbers(mapping: &Mapping) -> Vec<u16> {
+        match mapping {
+            Mapping::Forwarded(ports) => ports.iter().map(|forwarded| forwarded.port.number).collect(),
+            Mapping::Off | Mapping::Searching | Mapping::Nothing(_) => Vec::new(),
+        }
+    }
+
+    fn is_settled(mapping: &Mapping) -> bool {
+        matches!(mapping, Mapping::Nothing(_) | Mapping::Forwarded(_))
+    }
+
+    async fn until(mapper: &Mapper, is: impl Fn(&Mapping) -> bool) -> Mapping {
+        let mut state = mapper.state();
+        timeout(Duration::from_secs(20), state.wait_for(is)).await.unwrap().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_refused_costs_no_other() {
+        let answer: Answer = |action, body| match action {
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            "AddPortMapping" if tag(body, "NewInternalPort") == "4002" => fault(501),
+            other => done(other, ""),
+        };
+        let fake = Fake::start(answer).await;
+        let mapper = Mapper::start(fake.ssdp);
+        mapper.want([4_001, 4_002, 4_003].map(|number| Port { udp: true, number }).into());
+        let settled = until(&mapper, is_settled).await;
+        assert_eq!(numbers(&settled), [4_001, 4_003], "{settled:?}");
+        mapper.shutdown().await;
+        assert!(fake.asked("DeletePortMapping 4001") && fake.asked("DeletePortMapping 4003"), "{:?}", fake.asked);
+        assert!(!fake.asked("DeletePortMapping 4002"), "it may be somebody else's");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_no_longer_wanted_is_given_back() {
+        let answer: Answer = |action, _| match action {
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            other => done(other, ""),
+        };
+        let (_, mapper, fake) = outcome(answer).await;
+        mapper.want(BTreeSet::from([Port { udp: true, number: 4_002 }]));
+        until(&mapper, |state| numbers(state) == [4_002]).await;
+        assert!(fake.asked("DeletePortMapping 4001"), "{:?}", fake.asked);
+        mapper.want(BTreeSet::new());
+        until(&mapper, |state| matches!(state, Mapping::Off)).await;
+        assert!(fake.asked("DeletePortMapping 4002"), "{:?}", fake.asked);
+    }
+
+    #[tokio::test]
+    async fn a_router_that_fails_once_gets_its_ports_back_all_the_same() {
+        static FAILS: AtomicBool = AtomicBool::new(false);
+        let answer: Answer = |action, _| match action {
+            "GetExternalIPAddress" if FAILS.load(Ordering::SeqCst) => fault(501),
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            other => done(other, ""),
+        };
+        let (_, mapper, fake) = outcome(answer).await;
+        FAILS.store(true, Ordering::SeqCst);
+        mapper.want([4_001, 4_002].map(|number| Port { udp: true, number }).into());
+        until(&mapper, |state| matches!(state, Mapping::Nothing(_))).await;
+        mapper.shutdown().await;
+        assert!(fake.asked("DeletePortMapping 4001"), "{:?}", fake.asked);
+    }
+
+    #[tokio::test]
+    async fn a_port_keeps_its_outer_number_when_the_router_comes_back() {
+        static FAILS: AtomicBool = AtomicBool::new(false);
+        let answer: Answer = |action, body| match action {
+            "GetExternalIPAddress" if FAILS.load(Ordering::SeqCst) => fault(501),
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            "AddPortMapping" if tag(body, "NewExternalPort") == "4001" => fault(718),
+            other => done(other, ""),
+        };
+        let (before, mapper, fake) = outcome(answer).await;
+        FAILS.store(true, Ordering::SeqCst);
+        mapper.want([4_001, 4_002].map(|number| Port { udp: true, number }).into());
+        until(&mapper, |state| matches!(state, Mapping::Nothing(_))).await;
+        FAILS.store(false, Ordering::SeqCst);
+        mapper.want(BTreeSet::from([Port { udp: true, number: 4_001 }]));
+        assert_eq!(until(&mapper, |state| external(state).is_some()).await, before);
+        let again = format!("AddPortMapping {}", external(&before).unwrap().port());
+        assert_eq!(fake.asked.lock().unwrap().iter().filter(|asked| **asked == again).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_router_says_is_repeated_in_part_and_as_plain_text() {
+        let cases: [Answer; 2] = [
+            |_, _| (200, format!("<x>\u{1b}]0;owned\u{7}{}</x>", "y".repeat(900 << 10))),
+            |_, _| {
+                let error = "<errorCode>501</errorCode><errorDescription>\u{202e}gnp.exe\n\nOK".to_owned();
+                let error = error + &"z".repeat(10_000) + "</errorDescription>";
+                (500, format!("<s:Fault><detail><UPnPError>{error}</UPnPError></detail></s:Fault>"))
+            },
+        ];
+        for answer in cases {
+            let (mapping, _mapper, _fake) = outcome(answer).await;
+            let Mapping::Nothing(why) = mapping else { panic!("{mapping:?}") };
+            let is_plain = why.chars().all(|letter| letter == ' ' || letter.is_ascii_graphic());
+            assert!(is_plain && why.len() < 400, "{} bytes, plain: {is_plain}", why.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_router_that_names_no_port_has_forwarded_none() {
+        let answer: Answer = |action, body| match action {
+            "GetExternalIPAddress" => at("8.8.4.4"),
+            "AddPortMapping" => fault(718),
+            _ if body.contains("AddAnyPortMapping") => {
+                done("AddAnyPortMapping", "<NewReservedPort>0</NewReservedPort>")
+            }
+            other => done(other, ""),
+        };
+        let fake = Fake::offering(true, answer).await;
+        let mapper = Mapper::start(fake.ssdp);
+        mapper.want(BTreeSet::from([Port { udp: true, number: 4_001 }]));
+        let mapping = until(&mapper, is_settled).await;
+        assert!(matches!(&mapping, Mapping::Nothing(why) if why.contains("does not forward")), "{mapping:?}");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::message::{Change, DATAGRAM_BYTES_MAX, Said, Transaction, read, request};
 use super::{Behavior, Doubt, Rejected};
+use crate::mesh::address::is_public;
 
 /// Until when answers are waited for, each time a question is asked, counted from the first time.
 const ROUNDS: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(600), Duration::from_millis(1_200)];
@@ -49,13 +50,13 @@ fn list(servers: &[SocketAddr]) -> String {
 
 /// A question, and what came back.
 #[derive(Debug)]
-struct Question {
-    transaction: Transaction,
+pub(super) struct Question {
+    pub(super) transaction: Transaction,
     to: SocketAddr,
     change: Change,
     /// From where the answer has to come.
     from: SocketAddr,
-    answer: Option<(SocketAddr, Option<SocketAddr>)>,
+    pub(super) answer: Option<(SocketAddr, Option<SocketAddr>)>,
 }
 
 impl Question {
@@ -63,7 +64,7 @@ impl Question {
         Self { transaction: rand::random(), to, change, from, answer: None }
     }
 
-    fn plain(to: SocketAddr) -> Self {
+    pub(super) fn plain(to: SocketAddr) -> Self {
         Self::new(to, Change::default(), to)
     }
 
@@ -90,12 +91,17 @@ pub async fn discover(socket: &UdpSocket, servers: &[SocketAddr], rejected: &Rej
         ask(socket, servers.iter().map(|server| Question::plain(*server)).collect(), rejected).await.map_err(io)?;
     let answered: Vec<&Question> = first.iter().filter(|question| question.answer.is_some()).collect();
     let full = |question: &&&Question| question.answer.is_some_and(|(_, other)| is_other(question.to, other));
-    let Some(best) = answered.iter().find(full).or(answered.first()) else { return Err(StunError::Silence(servers)) };
+    let unopened =
+        |question: &&&Question| question.answer.is_some_and(|(_, other)| is_closed(question.to, other, &servers));
+    let best = answered.iter().find(unopened).or_else(|| answered.iter().find(full)).or(answered.first());
+    let Some(best) = best else { return Err(StunError::Silence(servers)) };
     let Some((mapped, other)) = best.answer else { return Err(StunError::Silence(servers)) };
     let mut findings = Findings { server: best.to, local, mapped, mapping: None, filtering: None };
     if let Some(other) = other.filter(|_| is_other(best.to, other)) {
         // Filtering first: asking the other address opens the filter for it.
-        findings.filtering = Some(filtering(socket, best.to, other, rejected).await.map_err(io)?);
+        if is_closed(best.to, Some(other), &servers) {
+            findings.filtering = Some(filtering(socket, best.to, other, rejected).await.map_err(io)?);
+        }
         findings.mapping = mapping(socket, best.to, other, mapped, rejected).await.map_err(io)?;
     } else {
         let elsewhere = answered.iter().filter(|question| question.to.ip() != best.to.ip());
@@ -111,9 +117,24 @@ pub async fn discover(socket: &UdpSocket, servers: &[SocketAddr], rejected: &Rej
     Ok(findings)
 }
 
-/// Whether a server has a second address and port.
-fn is_other(server: SocketAddr, other: Option<SocketAddr>) -> bool {
-    other.is_some_and(|other| other.ip() != server.ip() && other.port() != server.port() && is_possible(other, server))
+/// Whether a server has a second address and port. One on the Internet that names an address on our network has none: it
+/// would have us send packets there.
+pub(super) fn is_other(server: SocketAddr, other: Option<SocketAddr>) -> bool {
+    other.is_some_and(|other| {
+        other.ip() != server.ip()
+            && other.port() != server.port()
+            && is_possible(other, server)
+            && (is_public(other.ip()) || !is_public(server.ip()))
+    })
+}
+
+/// Whether a server has a second address and port from which nothing may come back yet: what was asked has opened the
+/// filter for itself, so that such answers would say nothing.
+fn is_closed(server: SocketAddr, other: Option<SocketAddr>, asked: &[SocketAddr]) -> bool {
+    let opens = |asked: &SocketAddr, other: SocketAddr| {
+        asked.ip() == other.ip() || *asked == SocketAddr::new(server.ip(), other.port())
+    };
+    is_other(server, other) && other.is_some_and(|other| !asked.iter().any(|asked| opens(asked, other)))
 }
 
 async fn filtering(
@@ -180,7 +201,7 @@ async fn ask(socket: &UdpSocket, mut questions: Vec<Question>, rejected: &Reject
 }
 
 /// Takes in an answer, if it can be believed.
-fn take(questions: &mut [Question], from: SocketAddr, bytes: &[u8]) -> Result<(), Doubt> {
+pub(super) fn take(questions: &mut [Question], from: SocketAddr, bytes: &[u8]) -> Result<(), Doubt> {
     let (transaction, said) = read(bytes).ok_or(Doubt::Malformed)?;
     let asked = questions.iter_mut().find(|question| question.transaction == transaction);
     let question = asked.ok_or(Doubt::UnknownTransaction)?;
@@ -194,7 +215,7 @@ fn take(questions: &mut [Question], from: SocketAddr, bytes: &[u8]) -> Result<()
         }
         Said::Answer { mapped: Some(_), .. } => Err(Doubt::ImpossibleAddress),
         Said::Refusal => Err(Doubt::Refused),
-        Said::Answer { mapped: None, .. } | Said::Request { .. } => Err(Doubt::Malformed),
+        Said::Answer { mapped: None, .. } | Said::Request { .. } | Said::Demand { .. } => Err(Doubt::Malformed),
     }
 }
 

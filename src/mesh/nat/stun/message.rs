@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 
 use bytecodec::{DecodeExt, EncodeExt};
-use stun_codec::rfc5389::attributes::{ErrorCode, MappedAddress, XorMappedAddress};
+use stun_codec::rfc5389::attributes::{ErrorCode, MappedAddress, UnknownAttributes, XorMappedAddress};
+use stun_codec::rfc5389::errors::UnknownAttribute;
 use stun_codec::rfc5389::methods::BINDING;
 use stun_codec::rfc5780::attributes::{ChangeRequest, OtherAddress, ResponseOrigin};
-use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder, TransactionId, define_attribute_enums};
+use stun_codec::{
+    Attribute as _, AttributeType, Message, MessageClass, MessageDecoder, MessageEncoder, TransactionId,
+    define_attribute_enums,
+};
 
 /// Bytes of a datagram: what passes everywhere without being cut in pieces.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1_500;
@@ -15,8 +19,11 @@ define_attribute_enums!(
     Attribute,
     AttributeDecoder,
     AttributeEncoder,
-    [XorMappedAddress, MappedAddress, ErrorCode, ChangeRequest, OtherAddress, ResponseOrigin]
+    [XorMappedAddress, MappedAddress, ErrorCode, UnknownAttributes, ChangeRequest, OtherAddress, ResponseOrigin]
 );
+
+/// Attributes that a refusal lists: a client sends one or two, and the refusal stays small.
+const UNKNOWN_MAX: usize = 4;
 
 /// The number of a question.
 pub(super) type Transaction = [u8; 12];
@@ -31,8 +38,17 @@ pub(super) struct Change {
 /// A message as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
-    Request { change: Change },
-    Answer { mapped: Option<SocketAddr>, other: Option<SocketAddr> },
+    Request {
+        change: Change,
+    },
+    /// A request that cannot be answered without attributes that are not known here.
+    Demand {
+        unknown: Vec<AttributeType>,
+    },
+    Answer {
+        mapped: Option<SocketAddr>,
+        other: Option<SocketAddr>,
+    },
     Refusal,
 }
 
@@ -77,6 +93,14 @@ pub(super) fn answer(
     encode(message)
 }
 
+/// The answer to a request with attributes that would have to be known (RFC 5389, 7.3.1), as bytes.
+pub(super) fn refusal(transaction: Transaction, unknown: Vec<AttributeType>) -> Vec<u8> {
+    let mut message = Message::<Attribute>::new(MessageClass::ErrorResponse, BINDING, TransactionId::new(transaction));
+    message.add_attribute(ErrorCode::from(UnknownAttribute));
+    message.add_attribute(UnknownAttributes::new(unknown));
+    encode(message)
+}
+
 fn encode(message: Message<Attribute>) -> Vec<u8> {
     MessageEncoder::new().encode_into_bytes(message).expect("these attributes fit a message")
 }
@@ -91,7 +115,12 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Transaction, Said)> {
         return None;
     }
     let transaction = *message.transaction_id().as_bytes();
+    let unknown = message.unknown_attributes().map(|attribute| attribute.get_type());
+    let unknown: Vec<_> = unknown.filter(|kind| kind.is_comprehension_required()).take(UNKNOWN_MAX).collect();
     let said = match message.class() {
+        MessageClass::Request if !unknown.is_empty() => Said::Demand { unknown },
+        // What it says may be other than what is understood (RFC 5389, 7.3.3).
+        MessageClass::SuccessResponse if !unknown.is_empty() => return None,
         MessageClass::Request => Said::Request { change: change(bytes).unwrap_or_default() },
         MessageClass::SuccessResponse => {
             let xor = message.get_attribute::<XorMappedAddress>().map(XorMappedAddress::address);

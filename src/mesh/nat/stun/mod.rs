@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::client::{Findings, StunError, discover};
-pub use self::responder::{Responder, serve};
+pub use self::responder::{Responder, Served, serve};
 
 /// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::message::{DATAGRAM_BYTES_MAX, Said, answer, read};
+use super::message::{DATAGRAM_BYTES_MAX, Said, answer, read, refusal};
 use crate::limits::{STUN_ADDRESSES_MAX, STUN_ANSWERS_MAX, STUN_ANSWERS_PER_ADDRESS_MAX};
 
 /// The time to which the limits apply.
@@ -23,7 +24,17 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Responder {
     primary: SocketAddr,
+    sockets: Arc<Sockets>,
     _tasks: JoinSet<()>,
+}
+
+/// How many datagrams came in, by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Answered, or refused with an error that says why.
+    pub answered: u64,
+    /// Not answered: no Binding request, one too many, or one for an address that is not here.
+    pub ignored: u64,
 }
 
 impl Responder {
@@ -31,6 +42,13 @@ impl Responder {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.primary
+    }
+
+    /// What became of all datagrams since the start.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Served { answered: read(&self.sockets.answered), ignored: read(&self.sockets.ignored) }
     }
 }
 
@@ -40,11 +58,13 @@ struct Sockets {
     /// The first address with the first and the second port, then the second address, when there is one.
     grid: Vec<[(SocketAddr, UdpSocket); 2]>,
     limit: Mutex<Limit>,
+    answered: AtomicU64,
+    ignored: AtomicU64,
 }
 
 /// Answers in the current window.
 #[derive(Debug)]
-struct Limit {
+pub(super) struct Limit {
     since: Instant,
     all: u32,
     by_address: HashMap<IpAddr, u32>,
@@ -68,15 +88,15 @@ pub async fn serve(primary: SocketAddr, second: Option<IpAddr>) -> io::Result<Re
     if let Some(second) = second {
         grid.push(bind(second, ports).await?);
     }
-    let limit = Limit { since: Instant::now(), all: 0, by_address: HashMap::new() };
-    let sockets = Arc::new(Sockets { grid, limit: Mutex::new(limit) });
+    let (answered, ignored) = (AtomicU64::new(0), AtomicU64::new(0));
+    let sockets = Arc::new(Sockets { grid, limit: Mutex::new(Limit::new(Instant::now())), answered, ignored });
     let mut tasks = JoinSet::new();
     for at in 0..sockets.grid.len() {
         for port in 0..2 {
             tasks.spawn(sockets.clone().answer_all(at, port));
         }
     }
-    Ok(Responder { primary, _tasks: tasks })
+    Ok(Responder { primary, sockets, _tasks: tasks })
 }
 
 impl Sockets {
@@ -86,33 +106,65 @@ impl Sockets {
         loop {
             // An error is what the network said to an answer of ours.
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-            if let Some((transaction, Said::Request { change })) = read(&buffer[..length])
-                && self.may_answer(from.ip())
-            {
-                let (from_at, from_port) = (at ^ usize::from(change.ip), port ^ usize::from(change.port));
-                let Some(row) = self.grid.get(from_at) else { continue };
-                let (origin, socket) = &row[from_port];
-                let other = self.grid.get(at ^ 1).map(|row| row[port ^ 1].0);
+            let reply = self.reply(at, port, from, &buffer[..length]);
+            let counter = if reply.is_some() { &self.answered } else { &self.ignored };
+            counter.fetch_add(1, Ordering::Relaxed);
+            if let Some((socket, bytes)) = reply {
                 // Whoever does not get it asks again.
-                _ = socket.send_to(&answer(transaction, from, *origin, other), from).await;
+                _ = socket.send_to(&bytes, from).await;
             }
         }
     }
 
-    fn may_answer(&self, to: IpAddr) -> bool {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        if limit.since.elapsed() >= WINDOW {
-            *limit = Limit { since: Instant::now(), all: 0, by_address: HashMap::new() };
+    /// What is answered to a datagram that came to a socket, and from which one.
+    fn reply(&self, at: usize, port: usize, from: SocketAddr, bytes: &[u8]) -> Option<(&UdpSocket, Vec<u8>)> {
+        let (transaction, said) = read(bytes)?;
+        match said {
+            Said::Request { change } => {
+                let (origin, socket) = &self.grid.get(at ^ usize::from(change.ip))?[port ^ usize::from(change.port)];
+                let other = self.grid.get(at ^ 1).map(|row| row[port ^ 1].0);
+                self.may_answer(from.ip()).then(|| (socket, answer(transaction, from, *origin, other)))
+            }
+            Said::Demand { unknown } => {
+                let (_, socket) = &self.grid[at][port];
+                self.may_answer(from.ip()).then(|| (socket, refusal(transaction, unknown)))
+            }
+            Said::Answer { .. } | Said::Refusal => None,
         }
-        if limit.all >= STUN_ANSWERS_MAX || limit.by_address.len() >= STUN_ADDRESSES_MAX {
+    }
+
+    fn may_answer(&self, to: IpAddr) -> bool {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner).admit(to, Instant::now())
+    }
+}
+
+impl Limit {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, all: 0, by_address: HashMap::new() }
+    }
+
+    /// Whether one more answer may go there, which then counts.
+    pub(super) fn admit(&mut self, to: IpAddr, now: Instant) -> bool {
+        if now.duration_since(self.since) >= WINDOW {
+            *self = Self::new(now);
+        }
+        if self.all >= STUN_ANSWERS_MAX || self.by_address.len() >= STUN_ADDRESSES_MAX {
             return false;
         }
-        let answers = limit.by_address.entry(to).or_default();
+        let answers = self.by_address.entry(site(to)).or_default();
         if *answers >= STUN_ANSWERS_PER_ADDRESS_MAX {
             return false;
         }
         *answers += 1;
-        limit.all += 1;
+        self.all += 1;
         true
+    }
+}
+
+/// What one asker has for itself: of IPv6 a whole network.
+fn site(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
     }
 }

@@ -1,13 +1,17 @@
 //! The client against our own server, and against hostile ones.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::net::UdpSocket;
+use tokio::time::Instant;
 
+use super::client::{Question, is_other, take};
 use super::message::{Change, Said, answer, read, request};
-use super::{Behavior, Rejected, StunError, discover, serve};
-use crate::limits::STUN_ANSWERS_PER_ADDRESS_MAX;
+use super::responder::Limit;
+use super::{Behavior, Doubt, Rejected, Served, StunError, discover, serve};
+use crate::limits::{STUN_ANSWERS_MAX, STUN_ANSWERS_PER_ADDRESS_MAX};
 
 const HERE: &str = "127.0.0.1:0";
 
@@ -107,22 +111,53 @@ async fn silence_is_said_with_whom_was_asked() {
 }
 
 #[tokio::test]
-async fn a_server_answers_so_often_and_no_more() {
+async fn a_server_answers_requests_and_ignores_the_rest() {
     let responder = serve(HERE.parse().unwrap(), None).await.unwrap();
     let (asker, mut buffer) = (socket().await, [0; 200]);
-    let garbage: [&[u8]; 3] = [b"", b"x", &[0; 20]];
-    for bytes in garbage {
+    let seen = asker.local_addr().unwrap();
+    // Answers too: two servers would answer each other for ever.
+    let ignored = [vec![], b"x".to_vec(), vec![0; 20], answer([1; 12], seen, seen, None), vec![0; 2_000]];
+    for bytes in &ignored {
         asker.send_to(bytes, responder.address()).await.unwrap();
     }
-    let much = STUN_ANSWERS_PER_ADDRESS_MAX + 20;
-    for number in 0..much {
-        asker.send_to(&request([number as u8; 12], Change::default()), responder.address()).await.unwrap();
+    // It has no other address from which it could answer.
+    asker.send_to(&request([2; 12], Change { ip: true, port: false }), responder.address()).await.unwrap();
+    asker.send_to(&request([3; 12], Change::default()), responder.address()).await.unwrap();
+    let (length, from) = asker.recv_from(&mut buffer).await.unwrap();
+    let mapped = Some(seen);
+    assert_eq!(read(&buffer[..length]), Some(([3; 12], Said::Answer { mapped, other: None })));
+    assert_eq!(from, responder.address());
+    assert_eq!(responder.served(), Served { answered: 1, ignored: ignored.len() as u64 + 1 });
+}
+
+#[test]
+fn a_server_answers_so_often_and_no_more() {
+    let start = Instant::now();
+    let admitted = |limit: &mut Limit, to: IpAddr, now: Instant| {
+        let asked = 2 * STUN_ANSWERS_MAX;
+        (0..asked).filter(|_| limit.admit(to, now)).count() as u32
+    };
+    let mut limit = Limit::new(start);
+    assert_eq!(admitted(&mut limit, "8.8.8.8".parse().unwrap(), start), STUN_ANSWERS_PER_ADDRESS_MAX);
+    // One network of IPv6 is one asker.
+    assert_eq!(admitted(&mut limit, "2001:db8::1".parse().unwrap(), start), STUN_ANSWERS_PER_ADDRESS_MAX);
+    assert_eq!(admitted(&mut limit, "2001:db8::2".parse().unwrap(), start), 0);
+    let others: u32 = (0..200u8).map(|number| admitted(&mut limit, [9, 9, 9, number].into(), start)).sum();
+    assert_eq!(others, STUN_ANSWERS_MAX - 2 * STUN_ANSWERS_PER_ADDRESS_MAX);
+    let later = start + Duration::from_secs(1);
+    assert_eq!(admitted(&mut limit, "8.8.8.8".parse().unwrap(), later), STUN_ANSWERS_PER_ADDRESS_MAX);
+}
+
+#[test]
+fn a_server_far_away_sends_nobody_into_our_network() {
+    let server = "8.8.8.8:3478".parse().unwrap();
+    let named = |other: &str| is_other(server, Some(other.parse().unwrap()));
+    assert!(named("8.8.4.4:3479"));
+    for other in ["192.168.1.1:53", "100.64.0.1:53", "127.0.0.1:53", "0.0.0.0:53", "224.0.0.1:53", "8.8.4.4:3478"] {
+        assert!(!named(other), "{other}");
     }
-    for _ in 0..STUN_ANSWERS_PER_ADDRESS_MAX {
-        let (length, from) = asker.recv_from(&mut buffer).await.unwrap();
-        assert_eq!(from, responder.address());
-        assert!(matches!(read(&buffer[..length]), Some((_, Said::Answer { .. }))));
-    }
+    // One beside us may.
+    assert!(is_other("192.168.1.2:3478".parse().unwrap(), Some("192.168.1.3:3479".parse().unwrap())));
 }
 
 #[test]
@@ -137,7 +172,20 @@ fn what_a_request_asks_for_is_read_as_the_rfc_writes_it() {
 proptest! {
     #[test]
     fn bytes_of_strangers_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        _ = read(&bytes);
+        let server = "8.8.8.8:5".parse().unwrap();
+        let mut questions = [Question::plain(server)];
+        prop_assert!(take(&mut questions, server, &bytes).is_err());
+        prop_assert!(questions[0].answer.is_none());
+    }
+
+    #[test]
+    fn an_answer_whose_number_is_guessed_wrong_finds_nothing(guess: [u8; 12], port: u16) {
+        let server = "8.8.8.8:5".parse().unwrap();
+        let mut questions = [Question::plain(server)];
+        prop_assume!(questions[0].transaction != guess);
+        let bytes = answer(guess, SocketAddr::from(([9, 9, 9, 9], port)), server, Some(server));
+        prop_assert_eq!(take(&mut questions, server, &bytes), Err(Doubt::UnknownTransaction));
+        prop_assert!(questions[0].answer.is_none());
     }
 
     #[test]
@@ -149,4 +197,28 @@ proptest! {
         _ = read(&bytes);
         _ = read(&bytes[..cut.index(bytes.len())]);
     }
+}
+
+#[tokio::test]
+async fn a_filter_that_was_opened_by_other_questions_is_not_judged() {
+    let second: IpAddr = "127.0.0.2".parse().unwrap();
+    let responder = serve(HERE.parse().unwrap(), Some(second)).await.unwrap();
+    let (socket, rejected) = (socket().await, Rejected::default());
+    // The second address of the same server: having been asked, it may answer through any filter.
+    let servers = [responder.address(), SocketAddr::new(second, responder.address().port())];
+    let found = discover(&socket, &servers, &rejected).await.unwrap();
+    assert_eq!((found.mapping, found.filtering), (Some(Behavior::EndpointIndependent), None));
+}
+
+#[tokio::test]
+async fn a_request_that_needs_what_is_unknown_here_is_refused() {
+    let responder = serve(HERE.parse().unwrap(), None).await.unwrap();
+    let (asker, mut buffer) = (socket().await, [0; 200]);
+    // RESPONSE-PORT (RFC 5780, 7.5): the answer would have to go to another port.
+    let mut bytes = request([5; 12], Change::default());
+    bytes[3] = 8;
+    bytes.extend([0, 0x27, 0, 4, 0, 9, 0, 0]);
+    asker.send_to(&bytes, responder.address()).await.unwrap();
+    let (length, _) = asker.recv_from(&mut buffer).await.unwrap();
+    assert_eq!(read(&buffer[..length]), Some(([5; 12], Said::Refusal)));
 }
