@@ -64,12 +64,14 @@ impl Driver {
                 continue;
             }
             if let Some(address) = addresses.iter().find(is_unseen) {
-                let options =
-                    DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address.clone()]).build();
-                // Whether it can be tried makes no difference: there is a connection.
-                _ = self.swarm.dial(options);
+                self.dial_besides(peer, vec![address.clone()]);
             }
         }
+    }
+
+    /// Dials a peer that is connected already. Whether that can even be tried makes no difference to what there is.
+    fn dial_besides(&mut self, peer: Libp2pId, addresses: Vec<Multiaddr>) {
+        _ = self.swarm.dial(DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build());
     }
 
     /// A peer is connected through a relay: the addresses that it names may be good without one.
@@ -87,9 +89,7 @@ impl Driver {
         let times = self.nat.named.entry(peer).or_default();
         if !addresses.is_empty() && *times < NAMED {
             *times += 1;
-            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
-            // Whether it can even be tried makes no difference: the relayed connection is there.
-            _ = self.swarm.dial(options);
+            self.dial_besides(peer, addresses);
         }
     }
 
@@ -179,6 +179,12 @@ impl Driver {
         {
             self.part_from_stranger(oldest);
         }
+        self.stay(peer);
+    }
+
+    /// Once for each peer, so that those through whom something goes cannot pile up.
+    fn stay(&mut self, peer: Libp2pId) {
+        self.nat.lingering.retain(|(_, other)| *other != peer);
         self.nat.lingering.push_back((Instant::now() + LINGER, peer));
     }
 
@@ -187,7 +193,7 @@ impl Driver {
             return;
         }
         if self.carries(&peer) {
-            self.nat.lingering.push_back((Instant::now() + LINGER, peer));
+            self.stay(peer);
         } else {
             // Whether it was still connected makes no difference.
             _ = self.swarm.disconnect_peer_id(peer);
@@ -351,9 +357,7 @@ impl Driver {
             let spare: Vec<_> = self.connections.iter().filter(spare).map(|(id, _)| *id).collect();
             spare.into_iter().for_each(|id| _ = self.swarm.close_connection(id));
             if dialed {
-                let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]).build();
-                // Whether it can be tried makes no difference: there is a connection.
-                _ = self.swarm.dial(options);
+                self.dial_besides(peer, vec![address]);
                 if times + 1 < PUNCHES {
                     self.nat.again.insert(peer, (times + 1, now + PUNCH * (2 << times)));
                 }

@@ -100,9 +100,8 @@ impl Evidence {
 
     /// Those of the addresses at which this peer listens that are reached from anywhere, as far as is known.
     pub(in crate::mesh) fn own<'a>(&self, listening: impl Iterator<Item = &'a Multiaddr>) -> BTreeSet<Multiaddr> {
-        let is_own = |address: &&Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
         let is_dead = |address: &Multiaddr| self.refuted.contains_key(address) && !self.is_reached();
-        let good = |address: &&Multiaddr| is_direct(address) && is_own(address) && !is_dead(address);
+        let good = |address: &&Multiaddr| is_direct(address) && self.is_own(address) && !is_dead(address);
         listening.filter(good).cloned().collect()
     }
 
@@ -194,10 +193,13 @@ impl Evidence {
     /// Whether addresses of this peer itself can be dialed from outside, as far as is known: not refuted counts, when
     /// the address is the machine's own.
     pub(in crate::mesh) fn is_public(&self) -> bool {
-        let is_own = |address: &Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
-        let confirmed = self.confirmed.iter().any(is_own);
-        let refuted = self.refuted.keys().any(is_own);
-        !self.configured.is_empty() || confirmed || !self.own.is_empty() && (!refuted || self.is_reached())
+        let refuted = self.refuted.keys().any(|address| self.is_own(address));
+        self.is_proven_public() || !self.own.is_empty() && (!refuted || self.is_reached())
+    }
+
+    /// Whether an address is one of this machine itself.
+    fn is_own(&self, address: &Multiaddr) -> bool {
+        endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()))
     }
 
     /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
@@ -207,8 +209,7 @@ impl Evidence {
 
     /// Whether somebody has shown that this peer can be dialed at an address of its own, or it was told so.
     pub(in crate::mesh) fn is_proven_public(&self) -> bool {
-        let is_own = |address: &Multiaddr| endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()));
-        !self.configured.is_empty() || self.confirmed.iter().any(is_own)
+        !self.configured.is_empty() || self.confirmed.iter().any(|address| self.is_own(address))
     }
 
     /// Whether the router forwards a port to us, and somebody has dialed it.
