@@ -29,6 +29,7 @@
 //! |---|---|
 //! | `error`, [`limits`], [`base`] | the public error; every bound; ids, hybrid time, the canonical codec |
 //! | [`kv`], [`identity`] | ordered keys on a disk behind a commit journal; keys and signatures |
+//! | [`value`] | JSON values in place: their order, keys that keep it, paths |
 //! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
@@ -81,6 +82,7 @@ pub mod node;
 pub mod peer;
 pub mod store;
 pub mod sync;
+pub mod value;
 
 pub use base::PeerId;
 pub use document::Patch;

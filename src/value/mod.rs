@@ -1,0 +1,22 @@
+//! JSON values where they lie: read in place, put in order, made into keys, found by their paths.
+//!
+//! Views are JSON text that this peer wrote, with sorted keys and without spaces. Queries and indexes look at a few
+//! fields of each, so nothing is parsed as a whole: a [`Json`] is a slice of the text, and reading a field skips what
+//! is before it.
+//!
+//! - `json` the slice: kinds, fields, items, numbers, strings
+//! - `order` MongoDB's comparison order over all kinds
+//! - `key` byte strings in that order, for indexes
+//! - `path` dotted paths, which look into arrays as MongoDB's do
+//!
+//! What a filter or an index makes of them is not decided here.
+
+mod json;
+mod key;
+mod order;
+mod path;
+
+pub use json::{Fields, Items, Json, Kind, Number};
+pub use key::{Direction, encode, encode_missing, encode_undefined};
+pub use order::compare;
+pub use path::{ID_FIELD, Leaf, Path, Row};
