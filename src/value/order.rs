@@ -34,10 +34,12 @@ fn items(a: Json<'_>, b: Json<'_>) -> Ordering {
     let (mut a, mut b) = (a.items(), b.items());
     loop {
         match (a.next(), b.next()) {
-            (Some(a), Some(b)) => match compare(a, b) {
-                Ordering::Equal => {}
-                order => return order,
-            },
+            (Some(a), Some(b)) => {
+                let order = compare(a, b);
+                if order.is_ne() {
+                    return order;
+                }
+            }
             (a, b) => return a.is_some().cmp(&b.is_some()),
         }
     }
