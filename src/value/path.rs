@@ -38,8 +38,8 @@ pub enum Leaf {
 /// A document as queries see it: what it holds, and its id under `_id`.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
-    /// The id, a string.
-    pub id: Json<'a>,
+    /// What stands under `_id`. Of a stored document it is its id, a string, and not in the body.
+    pub id: Option<Json<'a>>,
     /// The object that it holds.
     pub body: Json<'a>,
 }
@@ -107,7 +107,7 @@ impl Path {
         leaf: Leaf,
         visit: &mut dyn FnMut(Option<Json<'a>>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        if self.is_id() { visit(Some(row.id)) } else { self.visit(row.body, leaf, visit) }
+        if self.is_id() { visit(row.id) } else { self.visit(row.body, leaf, visit) }
     }
 
     /// Calls `visit` with everything that the path finds in a value, until it breaks; with `None` for nothing.
