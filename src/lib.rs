@@ -31,6 +31,7 @@
 //! | [`kv`], [`identity`] | ordered keys on a disk behind a commit journal; keys and signatures |
 //! | [`value`] | JSON values in place: their order, keys that keep it, paths |
 //! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
+//! | [`index`] | what an index is, and a document's keys in it |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
 //! | [`node`] | the state machine |
@@ -75,6 +76,7 @@ pub mod document;
 mod error;
 pub mod gateway;
 pub mod identity;
+pub mod index;
 pub mod kv;
 pub mod limits;
 pub mod mesh;

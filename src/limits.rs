@@ -289,3 +289,22 @@ pub const IMPORT_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of a configuration file: far above what one needs, far below what a mistaken path may hold.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+// Queries and indexes.
+
+/// Fields of one sort or one index: as many as MongoDB's compound indexes have.
+pub const PATTERN_FIELDS_MAX: usize = 32;
+/// Indexes of one collection: each costs every write.
+pub const INDEXES_MAX: usize = 64;
+/// Bytes of an index's name.
+pub const INDEX_NAME_BYTES_MAX: usize = 64;
+/// Bytes of one key of an index; a document with a longer one is looked at by every scan of the index instead.
+pub const INDEX_KEY_BYTES_MAX: usize = 1 << 10;
+/// Keys that one document may have in one index, one for each item of a list; one with more is looked at by every scan.
+pub const INDEX_KEYS_MAX: usize = 1_000;
+/// Documents that filling an index takes at a time, between inputs: some milliseconds.
+pub const INDEX_STEP_DOCUMENTS: usize = 1_000;
+/// Bytes of views that filling an index takes at a time.
+pub const INDEX_STEP_BYTES: usize = 4 << 20;
+/// Entries that counting and clearing an index take at a time.
+pub const INDEX_STEP_ENTRIES: usize = 10_000;

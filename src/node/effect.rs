@@ -4,6 +4,7 @@ use crate::access::{Terms, Ticket};
 use crate::base::{ChangeHash, CollectionName, DocumentKey, MeshId, PeerId, Timestamp};
 use crate::document::{Object, Patch, Unchecked};
 use crate::identity::Signed;
+use crate::index::{Definition, IndexName};
 use crate::store::Record;
 use crate::sync::gossip::Secret;
 use crate::sync::receipt::Receipt;
@@ -111,6 +112,10 @@ pub enum Command {
     },
     /// Make an empty collection.
     CreateCollection(CollectionName),
+    /// Declare an index, or declare it anew.
+    PutIndex(CollectionName, IndexName, Definition),
+    /// Drop an index.
+    DropIndex(CollectionName, IndexName),
     /// Make a ticket.
     Invite {
         /// Role, expiry and uses.
@@ -230,6 +235,8 @@ pub enum Reply {
     Ticket(Box<Ticket>),
     /// Whether a collection is new; it is there in any case.
     Collection(bool),
+    /// Whether a declaration of an index, or its end, changed anything.
+    Index(bool),
     /// The mesh is another one now.
     Entered {
         /// The mesh.

@@ -23,6 +23,7 @@ mod address;
 mod effect;
 mod fork;
 mod inbound;
+mod index;
 mod membership;
 mod neighbour;
 mod receipt;
@@ -115,6 +116,8 @@ pub struct Node {
     addresses: AddressBook,
     joining: Option<Joining>,
     carry: Option<Carry>,
+    /// When there is more to do for indexes.
+    index_at: Option<Timestamp>,
     /// Changes of this call that go out over gossip.
     fresh: Vec<crate::document::Unchecked>,
     counters: Counters,
@@ -168,6 +171,7 @@ impl Node {
             receipts: Receipts::default(),
             neighbours: BTreeMap::new(),
             joining: None,
+            index_at: Some(now),
             fresh: Vec::new(),
             counters: Counters::default(),
             effects: Vec::new(),
@@ -267,6 +271,8 @@ impl Node {
             Command::Delete { document, condition } => self.delete(now, document, &condition),
             Command::Confirm { document, write, concern } => return self.confirm(now, id, document, *write, concern),
             Command::CreateCollection(name) => self.create_collection(&name),
+            Command::PutIndex(collection, name, definition) => self.put_index(now, &collection, name, definition),
+            Command::DropIndex(collection, name) => self.drop_index(now, &collection, &name),
             Command::Invite { terms, addresses } => self.invite(now, terms, addresses),
             Command::Join { ticket, local } => {
                 self.join(now, id, ticket, local);
@@ -342,6 +348,7 @@ impl Node {
         self.dial(now);
         self.look_for_room(now);
         self.tend_receipts(now);
+        self.tend_indexes(now);
         self.compare(now);
         self.pump();
         if let Some(at) = self.next_wake(now) {
@@ -361,7 +368,8 @@ impl Node {
         let joining = self.joining.as_ref().map(|joining| joining.deadline);
         let carry = self.carry.as_ref().map(|carry| carry.next_at.max(now));
         let dial = self.addresses.next_due(self.neighbours.len());
-        neighbours.chain(joining).chain(carry).chain(dial).chain(self.receipts.next_due()).min()
+        let indexes = self.index_at.map(|at| at.max(now));
+        neighbours.chain(indexes).chain(joining).chain(carry).chain(dial).chain(self.receipts.next_due()).min()
     }
 
     fn send(&mut self, peer: PeerId, message: Message) {

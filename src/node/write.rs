@@ -31,7 +31,7 @@ impl Node {
             return self.create(key, change, view);
         };
         let edited = self.store.open_document(&key, &before)?.replace(actor, time, body);
-        let Some(change) = self.edited(&key, edited)? else {
+        let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
         let record = self.append(key, change, &before)?;
@@ -66,7 +66,7 @@ impl Node {
             return self.create(key, change, document.view());
         };
         let edited = self.store.open_document(&key, &before)?.patch(actor, time, patch, before.view.len());
-        let Some(change) = self.edited(&key, edited)? else {
+        let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
         let record = self.append(key, change, &before)?;
@@ -84,7 +84,7 @@ impl Node {
         let time = self.clock.tick(now);
         let actor = self.actor();
         let edited = self.store.open_document(&key, &before)?.delete(actor, time);
-        let Some(change) = self.edited(&key, edited)? else {
+        let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
         let record = self.append(key, change, &before)?;
@@ -101,15 +101,24 @@ impl Node {
 
     /// Stores the first change of a document.
     fn create(&mut self, key: DocumentKey, change: Change, view: Vec<u8>) -> Result<Reply> {
+        self.store.check_unique(&key, None, &view)?;
         let granted = self.grant(key, change)?;
         let record = self.store.create(&granted, view.into())?;
         self.wrote(&granted, &record);
         Ok(Reply::Written(Write::Created, record))
     }
 
-    /// Passes the result of an edit on. Input that was refused left the open document as it was; after any other
-    /// failure it may be half edited, so it is closed.
-    fn edited(&mut self, key: &DocumentKey, edited: Result<Option<Change>>) -> Result<Option<Change>> {
+    /// Passes the result of an edit on, if no unique index is against it. Input that was refused left the open document
+    /// as it was; after any other failure it may be half edited, so it is closed.
+    fn edited(&mut self, key: &DocumentKey, before: &Record, edited: Result<Option<Change>>) -> Result<Option<Change>> {
+        let edited = match edited {
+            Ok(Some(change)) if self.store.has_unique(&key.collection) => {
+                let document = self.store.open_document(key, before)?;
+                let view = if document.is_deleted() { Vec::new() } else { document.view() };
+                self.store.check_unique(key, Some(before), &view).map(|()| Some(change))
+            }
+            other => other,
+        };
         if !matches!(edited, Ok(_) | Err(Error::Invalid(_))) {
             self.store.close_document(key);
         }
@@ -162,7 +171,7 @@ impl Node {
 }
 
 /// Checks that programs may write to a collection.
-fn check_collection(name: &CollectionName) -> Result<()> {
+pub(super) fn check_collection(name: &CollectionName) -> Result<()> {
     if !name.is_system() {
         return Ok(());
     }

@@ -211,6 +211,7 @@ impl Collection {
             Reply::Leave { .. }
             | Reply::Ticket(_)
             | Reply::Collection(_)
+            | Reply::Index(_)
             | Reply::Entered { .. }
             | Reply::Sync(_)
             | Reply::Why(_)

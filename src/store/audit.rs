@@ -23,8 +23,8 @@ pub struct Audit {
 }
 
 impl Store {
-    /// Checks every document of every collection as [`Store::audit_document`] does, and that counts and range
-    /// summaries are what a count of the documents gives.
+    /// Checks every document of every collection as [`Store::audit_document`] does, and that counts, range
+    /// summaries and indexes are what the documents give.
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the first thing that does not match, [`Error::Io`] when the disk cannot be read.
@@ -64,7 +64,7 @@ impl Store {
         if holding != counted || stored != counted {
             return Err(wrong(name, &format!("its counts are {holding:?}, stored {stored:?}, counted {counted:?}")));
         }
-        Ok(())
+        self.audit_indexes(name)
     }
 
     /// Checks every change of a document against its signature, and its record against what its log gives. Says how

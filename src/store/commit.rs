@@ -350,7 +350,10 @@ impl Store {
             // The power may go before they are counted again, when nothing else tells that they are wrong.
             batch.put(key::named(space, Tag::Uncounted, key.collection.as_str().as_bytes()), Bytes::new());
         }
-        let written = self.write_summary(key, before, &record, &mut batch).and_then(|()| self.apply(batch));
+        let written = self
+            .write_indexes(key, before, &record, &mut batch)
+            .and_then(|()| self.write_summary(key, before, &record, &mut batch))
+            .and_then(|()| self.apply(batch));
         if let Err(error) = written {
             // The counts in memory are ahead of the disk now.
             self.stale.insert(key.collection.clone());

@@ -8,9 +8,13 @@
 //! | space `b` n collection id | nothing: the document is damaged (*broken*) and left out of the summary |
 //! | space `c` collection | [`Collection`](super::Collection): counts and the total of its summary |
 //! | space `d` n collection id | [`Record`](super::Record): heads, vector, times and the view of a document |
+//! | space `e` index number (4) key id | length of the key (2): an entry of an index, see `index/entry` |
 //! | space `f` n collection position (8) | the id of the document whose last change this is |
 //! | space `g` grant id (32) | member record |
+//! | space `i` n collection name | an index: its number, what it is, how far it is |
+//! | space `k` index number (4) key | nothing: several documents have this key of a unique index |
 //! | space `l` document number (8) actor number (4) sequence (8) | changes with their signature; the sequence number is that of the last |
+//! | space `o` index number (4) | nothing: its entries are to be cleared |
 //! | space `p` peer (32) | addresses to dial |
 //! | space `r` n collection level (1) key | a node of the range summary |
 //! | space `s` document number (8) | snapshot of a document |
@@ -21,6 +25,7 @@
 //! name in one byte, so that no collection's range contains another's.
 
 use crate::base::{CollectionName, DocumentId, DocumentKey, PeerId};
+use crate::index::IndexName;
 
 /// Which mesh's data a key belongs to.
 pub(super) type Space = u8;
@@ -36,9 +41,13 @@ pub(super) enum Tag {
     Broken = b'b',
     Collection = b'c',
     Document = b'd',
+    IndexEntry = b'e',
     Feed = b'f',
     Member = b'g',
+    Index = b'i',
+    IndexConflict = b'k',
     Log = b'l',
+    IndexDropped = b'o',
     Address = b'p',
     Summary = b'r',
     Snapshot = b's',
@@ -161,6 +170,36 @@ pub(super) fn summaries(space: Space, collection: &CollectionName) -> KeyRange {
     let start = collection_prefix(space, Tag::Summary, collection);
     let end = [start.as_slice(), &[0xff]].concat();
     (start, end)
+}
+
+/// The declaration of an index.
+pub(super) fn index(space: Space, collection: &CollectionName, name: &IndexName) -> Vec<u8> {
+    let mut key = collection_prefix(space, Tag::Index, collection);
+    key.extend_from_slice(name.as_str().as_bytes());
+    key
+}
+
+/// Collection and name within a key made by [`index`].
+pub(super) fn index_parts(key: &[u8]) -> Option<(CollectionName, IndexName)> {
+    let length = usize::from(*key.get(2)?);
+    let collection = std::str::from_utf8(key.get(3..3 + length)?).ok()?.parse().ok()?;
+    Some((collection, std::str::from_utf8(key.get(3 + length..)?).ok()?.parse().ok()?))
+}
+
+/// The mark of a dropped index.
+pub(super) fn index_dropped(space: Space, number: u32) -> Vec<u8> {
+    named(space, Tag::IndexDropped, &number.to_be_bytes())
+}
+
+/// The mark of a key of a unique index that several documents have.
+pub(super) fn index_conflict(space: Space, number: u32, key: &[u8]) -> Vec<u8> {
+    [named(space, Tag::IndexConflict, &number.to_be_bytes()).as_slice(), key].concat()
+}
+
+/// All marks of [`index_conflict`].
+pub(super) fn index_conflicts(space: Space, number: u32) -> KeyRange {
+    let of = |number: u32| named(space, Tag::IndexConflict, &number.to_be_bytes());
+    (of(number), of(number + 1))
 }
 
 /// Level and boundary within a key made by [`summary`].

@@ -18,6 +18,7 @@ mod audit;
 mod commit;
 mod feed;
 mod fork;
+mod index;
 mod joining;
 mod key;
 mod letter;
@@ -33,10 +34,11 @@ pub use audit::Audit;
 pub use commit::{Granted, Merge, Outcome};
 pub use feed::{FeedCursor, FeedPage};
 pub use fork::Rebuilt;
+pub use index::{Catalog, Conflict, Entries, Histogram, Index, Progress};
 pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
 pub use opened::Opened;
-pub use reader::{Page, Reader};
+pub use reader::{Page, Reader, Views};
 pub use record::{Actor, Collection, LoggedRun, Record};
 pub use summary::{Sum, Summary, Total};
 
@@ -108,6 +110,7 @@ pub struct Store {
     /// Collections to be counted again before the next flush.
     stale: BTreeSet<CollectionName>,
     letters: Letters,
+    index_work: index::Work,
     open: LruCache<DocumentKey, Document>,
     open_use: CacheUse,
     /// The position of the next feed entry, which also numbers new documents.
@@ -151,6 +154,7 @@ impl Store {
             damaged: BTreeSet::new(),
             stale: BTreeSet::new(),
             letters: Letters::default(),
+            index_work: index::Work::default(),
             open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
             open_use: CacheUse::default(),
             next_position: 0,
@@ -163,6 +167,7 @@ impl Store {
         if loss == Loss::Records {
             store.find_gaps()?;
             store.stale.extend(store.holdings.keys().cloned());
+            store.renew_all_indexes()?;
         }
         store.flush()?;
         Ok(store)
@@ -447,7 +452,7 @@ impl Store {
         self.stale.extend(damaged.filter(|name| self.holdings.contains_key(name)).collect::<Vec<_>>());
         self.next_position = feed::next_position(&*self.kv, self.space())?;
         self.letters = Letters::load(&*self.kv, self.space())?;
-        Ok(())
+        self.load_indexes()
     }
 
     /// Reads a persisted summary; `None` when it is damaged.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 
+use super::index::SharedCatalog;
 use super::key::{self, Space, Tag};
 use super::record::{Collection, Record, unseal};
 use crate::base::{CollectionName, DocumentId, DocumentKey, Incarnation};
@@ -28,12 +30,16 @@ pub struct Page {
     pub next: Option<DocumentId>,
 }
 
+/// What a scan of documents calls with each id and view, until it breaks.
+pub type Views<'a> = dyn FnMut(&str, Option<&[u8]>) -> ControlFlow<()> + 'a;
+
 /// A handle for reading; cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub struct Reader {
     pub(super) kv: Arc<dyn Kv>,
     space: Arc<AtomicU8>,
     incarnation: Incarnation,
+    pub(super) catalog: SharedCatalog,
 }
 
 impl std::fmt::Debug for Reader {
@@ -44,7 +50,14 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(super) fn new(kv: Arc<dyn Kv>, space: Arc<AtomicU8>, incarnation: Incarnation) -> Self {
-        Self { kv, space, incarnation }
+        Self { kv, space, incarnation, catalog: SharedCatalog::default() }
+    }
+
+    /// A handle that stays with the mesh that the peer is in now, also when it turns to another one.
+    #[must_use]
+    pub fn pinned(&self) -> Self {
+        let catalog = Arc::new(RwLock::new(self.catalog()));
+        Self { space: Arc::new(AtomicU8::new(self.space())), catalog, ..self.clone() }
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
@@ -106,6 +119,26 @@ impl Reader {
             ControlFlow::Continue(())
         })?;
         Ok(page)
+    }
+
+    /// Visits the documents of a collection whose ids are greater than `after`, in the order of ids, until `visit`
+    /// breaks: each one's id, and its view, which is nothing when the record is damaged. Deleted ones are left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn views(&self, collection: &CollectionName, after: Option<&str>, visit: &mut Views<'_>) -> Result<()> {
+        let from = after.map(|id| [id.as_bytes(), &[0]].concat()).unwrap_or_default();
+        let (from, to) = key::documents(self.space(), collection, &from, None);
+        let prefix = 3 + collection.as_str().len();
+        self.kv.scan(&from, &to, &mut |key, value| {
+            let Some(Ok(id)) = key.get(prefix..).map(str::from_utf8) else { return ControlFlow::Continue(()) };
+            match Record::open_view(value) {
+                Ok(None) => ControlFlow::Continue(()),
+                Ok(Some(view)) => visit(id, Some(view)),
+                Err(_) => visit(id, None),
+            }
+        })?;
+        Ok(())
     }
 
     /// Every collection with its counts, in the order of names.

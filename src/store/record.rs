@@ -162,6 +162,27 @@ impl Record {
         Ok((record, view.len()))
     }
 
+    /// Only the view in a sealed record; `None` when the document is deleted.
+    ///
+    /// # Errors
+    /// When it is damaged or of another version.
+    pub(super) fn open_view(sealed: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
+        let mut reader = Reader::new(unsealed(sealed)?);
+        let reader = &mut reader;
+        let (_number, _position) = (reader.varint()?, reader.varint()?);
+        let deleted = reader.u8()? != 0;
+        let (_created, _updated): (Hlc, Hlc) = (reader.value()?, reader.value()?);
+        for _ in 0..reader.varint()? {
+            let _: ChangeHash = reader.value()?;
+        }
+        for _ in 0..reader.varint()? {
+            let (_actor, _last) = (reader.varint()?, reader.varint()?);
+        }
+        let _loose = reader.varint()?;
+        let view = reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?;
+        Ok((!deleted).then_some(view))
+    }
+
     fn read(sealed: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
         let mut reader = Reader::new(unsealed(sealed)?);
         let reader = &mut reader;
@@ -288,6 +309,8 @@ mod tests {
     fn a_record_reads_back_and_a_flipped_bit_is_noticed() {
         let sealed = seal(&record());
         assert_eq!(Record::open(&sealed).unwrap(), record());
+        assert_eq!(Record::open_view(&sealed).unwrap(), Some(&record().view[..]));
+        assert_eq!(Record::open_view(&seal(&Record { deleted: true, ..record() })).unwrap(), None);
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -34,7 +34,11 @@ impl Store {
         self.stale.insert(document.collection.clone());
         let mut batch = Batch::new();
         batch.put(key::damaged(self.space(), document), Bytes::new());
-        if let Err(error) = self.renew_incarnation().and_then(|()| self.apply(batch)) {
+        // Of a record that can be read, its entries in the indexes are known.
+        let unknown = self.reader.record(document).is_err();
+        let renewed = if unknown { self.renew_indexes(&document.collection) } else { Ok(()) };
+        let written = renewed.and_then(|()| self.renew_incarnation()).and_then(|()| self.apply(batch));
+        if let Err(error) = written {
             tracing::error!(%document, %error, "the mark of a damaged document could not be written");
         }
     }

@@ -49,7 +49,7 @@ impl Store {
         Reader::new(self.kv.clone(), Arc::new(AtomicU8::new(space)), self.reader.incarnation())
     }
 
-    /// Turns to an empty space, for another mesh. What the left mesh holds stays on the disk, and a
+    /// Turns to an empty space, for another mesh, in which the same indexes are declared. What the left mesh holds stays on the disk, and a
     /// start finds it again until [`Store::keep_space`].
     ///
     /// # Errors
@@ -69,7 +69,9 @@ impl Store {
             })?;
         }
         self.apply(batch)?;
-        self.turn_to_space(next)
+        let indexes = self.catalog();
+        self.turn_to_space(next)?;
+        self.copy_indexes(&indexes)
     }
 
     /// Makes the space to which [`Store::begin_space`] turned the one that a start finds.

@@ -170,7 +170,7 @@ pub(super) mod tests {
             near(-(1 << 53)),
             near(i64::MAX - 4),
             (0u64..4).prop_map(|step| Value::from(u64::MAX - step)),
-            prop_oneof![Just(-0.0), Just(9_007_199_254_740_992.0), Just(9.223_372_036_854_775_8e18), Just(1.8e19)]
+            prop_oneof![Just(-0.0), Just(9_007_199_254_740_992.0), Just(9.223_372_036_854_776e18), Just(1.8e19)]
                 .prop_map(Value::from),
         ]
     }

@@ -8,6 +8,7 @@
 //! - `order` MongoDB's comparison order over all kinds
 //! - `key` byte strings in that order, for indexes
 //! - `path` dotted paths, which look into arrays as MongoDB's do
+//! - `pattern` several paths with directions: an order
 //!
 //! What a filter or an index makes of them is not decided here.
 
@@ -15,8 +16,10 @@ mod json;
 mod key;
 mod order;
 mod path;
+mod pattern;
 
 pub use json::{Fields, Items, Json, Kind, Number};
 pub use key::{Direction, encode, encode_missing, encode_undefined};
 pub use order::compare;
 pub use path::{ID_FIELD, Leaf, Path, Row};
+pub use pattern::Pattern;

@@ -2,6 +2,7 @@
 
 mod fork;
 mod full;
+mod index;
 mod power;
 mod receipt;
 mod runs;

@@ -1,0 +1,142 @@
+//! The keys of a document in an index.
+
+use std::ops::ControlFlow;
+
+use super::definition::{Definition, Shape};
+use crate::limits::{INDEX_KEY_BYTES_MAX, INDEX_KEYS_MAX};
+use crate::value::{Direction, Json, Kind, Leaf, Path, Pattern, Row, encode, encode_missing, encode_undefined};
+
+/// The keys of one document in one index.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// Each in the form of [`encode`], field after field; sorted, none twice.
+    pub keys: Vec<Vec<u8>>,
+    /// Whether they are too many or too long, so that there are none: every scan must look at the document.
+    pub overflow: bool,
+}
+
+impl Keys {
+    /// The keys of a document. None at all, when the index leaves it out.
+    #[must_use]
+    pub fn of(definition: &Definition, row: Row<'_>) -> Self {
+        let Shape::Ordered(pattern) = &definition.shape;
+        let mut any = false;
+        let mut combined = vec![Vec::new()];
+        for (path, direction) in pattern.fields() {
+            let (values, found) = values(path, *direction, row);
+            any |= found;
+            match product(&combined, &values) {
+                Some(keys) => combined = keys,
+                None => return Self { keys: Vec::new(), overflow: true },
+            }
+        }
+        if definition.sparse && !any {
+            return Self::default();
+        }
+        combined.sort_unstable();
+        combined.dedup();
+        Self { keys: combined, overflow: false }
+    }
+
+    /// The pattern of an index, and the bytes that its keys start with when its first fields have these values.
+    #[must_use]
+    pub fn prefix(pattern: &Pattern, values: &[Json<'_>]) -> Vec<u8> {
+        let mut key = Vec::new();
+        for ((_, direction), value) in pattern.fields().iter().zip(values) {
+            encode(*value, *direction, &mut key);
+        }
+        key
+    }
+}
+
+/// What one field adds to the keys, and whether the document has it at all.
+fn values(path: &Path, direction: Direction, row: Row<'_>) -> (Vec<Vec<u8>>, bool) {
+    let mut values = Vec::new();
+    let mut found = false;
+    let mut add = |put: &dyn Fn(&mut Vec<u8>)| {
+        let mut value = Vec::new();
+        put(&mut value);
+        values.push(value);
+        // One more than allowed is enough to know.
+        if values.len() > INDEX_KEYS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let _: ControlFlow<()> = path.visit_row(row, Leaf::Whole, &mut |value| {
+        let Some(value) = value else { return add(&|key| encode_missing(direction, key)) };
+        found = true;
+        if value.kind() != Kind::Array {
+            return add(&|key| encode(value, direction, key));
+        }
+        if value.items().next().is_none() {
+            return add(&|key| encode_undefined(direction, key));
+        }
+        value.items().try_for_each(|item| add(&|key| encode(item, direction, key)))
+    });
+    if values.is_empty() {
+        // Lists without objects on the way.
+        let mut missing = Vec::new();
+        encode_missing(direction, &mut missing);
+        values.push(missing);
+    }
+    values.sort_unstable();
+    values.dedup();
+    (values, found)
+}
+
+/// Every beginning with every end; `None` when they are too many or too long.
+fn product(beginnings: &[Vec<u8>], ends: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+    if beginnings.len() * ends.len() > INDEX_KEYS_MAX {
+        return None;
+    }
+    let joined = beginnings.iter().flat_map(|beginning| ends.iter().map(move |end| [&beginning[..], end].concat()));
+    joined.map(|key| (key.len() <= INDEX_KEY_BYTES_MAX).then_some(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn keys(definition: Value, body: Value) -> Keys {
+        let text = body.to_string();
+        let row = Row { id: Some(Json::new(br#""x""#)), body: Json::new(text.as_bytes()) };
+        Keys::of(&Definition::parse(&definition).unwrap(), row)
+    }
+
+    fn key(values: &[Value]) -> Vec<u8> {
+        let mut key = Vec::new();
+        values.iter().for_each(|value| encode(Json::new(value.to_string().as_bytes()), Direction::Ascending, &mut key));
+        key
+    }
+
+    #[test]
+    fn a_list_gives_a_key_for_each_item() {
+        let of = |body| keys(json!({"fields": "a"}), body).keys;
+        assert_eq!(of(json!({"a": 1})), [key(&[json!(1)])]);
+        assert_eq!(of(json!({"a": [2, 1, 2]})), [key(&[json!(1)]), key(&[json!(2)])]);
+        assert_eq!(of(json!({"a": [[1]]})), [key(&[json!([1])])]);
+        assert_eq!(of(json!({})), [key(&[json!(null)])]);
+        assert_eq!(of(json!({"a": []})), [[8]]);
+        let inside = |body| keys(json!({"fields": "a.b"}), body).keys;
+        assert_eq!(inside(json!({"a": [{"b": 1}, {}]})), [key(&[json!(null)]), key(&[json!(1)])]);
+        assert_eq!(inside(json!({"a": [1, 2]})), [key(&[json!(null)])]);
+    }
+
+    #[test]
+    fn fields_are_combined_and_sparse_leaves_out() {
+        let both = |body| keys(json!({"fields": "a,b", "sparse": true}), body).keys;
+        assert_eq!(both(json!({"a": 1})), [key(&[json!(1), json!(null)])]);
+        assert_eq!(both(json!({"a": [1, 2], "b": 3})), [key(&[json!(1), json!(3)]), key(&[json!(2), json!(3)])]);
+        assert!(both(json!({"c": 1})).is_empty());
+        assert_eq!(keys(json!({"fields": "_id"}), json!({})).keys, [key(&[json!("x")])]);
+    }
+
+    #[test]
+    fn too_many_or_too_long_keys_are_none() {
+        let list: Vec<u32> = (0..40).collect();
+        let many = keys(json!({"fields": "a,b"}), json!({"a": list, "b": list}));
+        assert!(many.overflow && many.keys.is_empty());
+        let long = keys(json!({"fields": "a"}), json!({"a": "x".repeat(2_000)}));
+        assert!(long.overflow && long.keys.is_empty());
+    }
+}

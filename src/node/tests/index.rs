@@ -1,0 +1,269 @@
+//! Indexes under writes, merges, crashes and damage: they hold what the documents give, and nothing else.
+
+use super::*;
+use crate::index::{Definition, IndexName};
+use crate::store::{Conflict, Index, Progress};
+
+fn definition(value: Value) -> Definition {
+    Definition::parse(&value).unwrap()
+}
+
+impl World {
+    fn put_index(&mut self, at: usize, name: &str, value: Value) -> bool {
+        let command = Command::PutIndex("notes".parse().unwrap(), name.parse().unwrap(), definition(value));
+        let Reply::Index(new) = self.ask(at, command).unwrap() else { panic!("no answer") };
+        new
+    }
+
+    fn drop_index(&mut self, at: usize, name: &str) -> Result<Reply> {
+        self.ask(at, Command::DropIndex("notes".parse().unwrap(), name.parse().unwrap()))
+    }
+
+    fn index(&self, at: usize, name: &str) -> Option<Arc<Index>> {
+        let (catalog, name): (_, IndexName) = (self.peers[at].node.reader().catalog(), name.parse().unwrap());
+        catalog.of(&"notes".parse().unwrap()).iter().find(|index| *index.name() == name).cloned()
+    }
+
+    /// The ids under an index, in its order.
+    fn listed(&self, at: usize, name: &str) -> Vec<String> {
+        let (index, mut ids) = (self.index(at, name).unwrap(), Vec::new());
+        let visit = &mut |_: &[u8], id: &str| {
+            ids.push(id.to_owned());
+            std::ops::ControlFlow::Continue(())
+        };
+        self.peers[at].node.reader().entries(&index, &[], None, visit).unwrap();
+        ids
+    }
+
+    fn conflicts(&self, at: usize, name: &str) -> Vec<Conflict> {
+        let index = self.index(at, name).unwrap();
+        self.peers[at].node.reader().conflicts(&"notes".parse().unwrap(), &index, 10).unwrap()
+    }
+
+    fn audit_all(&mut self) {
+        for peer in &mut self.peers {
+            peer.node.audit().unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_index_is_filled_with_what_is_there_and_follows_what_changes() {
+    let mut world = World::new(1);
+    for n in 0..2_500 {
+        world.put(0, &format!("notes/{n:04}"), json!({"n": 2_500 - n})).unwrap();
+    }
+    assert!(world.put_index(0, "by-n", json!({"fields": "n"})));
+    // One step is done; a start in the middle goes on from there.
+    assert_eq!(world.index(0, "by-n").unwrap().progress(), Progress::Filling { documents: 1_000 });
+    world.audit_all();
+    world.restart(0);
+    world.put(0, "notes/2400", json!({"n": -1})).unwrap();
+    world.put(0, "notes/new", json!({"n": 0})).unwrap();
+    world.delete(0, "notes/0001").unwrap();
+    world.run(1_000);
+    let index = world.index(0, "by-n").unwrap();
+    assert!(index.is_ready() && !index.is_multiple());
+    assert_eq!((index.keys(), index.histogram().entries()), (2_500, 2_500));
+    let listed = world.listed(0, "by-n");
+    assert_eq!((listed.len(), &listed[..3]), (2_500, &["2400".into(), "new".into(), "2499".into()][..]));
+    world.put(0, "notes/new", json!({"n": [9_000, 9_001]})).unwrap();
+    assert!(world.index(0, "by-n").unwrap().is_multiple());
+    assert_eq!(world.listed(0, "by-n")[2_499..], ["new", "new"]);
+    world.audit_all();
+    assert!(!world.put_index(0, "by-n", json!({"fields": {"n": 1}})), "the same again changes nothing");
+    world.restart(0);
+    assert!(world.index(0, "by-n").unwrap().is_ready() && world.index(0, "by-n").unwrap().is_multiple());
+    assert!(world.put_index(0, "by-n", json!({"fields": "-n"})), "another one takes its place");
+    world.run(1_000);
+    assert_eq!(world.listed(0, "by-n").len(), 2_501);
+    world.audit_all();
+}
+
+#[test]
+fn a_dropped_index_is_cleared_once_no_query_reads_it() {
+    let mut world = World::new(1);
+    world.put(0, "notes/a", json!({"n": 1})).unwrap();
+    world.put_index(0, "by-n", json!({"fields": "n"}));
+    world.run(1_000);
+    let held = world.index(0, "by-n").unwrap();
+    let entries = |world: &World| {
+        let mut ids = 0;
+        let reader = world.peers[0].node.reader();
+        reader
+            .entries(&held, &[], None, &mut |_, _| {
+                ids += 1;
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        ids
+    };
+    world.drop_index(0, "by-n").unwrap();
+    world.run(1_000);
+    assert!(world.index(0, "by-n").is_none());
+    assert_eq!(entries(&world), 1, "whoever reads it still does");
+    assert!(matches!(world.drop_index(0, "by-n"), Err(Error::NotFound(_))));
+    // A start knows of no readers.
+    world.restart(0);
+    world.run(1_000);
+    assert_eq!(entries(&world), 0);
+}
+
+#[test]
+fn a_unique_index_refuses_here_and_names_what_peers_wrote_apart() {
+    let mut world = World::mesh(2);
+    for at in 0..2 {
+        world.put_index(at, "email", json!({"fields": "email", "unique": true, "sparse": true}));
+        world.run(100);
+    }
+    world.put(0, "notes/a", json!({"email": "x"})).unwrap();
+    let refused = world.put(0, "notes/b", json!({"email": "x"})).unwrap_err();
+    assert!(matches!(&refused, Error::Conflict(why) if why.contains("email") && why.contains("notes/b")), "{refused}");
+    world.put(0, "notes/c", json!({"n": 1})).unwrap();
+    world.put(0, "notes/d", json!({"n": 1})).unwrap();
+    assert!(world.put(0, "notes/c", json!({"email": "x"})).is_err());
+    assert_eq!(world.get(0, "notes/c"), Some(json!({"n": 1})), "a refused edit leaves nothing behind");
+    // Apart, the other one may take it.
+    world.put(1, "notes/b", json!({"email": "x"})).unwrap();
+    world.connect(0, 1);
+    world.run(5_000);
+    let expected = [Conflict { winner: "a".parse().unwrap(), losers: vec!["b".parse().unwrap()] }];
+    for at in 0..2 {
+        assert_eq!(world.conflicts(at, "email"), expected);
+    }
+    // Nothing is blocked by it: both can be written, and one of them settles it.
+    world.put(1, "notes/b", json!({"email": "x", "n": 2})).unwrap();
+    world.put(0, "notes/a", json!({"email": "x", "n": 2})).unwrap();
+    world.put(1, "notes/b", json!({"email": "y"})).unwrap();
+    world.run(5_000);
+    for at in 0..2 {
+        assert_eq!(world.conflicts(at, "email"), []);
+    }
+    world.audit_all();
+}
+
+#[test]
+fn a_damaged_document_leaves_no_entries_behind() {
+    let mut world = World::mesh(2);
+    world.put_index(0, "by-n", json!({"fields": "n"}));
+    world.connect(0, 1);
+    for n in 0..5 {
+        world.put(0, &format!("notes/{n}"), json!({"n": n})).unwrap();
+    }
+    world.run(5_000);
+    world.disconnect_all();
+    world.put(1, "notes/3", json!({"n": 30})).unwrap();
+    world.peers[0].node.store.damage_for_test(&key("notes/3"));
+    world.ask(0, Command::Status).unwrap();
+    assert!(world.peers[0].node.store.record(&key("notes/3")).is_err());
+    world.connect(0, 1);
+    world.run(30_000);
+    assert_eq!(world.get(0, "notes/3"), Some(json!({"n": 30})));
+    assert_eq!(world.listed(0, "by-n"), ["0", "1", "2", "4", "3"]);
+    world.audit_all();
+}
+
+#[test]
+fn another_mesh_has_the_same_indexes() {
+    let mut world = World::new(1);
+    world.put(0, "notes/a", json!({"n": 1})).unwrap();
+    world.put_index(0, "by-n", json!({"fields": "n"}));
+    world.run(1_000);
+    world.command(0, Command::Found { name: "other".into(), local: LocalDocuments::Carry });
+    world.run(5_000);
+    assert_eq!(world.listed(0, "by-n"), ["a"]);
+    assert!(world.index(0, "by-n").unwrap().is_ready());
+    world.audit_all();
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(usize, u8, Value),
+    Delete(usize, u8),
+    Index(usize, u8),
+    Drop(usize, u8),
+    Connect,
+    Disconnect,
+    Restart(usize),
+    Damage(usize, u8),
+    Run(u64),
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        (0i64..4).prop_map(Value::from),
+        Just(Value::Null),
+        "[ab]{0,2}".prop_map(Value::from),
+        Just(json!({"b": 1})),
+        Just(json!("long".repeat(400))),
+    ];
+    prop_oneof![leaf.clone(), proptest::collection::vec(leaf, 0..3).prop_map(Value::from)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let body = (value(), value(), any::<bool>()).prop_map(|(a, b, both)| match both {
+        true => json!({"a": a, "b": b}),
+        false => json!({"a": a}),
+    });
+    prop_oneof![
+        8 => (0usize..2, 0u8..6, body).prop_map(|(at, id, body)| Step::Put(at, id, body)),
+        2 => (0usize..2, 0u8..6).prop_map(|(at, id)| Step::Delete(at, id)),
+        2 => (0usize..2, 0u8..5).prop_map(|(at, index)| Step::Index(at, index)),
+        1 => (0usize..2, 0u8..5).prop_map(|(at, index)| Step::Drop(at, index)),
+        2 => Just(Step::Connect),
+        1 => Just(Step::Disconnect),
+        1 => (0usize..2).prop_map(Step::Restart),
+        1 => (0usize..2, 0u8..6).prop_map(|(at, id)| Step::Damage(at, id)),
+        2 => (0u64..3_000).prop_map(Step::Run),
+    ]
+}
+
+/// Five indexes that differ.
+fn declared(index: u8) -> Value {
+    match index {
+        0 => json!({"fields": "a"}),
+        1 => json!({"fields": "-a,b"}),
+        2 => json!({"fields": "a", "unique": true}),
+        3 => json!({"fields": "b", "sparse": true}),
+        _ => json!({"fields": "a.b,_id", "unique": true, "sparse": true}),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn indexes_are_what_a_scan_gives_after_anything(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::mesh(2);
+        for step in steps {
+            match step {
+                Step::Put(at, id, body) => _ = world.put(at, &format!("notes/{id}"), body),
+                Step::Delete(at, id) => _ = world.delete(at, &format!("notes/{id}")),
+                Step::Index(at, index) => _ = world.put_index(at, &format!("i{index}"), declared(index)),
+                Step::Drop(at, index) => _ = world.drop_index(at, &format!("i{index}")),
+                Step::Connect => world.connect(0, 1),
+                Step::Disconnect => world.disconnect_all(),
+                Step::Restart(at) => world.restart(at),
+                Step::Damage(at, id) => {
+                    let document = key(&format!("notes/{id}"));
+                    let store = &mut world.peers[at].node.store;
+                    if store.record(&document).is_ok_and(|record| record.is_some()) {
+                        store.damage_for_test(&document);
+                        assert!(store.record(&document).is_err());
+                    }
+                }
+                Step::Run(ms) => world.run(ms),
+            }
+        }
+        world.connect(0, 1);
+        world.run(60_000);
+        for peer in &mut world.peers {
+            // A document that both lost is no fault of an index.
+            if peer.node.store.damaged().is_empty() {
+                let audited = peer.node.audit();
+                prop_assert!(audited.is_ok(), "{audited:?}");
+            }
+            prop_assert!(!peer.node.store.tend_indexes().unwrap(), "nothing is left to do");
+        }
+    }
+}
