@@ -73,7 +73,7 @@ pub(super) struct Behaviour {
     ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(super) relay: Toggle<relay::Behaviour>,
+    pub(super) relay: Toggle<nat::Service>,
     relay_client: relay::client::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
     autonat: autonat::v2::client::Behaviour,
@@ -131,7 +131,7 @@ impl Behaviour {
             ping: ping::Behaviour::default(),
             kad: config.kademlia.then(|| kademlia(peer)).into(),
             mdns: mdns.into(),
-            relay: config.nat.relay_server.then(|| relay::Behaviour::new(peer, relaying(&config.nat))).into(),
+            relay: config.nat.relay_server.then(|| nat::Service::new(peer, relaying(&config.nat))).into(),
             relay_client,
             dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| dcutr::Behaviour::new(peer)).into(),
             autonat: autonat::v2::client::Behaviour::new(

@@ -286,7 +286,7 @@ fn try_measure(plan: &Plan, measured: &mut Measured) -> Result<()> {
     }
     let relayed = [listener.metric(RELAYED)?, dialer.metric(RELAYED)?];
     measured.relay_bytes = relayed.into_iter().flatten().reduce(|sum, bytes| sum + bytes);
-    Ok(())
+    options.check_logs(&lab)
 }
 
 /// Lets a listener behind a NAT find out how it can be reached.

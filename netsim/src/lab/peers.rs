@@ -63,6 +63,30 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Whether no peer of a lab has panicked, by what they logged: a task that panics takes a connection along, and the
+    /// peer goes on.
+    ///
+    /// # Errors
+    /// [`Error::Lab`] with the first panic.
+    pub fn check_logs(&self, lab: &Lab) -> Result<()> {
+        let folder = self.logs.as_deref().unwrap_or(lab.folder());
+        for entry in std::fs::read_dir(folder).map_err(failed(folder.display()))? {
+            let path = entry.map_err(failed(folder.display()))?.path();
+            if path.extension().is_none_or(|extension| extension != "log") {
+                continue;
+            }
+            let said = std::fs::read(&path).map_err(failed(path.display()))?;
+            let said = String::from_utf8_lossy(&said);
+            if let Some(at) = said.find("panicked at") {
+                let what = said[at..].lines().take(2).collect::<Vec<_>>().join(" ");
+                return Err(Error::Lab(format!("a peer {what} ({})", path.display())));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A running peer. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Peer {

@@ -104,7 +104,8 @@ impl Scene {
         let start = Instant::now();
         let say = |line: &str| say(&format!("{:6.1} s  {line}", start.elapsed().as_secs_f64()));
         let mut stage = Stage { peers: BTreeMap::new(), lab, options, say: &say };
-        (self.act)(&mut stage).inspect_err(|_| stage.testify())
+        let played = (self.act)(&mut stage);
+        played.and_then(|()| stage.options.check_logs(&stage.lab)).inspect_err(|_| stage.testify())
     }
 }
 

@@ -280,7 +280,7 @@ impl Driver {
         self.ask_router();
         let serves = self.serves();
         if let Some(service) = self.swarm.behaviour_mut().relay.as_mut() {
-            service.set_status(Some(if serves { relay::Status::Enable } else { relay::Status::Disable }));
+            service.switch(serves);
         }
         self.tend_slots();
         self.shared.reach.send_replace(self.reach_report());

@@ -1,7 +1,7 @@
 //! Reaching peers behind NATs.
 //!
 //! - `evidence` what is known of how this peer can be reached, and what follows from it
-//! - `relays` slots on relays, at which a peer is reached that cannot be dialed
+//! - `relays` slots on relays, at which a peer is reached that cannot be dialed; `service` relaying for others
 //! - `mapping` ports that the router forwards; `router` what the driver makes of them
 //! - `stun` what the NAT in front of this machine does, and the same for others
 //! - `probe` when that is found out, and when this peer tells others
@@ -19,6 +19,7 @@ mod probe;
 mod relays;
 mod report;
 mod router;
+mod service;
 pub mod stun;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub(super) use self::probe::{Probes, agent};
 pub(super) use self::relays::Relays;
 pub use self::report::{AddressReport, Punches, ReachReport, RelayService};
 pub(super) use self::router::Router;
+pub(super) use self::service::Service;
 
 /// What this peer may do to reach others and to be reached.
 #[derive(Debug, Clone)]
