@@ -73,6 +73,7 @@ pub mod cli;
 pub mod config;
 pub mod document;
 mod error;
+pub mod filter;
 pub mod gateway;
 pub mod identity;
 pub mod kv;
