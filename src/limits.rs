@@ -58,6 +58,13 @@ pub const VERSION_HEADS_MAX: usize = 256;
 /// Readings of whole histories at a time: each opens a document with all of its changes in memory.
 pub const HISTORY_READS_MAX: usize = 4;
 
+// Queries.
+
+/// Levels of nesting of one expression: far above what people write, shallow enough to be walked by recursion.
+pub const EXPRESSION_DEPTH_MAX: usize = 50;
+/// Operators and paths of one expression: each may be evaluated for every document.
+pub const EXPRESSION_NODES_MAX: usize = 1_000;
+
 // Storage.
 
 /// Collections of one mesh: their fingerprints travel in one frame.

@@ -21,12 +21,14 @@
 //! - `parse`, `operator` from JSON, with bounds and with errors that say where
 //! - `matching` trying it on a row: plain comparisons allocate nothing
 //! - `canonical` back to JSON: one form for filters that were written alike
-//! - `regex`, `text`, `geo` what the larger operators need
+//! - `regex`, `text`, [`geo`] what the larger operators need
+//! - [`expression`] values computed from a document: `$expr`, and pipelines
 //!
 //! Which documents are tried, in which order and with which index is decided elsewhere.
 
 mod canonical;
 mod condition;
+pub mod expression;
 mod fault;
 pub mod geo;
 mod matching;
@@ -39,6 +41,7 @@ mod text;
 mod tests;
 
 pub use condition::{Comparison, Condition, Element, Operand, Test, Type};
+pub use expression::Expression;
 pub use regex::Regex;
 pub use text::{TextSearch, tokens};
 
