@@ -31,6 +31,7 @@
 //! | [`kv`], [`identity`] | ordered keys on a disk behind a commit journal; keys and signatures |
 //! | [`value`] | JSON values in place: their order, keys that keep it, paths |
 //! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
+//! | [`filter`] | what queries ask of a document; values computed from it |
 //! | [`index`] | what an index is, and a document's keys in it |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
@@ -74,6 +75,7 @@ pub mod cli;
 pub mod config;
 pub mod document;
 mod error;
+pub mod filter;
 pub mod gateway;
 pub mod identity;
 pub mod index;
