@@ -35,6 +35,7 @@
 //! | [`index`] | what an index is, and a document's keys in it |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
+//! | [`query`] | queries over views and indexes: planner, pages, aggregation |
 //! | [`node`] | the state machine |
 //! | [`mesh`] | libp2p: the driver that owns the swarm; NATs, relays, hole punching (`mesh::nat`) |
 //! | [`peer`] | the thread around the node, and the handles that programs hold |
@@ -84,6 +85,7 @@ pub mod limits;
 pub mod mesh;
 pub mod node;
 pub mod peer;
+pub mod query;
 pub mod store;
 pub mod sync;
 pub mod value;

@@ -336,3 +336,21 @@ pub const INDEX_STEP_DOCUMENTS: usize = 1_000;
 pub const INDEX_STEP_BYTES: usize = 4 << 20;
 /// Entries that counting and clearing an index take at a time.
 pub const INDEX_STEP_ENTRIES: usize = 10_000;
+/// Spans of keys that a query reads of one index, unless the values of one field alone are more.
+pub const QUERY_SPANS_MAX: usize = 1_000;
+/// Entries of an index that the planner counts; beyond it guesses from the histogram.
+pub const PLAN_COUNT_MAX: usize = 128;
+/// Documents of one page of a query, unless it asks for another number.
+pub const QUERY_LIMIT_DEFAULT: usize = 100;
+/// Documents of one page of a query at most.
+pub const QUERY_LIMIT_MAX: usize = 10_000;
+/// Documents that a query may skip: a cursor skips any number at no cost.
+pub const QUERY_OFFSET_MAX: usize = 1_000_000;
+/// Damaged documents that an answer names.
+pub const DAMAGED_SHOWN_MAX: usize = 100;
+/// Milliseconds that a query may take, unless it asks for another limit.
+pub const QUERY_TIME_DEFAULT_MS: u64 = 10_000;
+/// Milliseconds that a query may ask for at most.
+pub const QUERY_TIME_MAX_MS: u64 = 120_000;
+/// Queries that run at a time; others wait.
+pub const QUERIES_MAX: usize = 8;

@@ -179,7 +179,8 @@ impl Type {
 
 impl Condition {
     /// What must hold together, as a list.
-    pub(super) fn together(&self) -> &[Self] {
+    #[must_use]
+    pub fn together(&self) -> &[Self] {
         match self {
             Self::All(all) => all,
             one => std::slice::from_ref(one),

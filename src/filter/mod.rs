@@ -129,6 +129,13 @@ impl Filter {
     }
 }
 
+impl Default for Filter {
+    /// The filter about everything.
+    fn default() -> Self {
+        Self { condition: Condition::All(Vec::new()) }
+    }
+}
+
 impl std::fmt::Display for Filter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.to_json().fmt(f)

@@ -23,6 +23,7 @@ pub mod doctor;
 mod feed;
 mod mesh;
 mod meter;
+mod query;
 mod run;
 mod version;
 
@@ -30,6 +31,7 @@ pub use collection::{Cleared, Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed};
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
+pub use query::{IndexReport, TimeLimit};
 pub use version::Diff;
 
 pub use crate::document::{
@@ -47,7 +49,7 @@ use self::run::Runner;
 use crate::base::{CollectionName, PeerId};
 use crate::identity::Keypair;
 use crate::kv::{self, CacheUse, Durability, Kv, MemoryKv, StorageConfig};
-use crate::limits::HISTORY_READS_MAX;
+use crate::limits::{HISTORY_READS_MAX, QUERIES_MAX};
 use crate::mesh::nat;
 use crate::node::{self, Command, Event, Node, PeerReport, Reply};
 use crate::store::{self, Loss, Reader};
@@ -179,6 +181,8 @@ struct Shared {
     writes: Meter,
     /// Readings of whole histories that may begin.
     histories: Arc<Semaphore>,
+    /// Queries that may begin.
+    queries: Arc<Semaphore>,
 }
 
 impl Peer {
@@ -227,6 +231,7 @@ impl Peer {
             reads: Meter::default(),
             writes: Meter::default(),
             histories: Arc::new(Semaphore::new(HISTORY_READS_MAX)),
+            queries: Arc::new(Semaphore::new(QUERIES_MAX)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -80,6 +80,18 @@ impl Reader {
         self.record_in(self.space(), document)
     }
 
+    /// Only the view of a document; `None` when it does not exist, or is deleted.
+    ///
+    /// # Errors
+    /// As [`Reader::record`].
+    pub fn view(&self, document: &DocumentKey) -> Result<Option<Bytes>> {
+        let Some(sealed) = self.kv.get(&key::document(self.space(), document))? else { return Ok(None) };
+        match Record::open_view(&sealed) {
+            Ok(view) => Ok(view.map(|view| sealed.slice_ref(view))),
+            Err(error) => Err(damaged(document, &error)),
+        }
+    }
+
     pub(super) fn record_in(&self, space: Space, document: &DocumentKey) -> Result<Option<Record>> {
         let Some(sealed) = self.kv.get(&key::document(space, document))? else { return Ok(None) };
         match Record::open(&sealed) {

@@ -64,6 +64,39 @@ pub fn encode_undefined(direction: Direction, key: &mut Vec<u8>) {
     turn(direction, &mut key[start..]);
 }
 
+/// The keys of one kind, upwards: the first, and what comes behind the last.
+#[must_use]
+pub fn kind_keys(kind: Kind) -> (Vec<u8>, Vec<u8>) {
+    let last = if kind == Kind::Bool { BOOL + 1 } else { tag(kind) };
+    (vec![tag(kind)], vec![last + 1])
+}
+
+/// What the keys of all strings that start with `prefix` begin with, upwards.
+#[must_use]
+pub fn string_prefix(prefix: &str) -> Vec<u8> {
+    let mut key = vec![STRING];
+    put_bytes(prefix.as_bytes(), &mut key);
+    key.truncate(key.len() - 2);
+    key
+}
+
+/// The first key behind all that begin with these bytes.
+#[must_use]
+pub fn successor(prefix: &[u8]) -> Vec<u8> {
+    let end = prefix.iter().rposition(|byte| *byte != 0xff).map_or(0, |last| last + 1);
+    let mut next = prefix[..end].to_vec();
+    if let Some(last) = next.last_mut() {
+        *last += 1;
+    }
+    next
+}
+
+/// The bytes of a key upwards as those of the same value downwards, and back.
+#[must_use]
+pub fn turned(key: &[u8]) -> Vec<u8> {
+    key.iter().map(|byte| !byte).collect()
+}
+
 fn turn(direction: Direction, bytes: &mut [u8]) {
     if direction == Direction::Descending {
         bytes.iter_mut().for_each(|byte| *byte = !*byte);
