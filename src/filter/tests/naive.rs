@@ -88,7 +88,7 @@ fn single(operator: &str, operand: &Value, value: Option<&Value>) -> bool {
         "$lt" => ordered(&[Ordering::Less]),
         "$lte" => ordered(&[Ordering::Less, Ordering::Equal]),
         "$type" => value.is_some_and(|value| is_of(value, operand.as_str().unwrap())),
-        "$mod" => value.and_then(halves).is_some_and(|halves| {
+        "$mod" => value.and_then(halves).filter(|halves| halves.abs() < 1 << 65).is_some_and(|halves| {
             (halves / 2) % i128::from(operand[0].as_i64().unwrap()) == operand[1].as_i64().unwrap().into()
         }),
         "$regex" => value.and_then(Value::as_str).is_some_and(|text| match operand.as_str().unwrap() {
