@@ -234,6 +234,25 @@ pub const FEED_DOCUMENTS_MAX: usize = 100;
 /// Live feeds over HTTP at a time: each holds a connection, and is woken by every change.
 pub const GATEWAY_FEEDS_MAX: usize = 256;
 
+// Filters.
+
+/// Levels of operators in a filter: each is a call within a call for every document.
+pub const FILTER_DEPTH_MAX: usize = 32;
+/// Conditions in a filter: each is tried on every document.
+pub const FILTER_CONDITIONS_MAX: usize = 1_000;
+/// Values in all lists of a filter (`$in`, `$nin`, `$all`): as many ids as a program joins by itself at a time.
+pub const FILTER_VALUES_MAX: usize = 10_000;
+/// Regular expressions in a filter: each may take twice [`REGEX_COMPILED_BYTES_MAX`].
+pub const FILTER_REGEXES_MAX: usize = 16;
+/// Bytes of a regular expression as it is written.
+pub const REGEX_BYTES_MAX: usize = 1_024;
+/// Bytes of a regular expression as it is compiled, and of its cache: many classes of Unicode, few repetitions of them.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the words that are searched for: a long sentence.
+pub const SEARCH_BYTES_MAX: usize = 1_024;
+/// Corners of a polygon: the border of a town, drawn finely.
+pub const POLYGON_POINTS_MAX: usize = 1_000;
+
 // Client.
 
 /// Bytes of one line of an answer: the largest document as it is shown, and what is around it.
