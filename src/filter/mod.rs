@@ -21,8 +21,8 @@
 //! - `parse`, `operator` from JSON, with bounds and with errors that say where
 //! - `matching` trying it on a row: plain comparisons allocate nothing
 //! - `canonical` back to JSON: one form for filters that were written alike
-//! - `regex`, `text`, `geo` what the larger operators need
-//! - [`expression`] values computed from a document
+//! - `regex`, `text`, [`geo`] what the larger operators need
+//! - [`expression`] values computed from a document: `$expr`, and pipelines
 //!
 //! Which documents are tried, in which order and with which index is decided elsewhere.
 
