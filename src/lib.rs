@@ -33,6 +33,7 @@
 //! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
 //! | [`filter`] | what queries ask of a document; values computed from it |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
+//! | [`query`] | queries over views: their order, what is shown, pipelines |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
 //! | [`node`] | the state machine |
 //! | [`mesh`] | libp2p: the driver that owns the swarm; NATs, relays, hole punching (`mesh::nat`) |
@@ -82,6 +83,7 @@ pub mod limits;
 pub mod mesh;
 pub mod node;
 pub mod peer;
+pub mod query;
 pub mod store;
 pub mod sync;
 pub mod value;

@@ -1,0 +1,254 @@
+//! The order of rows.
+//!
+//! A row has one key of bytes for the whole order, so that rows are compared without a look at them. As in MongoDB a
+//! field that holds an array stands at its smallest item, downwards at its greatest; an empty array is before null, and
+//! a missing field is null.
+//!
+//! JSON objects are read here with their keys sorted, so the order in which several keys were written is not known: an
+//! object has one key, and several are a list of such objects, or a text such as `"city,-age"`.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
+
+use serde_json::Value;
+
+use super::{Budget, fault, row, within};
+use crate::filter::expression::whole;
+use crate::limits::SORT_KEYS_MAX;
+use crate::value::{Direction, Kind, Leaf, Path, Row, encode, encode_missing, encode_undefined};
+use crate::{Error, Result};
+
+/// By which fields rows are sorted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Sort {
+    keys: Vec<(Path, Direction)>,
+}
+
+impl Sort {
+    /// Reads `{"age": -1}`, `[{"city": 1}, {"age": -1}]`, or `"city,-age"`; `at` is its place in the request.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything else, for a path that comes twice, and for more than [`SORT_KEYS_MAX`] keys.
+    pub fn parse(value: &Value, at: &str) -> Result<Self> {
+        let keys = match value {
+            Value::String(text) => text.split(',').map(|key| written(key.trim(), at)).collect::<Result<Vec<_>>>()?,
+            Value::Array(items) => {
+                let items = items.iter().enumerate();
+                items.map(|(index, item)| single(item, &within(at, index))).collect::<Result<_>>()?
+            }
+            Value::Object(_) => vec![single(value, at)?],
+            Value::Null | Value::Bool(_) | Value::Number(_) => return Err(fault(at, WANTED)),
+        };
+        if keys.is_empty() {
+            return Err(fault(at, WANTED));
+        }
+        if keys.len() > SORT_KEYS_MAX {
+            return Err(fault(at, format!("sorts by {} keys, the limit is {SORT_KEYS_MAX}", keys.len())));
+        }
+        for (index, (path, _)) in keys.iter().enumerate() {
+            if keys[..index].iter().any(|(other, _)| other == path) {
+                return Err(fault(at, format!("sorts by {path} twice")));
+            }
+        }
+        Ok(Self { keys })
+    }
+
+    /// The order by one field.
+    #[must_use]
+    pub fn by(path: Path, direction: Direction) -> Self {
+        Self { keys: vec![(path, direction)] }
+    }
+
+    /// Its fields, the one that decides first.
+    #[must_use]
+    pub fn keys(&self) -> &[(Path, Direction)] {
+        &self.keys
+    }
+
+    /// Appends the key of a row: keys compare as their rows are sorted.
+    pub fn key(&self, row: Row<'_>, key: &mut Vec<u8>) {
+        for (path, direction) in &self.keys {
+            put(path, *direction, row, key);
+        }
+    }
+}
+
+const WANTED: &str = "the order is written {\"age\": -1}, [{\"city\": 1}, {\"age\": -1}] or \"city,-age\"";
+
+/// `age`, `-age`.
+fn written(key: &str, at: &str) -> Result<(Path, Direction)> {
+    let (name, direction) = match key.strip_prefix('-') {
+        Some(name) => (name, Direction::Descending),
+        None => (key.strip_prefix('+').unwrap_or(key), Direction::Ascending),
+    };
+    Ok((path(name, at)?, direction))
+}
+
+fn path(text: &str, at: &str) -> Result<Path> {
+    text.parse().map_err(|error: Error| fault(at, error))
+}
+
+/// An object with one key.
+fn single(value: &Value, at: &str) -> Result<(Path, Direction)> {
+    let fields = value.as_object().ok_or_else(|| fault(at, WANTED))?;
+    let mut entries = fields.iter();
+    let (Some((name, direction)), None) = (entries.next(), entries.next()) else {
+        if fields.is_empty() {
+            return Err(fault(at, WANTED));
+        }
+        let list = fields.iter().take(3).map(|(name, direction)| format!("{{\"{name:.40}\": {direction}}}"));
+        let list = list.collect::<Vec<_>>().join(", ");
+        let message =
+            format!("an object keeps no order of its keys; write a list such as [{list}], first what decides first");
+        return Err(fault(at, message));
+    };
+    let direction = match direction.as_f64() {
+        Some(1.0) => Direction::Ascending,
+        Some(-1.0) => Direction::Descending,
+        _ => return Err(fault(&within(at, name), "a direction is 1 (the smallest first) or -1 (the greatest first)")),
+    };
+    Ok((path(name, at)?, direction))
+}
+
+/// Appends what a path finds that comes first in a direction.
+fn put(path: &Path, direction: Direction, row: Row<'_>, key: &mut Vec<u8>) {
+    let start = key.len();
+    let mut end = start;
+    let mut offer = |write: &dyn Fn(&mut Vec<u8>)| {
+        write(key);
+        if end > start && key[end..] >= key[start..end] {
+            key.truncate(end);
+        } else {
+            key.drain(start..end);
+            end = key.len();
+        }
+    };
+    let _: ControlFlow<()> = path.visit_row(row, Leaf::Whole, &mut |value| {
+        match value {
+            None => offer(&|key| encode_missing(direction, key)),
+            Some(value) if value.kind() == Kind::Array => {
+                let mut items = value.items().peekable();
+                if items.peek().is_none() {
+                    offer(&|key| encode_undefined(direction, key));
+                }
+                items.for_each(|item| offer(&|key| encode(item, direction, key)));
+            }
+            Some(value) => offer(&|key| encode(value, direction, key)),
+        }
+        ControlFlow::Continue(())
+    });
+    if key.len() == start {
+        encode_missing(direction, key);
+    }
+}
+
+/// Rows that are being sorted: all of them, or the first few only. Rows with one key stay in the order they came in.
+#[derive(Debug)]
+pub struct Sorter<'q> {
+    sort: &'q Sort,
+    /// How many rows are wanted.
+    first: Option<usize>,
+    budget: &'q Budget,
+    stage: &'q str,
+    rows: Rows,
+    count: u64,
+    key: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Rows {
+    All(Vec<Held>),
+    /// The last of them on top.
+    First(BinaryHeap<Held>),
+}
+
+/// A row that is held, ordered by its key and when it came.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    key: Box<[u8]>,
+    number: u64,
+    text: Box<[u8]>,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.key.len() + self.text.len()
+    }
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key).then(self.number.cmp(&other.number))
+    }
+}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<'q> Sorter<'q> {
+    /// Of all rows, or of the first few; `stage` is the place in the request, for errors.
+    #[must_use]
+    pub fn new(sort: &'q Sort, first: Option<usize>, budget: &'q Budget, stage: &'q str) -> Self {
+        let rows = if first.is_some() { Rows::First(BinaryHeap::new()) } else { Rows::All(Vec::new()) };
+        Self { sort, first, budget, stage, rows, count: 0, key: Vec::new() }
+    }
+
+    /// Takes a row in.
+    ///
+    /// # Errors
+    /// When the budget does not allow it.
+    pub fn push(&mut self, row: Row<'_>) -> Result<()> {
+        self.budget.check()?;
+        self.key.clear();
+        self.sort.key(row, &mut self.key);
+        if let (Rows::First(heap), Some(first)) = (&mut self.rows, self.first)
+            && heap.len() >= first
+        {
+            // What comes later goes behind those with the same key.
+            if heap.peek().is_none_or(|last| self.key.as_slice() >= &*last.key) {
+                return Ok(());
+            }
+            if let Some(last) = heap.pop() {
+                self.budget.give_back(last.bytes());
+            }
+        }
+        let held = Held { key: self.key.as_slice().into(), number: self.count, text: whole(row).into() };
+        self.count += 1;
+        self.budget.take(held.bytes(), self.stage)?;
+        match &mut self.rows {
+            Rows::All(rows) => rows.push(held),
+            Rows::First(heap) => heap.push(held),
+        }
+        Ok(())
+    }
+
+    /// Hands the rows over in their order, until it breaks.
+    ///
+    /// # Errors
+    /// As `out`, and when the budget does not allow it.
+    pub fn finish(&mut self, out: &mut dyn FnMut(Row<'_>) -> Result<ControlFlow<()>>) -> Result<ControlFlow<()>> {
+        let rows = match std::mem::replace(&mut self.rows, Rows::All(Vec::new())) {
+            Rows::All(mut rows) => {
+                rows.sort_unstable();
+                rows
+            }
+            Rows::First(heap) => heap.into_sorted_vec(),
+        };
+        let mut flow = ControlFlow::Continue(());
+        for held in rows {
+            self.budget.check()?;
+            self.budget.give_back(held.bytes());
+            if flow.is_continue() {
+                flow = out(row(&held.text))?;
+            }
+        }
+        Ok(flow)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
