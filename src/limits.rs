@@ -254,6 +254,8 @@ pub const FILTER_DEPTH_MAX: usize = 32;
 pub const FILTER_CONDITIONS_MAX: usize = 1_000;
 /// Values in all lists of a filter (`$in`, `$nin`, `$all`): as many ids as a program joins by itself at a time.
 pub const FILTER_VALUES_MAX: usize = 10_000;
+/// Aggregation expressions (`$expr`) in a filter: each may have [`EXPRESSION_NODES_MAX`] operators.
+pub const FILTER_EXPRESSIONS_MAX: usize = 16;
 /// Regular expressions in a filter: each may take twice [`REGEX_COMPILED_BYTES_MAX`].
 pub const FILTER_REGEXES_MAX: usize = 16;
 /// Bytes of a regular expression as it is written.

@@ -23,6 +23,7 @@ pub(super) fn condition(condition: &Condition) -> Value {
         Condition::Field { path, test } => {
             fields.insert(path.to_string(), Value::Object(tests(std::slice::from_ref(test))))
         }
+        Condition::Expression { source, .. } => fields.insert("$expr".into(), source.clone()),
         Condition::Text(search) => fields.insert("$text".into(), json!({"$search": search.words()})),
     };
     Value::Object(fields)

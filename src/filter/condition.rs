@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::geo::{Near, Shape};
-use super::{Regex, TextSearch};
+use super::{Expression, Regex, TextSearch};
 use crate::value::{Json, Kind, Path};
 
 /// What must hold of a document.
@@ -23,6 +23,13 @@ pub enum Condition {
         path: Path,
         /// What to look for.
         test: Test,
+    },
+    /// What is computed from it counts as true: `$expr`.
+    Expression {
+        /// What computes it.
+        expression: Expression,
+        /// As it was written.
+        source: Value,
     },
     /// Words are in it: `$text`.
     Text(TextSearch),
@@ -211,6 +218,7 @@ impl Condition {
             Self::All(conditions) | Self::Any(conditions) => conditions.iter().map(Self::cost).sum(),
             Self::Not(condition) => condition.cost(),
             Self::Field { path, test } => path.parts().len() - 1 + test.cost(),
+            Self::Expression { .. } => 100,
             Self::Text(_) => 1_000,
         }
     }
@@ -226,6 +234,7 @@ impl Condition {
                 paths.push(path);
                 true
             }
+            Self::Expression { .. } => false,
             Self::Text(search) => {
                 paths.extend(&search.fields);
                 !search.fields.is_empty()

@@ -38,9 +38,13 @@ fn holds(condition: &Condition, scope: Scope<'_>) -> bool {
         Condition::Any(any) => any.iter().any(|condition| holds(condition, scope)),
         Condition::Not(condition) => !holds(condition, scope),
         Condition::Field { path, test } => finds(path, test, scope),
+        Condition::Expression { expression, .. } => match scope {
+            Scope::Row(row) => expression.is_true(row).unwrap_or(false),
+            // Refused where filters are read, as words are.
+            Scope::Item(_) => false,
+        },
         Condition::Text(search) => match scope {
             Scope::Row(row) => search.matches(row, &search.fields),
-            // Refused where filters are read.
             Scope::Item(_) => false,
         },
     }

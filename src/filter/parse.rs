@@ -5,11 +5,14 @@
 use serde_json::{Map, Value};
 
 use super::condition::{Condition, Test};
+use super::expression::Expression;
 use super::fault::{fault, join, kind, too_large, unknown};
 use super::text::TextSearch;
 use crate::Result;
 use crate::error::Error;
-use crate::limits::{FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, FILTER_REGEXES_MAX, FILTER_VALUES_MAX};
+use crate::limits::{
+    FILTER_CONDITIONS_MAX, FILTER_DEPTH_MAX, FILTER_EXPRESSIONS_MAX, FILTER_REGEXES_MAX, FILTER_VALUES_MAX,
+};
 use crate::value::Path;
 
 const OPERATORS: &[&str] = &["$and", "$or", "$nor", "$expr", "$text", "$comment"];
@@ -26,6 +29,7 @@ pub(super) struct Parser {
     conditions: usize,
     values: usize,
     regexes: usize,
+    expressions: usize,
     near: bool,
     text: bool,
 }
@@ -69,6 +73,7 @@ impl Parser {
                 "$or" => all.push(Condition::any(self.list(value, &at, place.inside())?)),
                 "$nor" => all.push(Condition::Not(Condition::any(self.list(value, &at, place.inside())?).into())),
                 "$comment" => {}
+                "$expr" => all.push(self.expression(value, &at, place)?),
                 "$text" => all.push(self.search(value, &at, place)?),
                 "$not" => return Err(fault(&at, "$not stands under a field; of whole conditions write $nor")),
                 operator if operator.starts_with('$') => return Err(fault(&at, misplaced(operator))),
@@ -97,6 +102,14 @@ impl Parser {
         };
         all.extend(tests.into_iter().map(|test| Condition::Field { path: path.clone(), test }));
         Ok(())
+    }
+
+    fn expression(&mut self, value: &Value, at: &str, place: Place) -> Result<Condition> {
+        self.count_expression(at)?;
+        if place.item {
+            return Err(fault(at, "$expr is about a whole document, and cannot stand in $elemMatch"));
+        }
+        Ok(Condition::Expression { expression: Expression::parse(value, at)?, source: value.clone() })
     }
 
     fn search(&mut self, value: &Value, at: &str, place: Place) -> Result<Condition> {
@@ -130,6 +143,18 @@ impl Parser {
             return Ok(());
         }
         Err(too_large(at, format!("a filter lists at most {FILTER_VALUES_MAX} values; send several queries")))
+    }
+
+    fn count_expression(&mut self, at: &str) -> Result<()> {
+        self.count(at)?;
+        self.expressions += 1;
+        if self.expressions <= FILTER_EXPRESSIONS_MAX {
+            return Ok(());
+        }
+        Err(too_large(
+            at,
+            format!("a filter has at most {FILTER_EXPRESSIONS_MAX} $expr; one of them may have $and in it"),
+        ))
     }
 
     pub(super) fn count_regex(&mut self, at: &str) -> Result<()> {
