@@ -34,6 +34,7 @@
 //! | [`filter`] | what queries ask of a document; values computed from it |
 //! | [`index`] | what an index is, and a document's keys in it |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
+//! | [`query`] | queries over views: their order, what is shown, pipelines |
 //! | [`sync`] | reconciliation, messages, credit, the ledger of who is in sync |
 //! | [`query`] | queries over views and indexes: planner, pages, aggregation |
 //! | [`node`] | the state machine |

@@ -64,6 +64,18 @@ pub const HISTORY_READS_MAX: usize = 4;
 pub const EXPRESSION_DEPTH_MAX: usize = 50;
 /// Operators and paths of one expression: each may be evaluated for every document.
 pub const EXPRESSION_NODES_MAX: usize = 1_000;
+/// Fields that one projection, or one stage of a pipeline, names: each is looked at for every document.
+pub const QUERY_FIELDS_MAX: usize = 1_000;
+/// Keys of one order, as in MongoDB.
+pub const SORT_KEYS_MAX: usize = 32;
+/// Stages of one pipeline, those in its facets included.
+pub const PIPELINE_STAGES_MAX: usize = 100;
+/// Bytes of rows, groups and results that one pipeline holds at a time: what a small machine can spare for a question.
+pub const AGGREGATE_BYTES_MAX: usize = 64 << 20;
+/// Rows of a `$lookup` for which the other collection is read through once.
+pub const LOOKUP_ROWS_MAX: usize = 10_000;
+/// Bytes of such rows, after which it is read through as well: a part of [`AGGREGATE_BYTES_MAX`].
+pub const LOOKUP_BYTES: usize = 4 << 20;
 
 // Storage.
 

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::cmp::Ordering;
 
+use super::super::fault::fault;
 use super::number::Amount;
 use super::operator::Operator;
-use super::{Found, Node, arithmetic, array, invalid, is_true, json, kind_name, string, whole};
+use super::{Found, Node, arithmetic, array, is_true, json, kind_name, string, whole};
 use crate::limits::DOCUMENT_VIEW_BYTES_MAX;
 use crate::value::{ID_FIELD, Json, Kind, Row, compare};
 use crate::{Error, Result};
@@ -52,7 +53,7 @@ impl<'a> Scope<'a> {
                     }
                 }
                 let message = "no branch of $switch applies to this document, and there is no default";
-                self.value(otherwise.as_deref().ok_or_else(|| invalid(at, message))?)
+                self.value(otherwise.as_deref().ok_or_else(|| fault(at, message))?)
             }
         }
     }
@@ -63,7 +64,7 @@ impl<'a> Scope<'a> {
         if self.made_bytes.get() > DOCUMENT_VIEW_BYTES_MAX {
             let message =
                 format!("the values computed from one document have more than {DOCUMENT_VIEW_BYTES_MAX} bytes");
-            return Err(invalid(at, message));
+            return Err(fault(at, message));
         }
         Ok(())
     }
@@ -289,7 +290,7 @@ impl<'a> Call<'_, 'a> {
     }
 
     pub(super) fn error(&self, message: &str) -> Error {
-        invalid(self.at, format!("{} {message}", self.operator.name()))
+        fault(self.at, format!("{} {message}", self.operator.name()))
     }
 
     pub(super) fn amount(&self, amount: Amount) -> Result<Found<'a>> {

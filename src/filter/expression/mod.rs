@@ -39,8 +39,8 @@ use std::borrow::Cow;
 pub use number::Amount;
 pub use whole::whole;
 
+use crate::Result;
 use crate::value::{Json, Kind, Number, Row};
-use crate::{Error, Invalid, InvalidKind, Result};
 use operator::Operator;
 
 /// The JSON text of a value; `None` for a missing one.
@@ -90,7 +90,7 @@ impl Expression {
     /// Reads an expression; `at` is its place in the request, for errors.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an unknown operator or variable, wrong arguments, and more than the limits allow.
+    /// [`Error::Invalid`](crate::Error::Invalid) for an unknown operator or variable, wrong arguments, and more than the limits allow.
     pub fn parse(value: &serde_json::Value, at: &str) -> Result<Self> {
         let node = parse::parse(value, at)?;
         let height = node.height();
@@ -107,7 +107,7 @@ impl Expression {
     /// The text of its value for a document.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for operands of the wrong kind, and for values that are together larger than a view may be.
+    /// [`Error::Invalid`](crate::Error::Invalid) for operands of the wrong kind, and for values that are together larger than a view may be.
     pub fn evaluate<'a>(&'a self, row: Row<'a>) -> Result<Found<'a>> {
         evaluate::evaluate(&self.node, row)
     }
@@ -150,11 +150,6 @@ pub fn is_true(value: &Found<'_>) -> bool {
 
 fn json<'a>(value: &'a Found<'_>) -> Option<Json<'a>> {
     value.as_deref().map(Json::new)
-}
-
-fn invalid(at: &str, message: impl Into<String>) -> Error {
-    let field = Some(at.to_owned());
-    Error::Invalid(Invalid { message: message.into(), field, position: None, kind: InvalidKind::Meaning })
 }
 
 /// What a value is called in a message.

@@ -1,6 +1,6 @@
 //! The operators, and how many arguments each takes.
 
-use crate::base::edit_distance;
+use super::super::fault;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
@@ -105,8 +105,5 @@ impl Operator {
 
 /// The known name that is nearest to one.
 pub(super) fn nearest(name: &str) -> &'static str {
-    // Names are short: what is much longer was not meant to be one.
-    let name = name.get(..32).unwrap_or(name);
-    let known = TABLE.iter().map(|entry| entry.0).chain(FORMS.iter().copied());
-    known.min_by_key(|known| edit_distance(name, known)).unwrap_or_default()
+    fault::nearest(name, TABLE.iter().map(|entry| entry.0).chain(FORMS.iter().copied()))
 }

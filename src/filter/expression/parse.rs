@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::super::fault::{fault, join};
 use super::operator::{Operator, nearest};
-use super::{Node, evaluate, invalid};
+use super::{Node, evaluate};
 use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX};
 use crate::value::{Json, Kind, Path, Row};
 use crate::{Error, Result};
@@ -20,7 +21,7 @@ struct Parser {
 impl Parser {
     fn node(&mut self, value: &Value, at: &str, depth: usize) -> Result<Node> {
         if depth > EXPRESSION_DEPTH_MAX {
-            return Err(invalid(at, format!("the expression is nested deeper than {EXPRESSION_DEPTH_MAX} levels")));
+            return Err(fault(at, format!("the expression is nested deeper than {EXPRESSION_DEPTH_MAX} levels")));
         }
         let node = match value {
             Value::String(text) if text.starts_with('$') => variable(text, at)?,
@@ -30,7 +31,7 @@ impl Parser {
                 Some((name, argument)) if fields.len() == 1 => self.operator(name, argument, at, depth)?,
                 Some((name, _)) => {
                     let message = format!("{name} stands beside other fields; an operator is an object with one key");
-                    return Err(invalid(at, message));
+                    return Err(fault(at, message));
                 }
             },
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => constant(value),
@@ -40,7 +41,7 @@ impl Parser {
         }
         if self.nodes > EXPRESSION_NODES_MAX {
             let message = format!("the expression has more than {EXPRESSION_NODES_MAX} operators and paths");
-            return Err(invalid(at, message));
+            return Err(fault(at, message));
         }
         Ok(node)
     }
@@ -53,7 +54,7 @@ impl Parser {
 
     fn list(&mut self, items: &[Value], at: &str, depth: usize) -> Result<Vec<Node>> {
         let items = items.iter().enumerate();
-        items.map(|(index, item)| self.node(item, &within(at, &index.to_string()), depth + 1)).collect()
+        items.map(|(index, item)| self.node(item, &join(at, index), depth + 1)).collect()
     }
 
     fn object(&mut self, fields: &Map<String, Value>, at: &str, depth: usize) -> Result<Node> {
@@ -61,16 +62,16 @@ impl Parser {
         for (key, value) in fields {
             if key.contains('.') {
                 let message = format!("the field {key:?} has a dot in its name; write an object within an object");
-                return Err(invalid(at, message));
+                return Err(fault(at, message));
             }
-            nodes.push((Value::from(key.as_str()).to_string(), self.node(value, &within(at, key), depth + 1)?));
+            nodes.push((Value::from(key.as_str()).to_string(), self.node(value, &join(at, key), depth + 1)?));
         }
         let is_constant = nodes.iter().all(|(_, node)| matches!(node, Node::Constant(_)));
         fold(Node::Object { fields: nodes, at: at.into() }, is_constant)
     }
 
     fn operator(&mut self, name: &str, argument: &Value, at: &str, depth: usize) -> Result<Node> {
-        let at = within(at, name);
+        let at = join(at, name);
         match name {
             "$literal" => return Ok(constant(argument)),
             "$cond" => return self.cond(argument, &at, depth),
@@ -79,7 +80,7 @@ impl Parser {
         }
         let Some((operator, least, most)) = Operator::named(name) else {
             let message = format!("there is no operator {name:.64}; did you mean {}?", nearest(name));
-            return Err(invalid(&at, message));
+            return Err(fault(&at, message));
         };
         let arguments = match argument {
             Value::Array(items) => self.list(items, &at, depth)?,
@@ -95,13 +96,13 @@ impl Parser {
                 (least, most) if least == most => format!("an array of {least} arguments"),
                 (least, most) => format!("an array of {least} to {most} arguments"),
             };
-            return Err(invalid(&at, format!("{name} takes {wanted}, not {count}")));
+            return Err(fault(&at, format!("{name} takes {wanted}, not {count}")));
         }
         Ok(Node::Call { operator, arguments, at: at.into() })
     }
 
     fn cond(&mut self, argument: &Value, at: &str, depth: usize) -> Result<Node> {
-        let wanted = || invalid(at, "$cond takes [if, then, else] or {\"if\": .., \"then\": .., \"else\": ..}");
+        let wanted = || fault(at, "$cond takes [if, then, else] or {\"if\": .., \"then\": .., \"else\": ..}");
         let [case, then, otherwise] = match argument {
             Value::Array(items) => <[&Value; 3]>::try_from(items.iter().collect::<Vec<_>>()).map_err(|_| wanted())?,
             Value::Object(fields) if fields.len() == 3 => {
@@ -112,15 +113,15 @@ impl Parser {
                 return Err(wanted());
             }
         };
-        let branch = (self.node(case, &within(at, "if"), depth + 1)?, self.node(then, &within(at, "then"), depth + 1)?);
-        let otherwise = Some(Box::new(self.node(otherwise, &within(at, "else"), depth + 1)?));
+        let branch = (self.node(case, &join(at, "if"), depth + 1)?, self.node(then, &join(at, "then"), depth + 1)?);
+        let otherwise = Some(Box::new(self.node(otherwise, &join(at, "else"), depth + 1)?));
         Ok(Node::Switch { branches: vec![branch], otherwise, at: at.into() })
     }
 
     fn switch(&mut self, argument: &Value, at: &str, depth: usize) -> Result<Node> {
         let wanted = || {
             let message = "$switch takes {\"branches\": [{\"case\": .., \"then\": ..}, ..], \"default\": ..}";
-            invalid(at, message)
+            fault(at, message)
         };
         let fields = argument.as_object().ok_or_else(wanted)?;
         let cases = fields.get("branches").and_then(Value::as_array).ok_or_else(wanted)?;
@@ -134,13 +135,13 @@ impl Parser {
             else {
                 return Err(wanted());
             };
-            let at = within(at, &format!("branches.{index}"));
-            let when = self.node(when, &within(&at, "case"), depth + 1)?;
-            branches.push((when, self.node(then, &within(&at, "then"), depth + 1)?));
+            let at = join(at, format!("branches.{index}"));
+            let when = self.node(when, &join(&at, "case"), depth + 1)?;
+            branches.push((when, self.node(then, &join(&at, "then"), depth + 1)?));
         }
         let otherwise = match fields.get("default") {
             None => None,
-            Some(value) => Some(Box::new(self.node(value, &within(at, "default"), depth + 1)?)),
+            Some(value) => Some(Box::new(self.node(value, &join(at, "default"), depth + 1)?)),
         };
         Ok(Node::Switch { branches, otherwise, at: at.into() })
     }
@@ -156,13 +157,13 @@ fn variable(text: &str, at: &str) -> Result<Node> {
             Some(path) => path,
             None => {
                 let message = format!("there is no variable $${variable:.64}; $$ROOT and $$REMOVE are known");
-                return Err(invalid(at, message));
+                return Err(fault(at, message));
             }
         },
     };
     let path: Path = path.parse().map_err(|error: Error| {
         let message = format!("{error}; a text that starts with $ and is no path is written {{\"$literal\": ..}}");
-        invalid(at, message)
+        fault(at, message)
     })?;
     Ok(Node::Field { names: path.parts().map(str::to_owned).collect(), at: at.into() })
 }
@@ -178,10 +179,6 @@ fn fold(node: Node, is_constant: bool) -> Result<Node> {
     }
     let value = evaluate::evaluate(&node, Row { id: None, body: Json::new(b"{}") })?.unwrap_or_default();
     Ok(Node::Constant(value.into()))
-}
-
-fn within(at: &str, part: &str) -> String {
-    if at.is_empty() { part.to_owned() } else { format!("{at}.{part}") }
 }
 
 impl Node {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::limits::{DOCUMENT_VIEW_BYTES_MAX, EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX};
+use crate::{Error, Invalid};
 
 /// The value of an expression for a document, whose `_id` is held as a stored document holds it.
 fn value(expression: &Value, document: &Value) -> Result<Option<Value>> {
@@ -286,7 +287,7 @@ fn wrong_operands_are_named_with_their_place() {
     ];
     for (expression, field, message) in table {
         let invalid = refused(&expression, &document);
-        assert_eq!(invalid.field.as_deref(), Some(field), "{expression}");
+        assert_eq!(invalid.field.as_deref().unwrap_or_default(), field, "{expression}");
         assert!(invalid.message.contains(message), "{expression}: {}", invalid.message);
     }
 }
@@ -309,7 +310,7 @@ fn what_is_no_expression_is_refused_with_what_would_be_right() {
     ];
     for (expression, field, message) in table {
         let invalid = refused(&expression, &json!({}));
-        assert_eq!(invalid.field.as_deref(), Some(field), "{expression}");
+        assert_eq!(invalid.field.as_deref().unwrap_or_default(), field, "{expression}");
         assert!(invalid.message.contains(message), "{expression}: {}", invalid.message);
     }
 }

@@ -55,7 +55,7 @@ fn paths_go_on_in_every_object_of_an_array() {
         &[
             (json!({"l.a": 1}), json!({"l": [{"a": 1}, [{"a": 3}, {}], {}]})),
             (json!({"l.a": 0}), json!({"l": [{"b": 2}, 5, [{}, {"b": 4}], {}]})),
-            (json!({"l": {"a": 1, "b": 1}}), document.clone()),
+            (json!({"l": {"a": 1, "b": 1}}), json!({"l": [{"a": 1, "b": 2}, [{"a": 3}, {"b": 4}], {}]})),
         ],
     );
 }
