@@ -6,8 +6,10 @@
 //!
 //! - `rest` works over HTTP: an import into a peer process, reads
 //! - `edits` one document that was changed often
+//! - `queries` with and without indexes
 
 mod edits;
+mod queries;
 mod rest;
 
 use std::fs::File;
@@ -23,6 +25,7 @@ use aerolithsdb::{Event, LocalDocuments, Peer, PeerConfig};
 use serde_json::{Value, json};
 
 use self::edits::w7;
+use self::queries::{places, w6};
 use self::rest::{w1b, w2b};
 
 /// Documents of most works.
@@ -467,7 +470,7 @@ async fn main() -> Result<(), Failure> {
             })*
         };
     }
-    run!(w1, w1b, w2, w2b, w3, w4, w4b, w5, w7, memory, cities);
+    run!(w1, w1b, w2, w2b, w3, w4, w4b, w5, w6, w7, memory, cities, places);
     println!("| work | measured | target | beside the raw limit of the same run |\n|---|---|---|---|");
     for Row { work, figure, target, beside } in rows {
         println!("| {work} | {figure} | {target} | {beside} |");
