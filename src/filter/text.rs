@@ -6,6 +6,7 @@
 //! How well a document fits is not computed here.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use serde_json::Value;
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
@@ -15,11 +16,11 @@ use super::fault::{fault, join, kind, too_large, unknown};
 use crate::Result;
 use crate::limits::SEARCH_BYTES_MAX;
 use crate::value::{Json, Kind, Leaf, Path, Row};
-use std::ops::ControlFlow;
 
 /// The tokens of a text, in order.
 pub fn tokens(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    text.unicode_words().map(fold).filter(|token| !token.is_empty())
+    // A mark on nothing is a word as well, of which nothing is left.
+    text.unicode_words().map(fold).filter(|token| token.chars().any(char::is_alphanumeric))
 }
 
 /// A word in lower case, without diacritics.

@@ -33,14 +33,13 @@ fn find(value: &Value, parts: &[&str]) -> Vec<Option<Value>> {
         Value::Array(items) => {
             let objects = items.iter().filter(|item| item.is_object());
             let mut found: Vec<_> = objects.flat_map(|item| find(item, parts)).collect();
-            if let Some(item) = part.parse::<usize>().ok().and_then(|index| items.get(index)) {
-                if rest.is_empty() || item.is_object() || item.is_array() {
-                    found.extend(find(item, rest));
-                }
+            let item = part.parse::<usize>().ok().and_then(|index| items.get(index));
+            if let Some(item) = item.filter(|item| rest.is_empty() || item.is_object() || item.is_array()) {
+                found.extend(find(item, rest));
             }
             found
         }
-        _ => vec![None],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![None],
     }
 }
 
@@ -88,7 +87,7 @@ fn single(operator: &str, operand: &Value, value: Option<&Value>) -> bool {
         "$lt" => ordered(&[Ordering::Less]),
         "$lte" => ordered(&[Ordering::Less, Ordering::Equal]),
         "$type" => value.is_some_and(|value| is_of(value, operand.as_str().unwrap())),
-        "$mod" => value.and_then(halves).is_some_and(|halves| {
+        "$mod" => value.and_then(halves).filter(|halves| halves.abs() < 1 << 65).is_some_and(|halves| {
             (halves / 2) % i128::from(operand[0].as_i64().unwrap()) == operand[1].as_i64().unwrap().into()
         }),
         "$regex" => value.and_then(Value::as_str).is_some_and(|text| match operand.as_str().unwrap() {

@@ -102,6 +102,9 @@ fn what_is_wrong_is_said_with_its_place() {
     }
 }
 
+/// More than any of the limits, and few enough for what makes and drops them by recursion.
+const LEVELS: usize = 2 * DOCUMENT_DEPTH_MAX;
+
 fn nested(levels: usize, around: impl Fn(Value) -> Value) -> Value {
     (0..levels).fold(json!({"a": 1}), |inner, _| around(inner))
 }
@@ -111,15 +114,15 @@ fn what_is_too_large_is_refused() {
     let many = |count: usize| (0..count).map(|n| json!({"a": n})).collect::<Value>();
     let operators =
         |levels: usize, name: &str| json!({"a": (0..levels).fold(json!({"$eq": 1}), |inner, _| json!({name: inner}))});
-    let deep_value = json!({"a": {"$eq": (0..1_000).fold(json!(1), |inner, _| json!([inner]))}});
+    let deep_value = json!({"a": {"$eq": (0..LEVELS).fold(json!(1), |inner, _| json!([inner]))}});
     for filter in [
-        nested(1_000, |inner| json!({"$and": [inner]})),
-        nested(1_000, |inner| json!({"$or": [inner]})),
-        nested(1_000, |inner| json!({"$nor": [inner]})),
-        nested(1_000, |inner| json!({"a": {"$elemMatch": inner}})),
-        nested(1_000, |inner| json!({"a": {"$all": [{"$elemMatch": inner}]}})),
-        operators(1_000, "$not"),
-        operators(1_000, "$elemMatch"),
+        nested(LEVELS, |inner| json!({"$and": [inner]})),
+        nested(LEVELS, |inner| json!({"$or": [inner]})),
+        nested(LEVELS, |inner| json!({"$nor": [inner]})),
+        nested(LEVELS, |inner| json!({"a": {"$elemMatch": inner}})),
+        nested(LEVELS, |inner| json!({"a": {"$all": [{"$elemMatch": inner}]}})),
+        operators(LEVELS, "$not"),
+        operators(LEVELS, "$elemMatch"),
         deep_value,
         json!({"$or": many(FILTER_CONDITIONS_MAX + 1)}),
         json!({"a": {"$in": many(FILTER_VALUES_MAX + 1)}}),

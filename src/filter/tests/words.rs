@@ -20,7 +20,7 @@ fn words_are_found_whatever_their_case_and_marks() {
     );
     assert_eq!(cut("CAFÉ cafe\u{301} naïve ÅNGSTRÖM İstanbul"), ["cafe", "cafe", "naive", "angstrom", "istanbul"]);
     assert_eq!(cut("well-known пётр"), ["well", "known", "петр"]);
-    assert!(cut(" -- \"\" ... ").is_empty());
+    assert!(cut(" -- \"\" ... \u{bc6}").is_empty());
 }
 
 #[test]
@@ -83,7 +83,7 @@ proptest! {
             prop_assert!(TextSearch::new(&token).unwrap().matches(row, &[]));
         }
         if let Ok(search) = TextSearch::new(&search) {
-            search.matches(row, &[]);
+            _ = search.matches(row, &[]);
         }
     }
 }
