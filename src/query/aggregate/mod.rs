@@ -11,7 +11,7 @@
 //!
 //! Where we differ from MongoDB:
 //!
-//! - The order of several `$sort` keys is a list or a text ([`Sort`](super::Sort)).
+//! - The order of several `$sort` keys is a list or a text ([`Sort`]).
 //! - Groups come in the order in which their first documents came.
 //! - `$lookup` has the form with `localField` and `foreignField` only, and reads collections of this peer.
 //! - There are no variables, and none of `$sample`, `$out`, `$merge`, `$graphLookup`, `$setWindowFields`.
