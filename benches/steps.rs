@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use aerolithsdb::base::{ActorId, DocumentKey, GrantId, Hlc, Incarnation, MeshId, Timestamp};
 use aerolithsdb::document::{Change, Document, Envelope, Object};
+use aerolithsdb::filter::Filter;
 use aerolithsdb::identity::Keypair;
 use aerolithsdb::kv::{self, Batch, Durability, Kv, MemoryKv, StorageConfig};
 use aerolithsdb::node::{self, Command, Condition, Input, Node};
 use aerolithsdb::store::Loss;
 use aerolithsdb::sync::frame;
+use aerolithsdb::value::{Json, Row};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 
@@ -91,6 +93,21 @@ fn steps(c: &mut Criterion) {
     c.bench_function("unpack 256 changes", |b| b.iter(|| frame::unpack(&packed, 256)));
 }
 
+fn filters(c: &mut Criterion) {
+    let view = Value::Object(document(1)).to_string();
+    let row = Row { id: None, body: Json::new(view.as_bytes()) };
+    for filter in [
+        json!({"age": {"$gte": 18}, "city": "City 1"}),
+        json!({"nested.zip": {"$gt": 5_000}, "tags": {"$in": ["beta", "gamma"]}}),
+        json!({"name": {"$regex": "^Person"}}),
+        json!({"$text": {"$search": "words"}}),
+    ] {
+        let filter = Filter::parse(&filter).expect("the filter is valid");
+        assert!(filter.matches(row), "{filter}");
+        c.bench_function(&format!("try {filter}"), |b| b.iter(|| black_box(&filter).matches(black_box(row))));
+    }
+}
+
 fn puts(c: &mut Criterion, name: &str, kv: Arc<dyn Kv>, group: usize) {
     let mut node = node(kv);
     let mut n = 0;
@@ -133,6 +150,6 @@ fn storage(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(30).measurement_time(std::time::Duration::from_secs(2)).warm_up_time(std::time::Duration::from_millis(500));
-    targets = steps, storage
+    targets = steps, filters, storage
 }
 criterion_main!(benches);

@@ -14,10 +14,7 @@ pub(super) fn condition(condition: &Condition) -> Value {
         Condition::All(all) => return together(all),
         Condition::Any(any) => fields.insert("$or".into(), any.iter().map(self::condition).collect()),
         Condition::Not(inner) => {
-            let inner = match inner.as_ref() {
-                Condition::Any(any) => any.as_slice(),
-                one => std::slice::from_ref(one),
-            };
+            let inner = if let Condition::Any(any) = inner.as_ref() { any } else { std::slice::from_ref(&**inner) };
             fields.insert("$nor".into(), inner.iter().map(self::condition).collect())
         }
         Condition::Field { path, test } => {
@@ -65,18 +62,14 @@ fn tests(tests: &[Test]) -> Map<String, Value> {
     let mut operators = Map::new();
     for test in tests {
         let (operator, value) = operator(test);
-        match test {
+        if let (Test::Not(inner), true) = (test, operators.contains_key(operator)) {
             // Another negation has the short name.
-            Test::Not(inner) if operators.contains_key(operator) => {
-                operators.insert("$not".into(), Value::Object(self::tests(inner)));
-            }
-            Test::Matches(regex) => {
-                operators.insert(operator.into(), value);
-                options(regex, &mut operators);
-            }
-            _ => {
-                operators.insert(operator.into(), value);
-            }
+            operators.insert("$not".into(), Value::Object(self::tests(inner)));
+            continue;
+        }
+        operators.insert(operator.into(), value);
+        if let Test::Matches(regex) = test {
+            options(regex, &mut operators);
         }
     }
     operators
@@ -104,9 +97,11 @@ fn operator(test: &Test) -> (&'static str, Value) {
         Test::Matches(regex) => ("$regex", regex.pattern().into()),
         Test::Remainder { divisor, remainder } => ("$mod", json!([divisor, remainder])),
         Test::Holds(inner) => {
-            let value = |test: &Test| match test {
-                Test::Equal(operand) => plain(operand),
-                other => Value::Object(tests(std::slice::from_ref(other))),
+            let value = |test: &Test| {
+                if let Test::Equal(operand) = test {
+                    return plain(operand);
+                }
+                Value::Object(tests(std::slice::from_ref(test)))
             };
             ("$all", inner.iter().map(value).collect())
         }

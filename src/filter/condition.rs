@@ -181,20 +181,14 @@ impl Condition {
     /// What must hold together, as a list.
     #[must_use]
     pub fn together(&self) -> &[Self] {
-        match self {
-            Self::All(all) => all,
-            one => std::slice::from_ref(one),
-        }
+        if let Self::All(all) = self { all } else { std::slice::from_ref(self) }
     }
 
     /// All of these, without nesting, the cheap ones first.
     pub(super) fn all(conditions: Vec<Self>) -> Self {
         let mut flat = Vec::with_capacity(conditions.len());
         for condition in conditions {
-            match condition {
-                Self::All(inner) => flat.extend(inner),
-                one => flat.push(one),
-            }
+            if let Self::All(inner) = condition { flat.extend(inner) } else { flat.push(condition) }
         }
         flat.sort_by_key(Self::cost);
         if flat.len() == 1 { flat.remove(0) } else { Self::All(flat) }
@@ -204,10 +198,7 @@ impl Condition {
     pub(super) fn any(conditions: Vec<Self>) -> Self {
         let mut flat = Vec::with_capacity(conditions.len());
         for condition in conditions {
-            match condition {
-                Self::Any(inner) => flat.extend(inner),
-                one => flat.push(one),
-            }
+            if let Self::Any(inner) = condition { flat.extend(inner) } else { flat.push(condition) }
         }
         flat.sort_by_key(Self::cost);
         if flat.len() == 1 { flat.remove(0) } else { Self::Any(flat) }
@@ -224,11 +215,24 @@ impl Condition {
         }
     }
 
+    /// Has words searched for in these fields only.
+    pub(super) fn set_text_fields(&mut self, fields: &[Path]) {
+        if let Self::Text(search) = self {
+            search.fields = fields.to_vec();
+        } else if let Self::All(all) = self {
+            all.iter_mut().for_each(|condition| condition.set_text_fields(fields));
+        }
+    }
+
     /// Adds the paths that it reads; whether those are all that it reads.
     pub(super) fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a Path>) -> bool {
         match self {
             Self::All(conditions) | Self::Any(conditions) => {
-                conditions.iter().fold(true, |known, condition| condition.collect_paths(paths) && known)
+                let mut known = true;
+                for condition in conditions {
+                    known &= condition.collect_paths(paths);
+                }
+                known
             }
             Self::Not(condition) => condition.collect_paths(paths),
             Self::Field { path, .. } => {

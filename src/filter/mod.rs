@@ -92,33 +92,24 @@ impl Filter {
     /// The point that the rows are near to, and the path of what is: the order that they have when none is asked for.
     #[must_use]
     pub fn near(&self) -> Option<(&Path, &Near)> {
-        self.condition.together().iter().find_map(|condition| match condition {
-            Condition::Field { path, test: Test::Near(near) } => Some((path, near)),
-            _ => None,
+        self.condition.together().iter().find_map(|condition| {
+            if let Condition::Field { path, test: Test::Near(near) } = condition { Some((path, near)) } else { None }
         })
     }
 
     /// The words that the rows are searched for.
     #[must_use]
     pub fn text(&self) -> Option<&TextSearch> {
-        self.condition.together().iter().find_map(|condition| match condition {
-            Condition::Text(search) => Some(search),
-            _ => None,
-        })
+        self.condition
+            .together()
+            .iter()
+            .find_map(|condition| if let Condition::Text(search) = condition { Some(search) } else { None })
     }
 
     /// Has words searched for in these fields only: those that a text index names. The canonical form stays.
     #[must_use]
     pub fn with_text_fields(mut self, fields: &[Path]) -> Self {
-        let all = match &mut self.condition {
-            Condition::All(all) => all.as_mut_slice(),
-            one => std::slice::from_mut(one),
-        };
-        for condition in all {
-            if let Condition::Text(search) = condition {
-                search.fields = fields.to_vec();
-            }
-        }
+        self.condition.set_text_fields(fields);
         self
     }
 

@@ -89,7 +89,7 @@ impl Parser {
     }
 
     /// A value to compare with.
-    pub(super) fn operand(&mut self, value: &Value, at: &str) -> Result<Operand> {
+    pub(super) fn operand(&self, value: &Value, at: &str) -> Result<Operand> {
         if fits(value, DOCUMENT_DEPTH_MAX) {
             return Ok(Operand::new(value));
         }
@@ -196,7 +196,9 @@ fn types(value: &Value, at: &str) -> Result<Vec<Type>> {
             let one = |(index, value)| one_type(value, &join(at, index));
             values.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?
         }
-        one => vec![one_type(one, at)?],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            vec![one_type(value, at)?]
+        }
     };
     types.sort_unstable();
     types.dedup();

@@ -40,11 +40,11 @@ impl Regex {
             .size_limit(REGEX_COMPILED_BYTES_MAX)
             .dfa_size_limit(REGEX_COMPILED_BYTES_MAX)
             .build()
-            .map_err(|error| match error {
-                ::regex::Error::CompiledTooBig(_) => {
-                    too_large(at, "the expression needs too much memory; repeat less, or a smaller class")
+            .map_err(|error| {
+                if let ::regex::Error::CompiledTooBig(_) = error {
+                    return too_large(at, "the expression needs too much memory; repeat less, or a smaller class");
                 }
-                error => fault(at, reason(&error)),
+                fault(at, reason(&error))
             })?;
         let options = "imsx".chars().filter(|option| options.contains(*option)).collect();
         Ok(Self { pattern: pattern.clone(), options, compiled })

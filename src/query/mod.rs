@@ -72,10 +72,19 @@ pub fn each(
 
 /// What is wrong at a place of the request, such as `2.$group.total`.
 fn fault(at: &str, message: impl std::fmt::Display) -> Error {
+    refusal(at, message, InvalidKind::Meaning)
+}
+
+/// What is beyond a limit at a place of the request.
+fn too_large(at: &str, message: impl std::fmt::Display) -> Error {
+    refusal(at, message, InvalidKind::TooLarge)
+}
+
+fn refusal(at: &str, message: impl std::fmt::Display, kind: InvalidKind) -> Error {
     let brief = at.chars().take(80).collect::<String>();
     let message = if at.is_empty() { message.to_string() } else { format!("{brief}: {message}") };
     let field = (!at.is_empty()).then(|| at.to_owned());
-    Error::Invalid(Invalid { message, field, position: None, kind: InvalidKind::Meaning })
+    Error::Invalid(Invalid { message, field, position: None, kind })
 }
 
 /// The place of a name or a position at another place.

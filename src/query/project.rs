@@ -16,7 +16,7 @@
 use serde_json::{Map, Value};
 
 use super::shape::{Leaf, Shape, Slice};
-use super::{fault, within};
+use super::{fault, too_large, within};
 use crate::filter::{Expression, Filter};
 use crate::limits::QUERY_FIELDS_MAX;
 use crate::value::{ID_FIELD, Path, Row};
@@ -170,7 +170,7 @@ fn collect(
             (None, _) => return Err(fault(&at, "says nothing of the field; 1 shows it, 0 leaves it out")),
         }
         if entries.len() > QUERY_FIELDS_MAX {
-            return Err(fault("", format!("more than {QUERY_FIELDS_MAX} fields are named in one place")));
+            return Err(too_large("", format!("more than {QUERY_FIELDS_MAX} fields are named in one place")));
         }
     }
     Ok(())

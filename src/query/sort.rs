@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::{Budget, fault, row, within};
+use super::{Budget, fault, row, too_large, within};
 use crate::filter::expression::whole;
 use crate::limits::SORT_KEYS_MAX;
 use crate::value::{Direction, Kind, Leaf, Path, Row, encode, encode_missing, encode_undefined};
@@ -44,7 +44,7 @@ impl Sort {
             return Err(fault(at, WANTED));
         }
         if keys.len() > SORT_KEYS_MAX {
-            return Err(fault(at, format!("sorts by {} keys, the limit is {SORT_KEYS_MAX}", keys.len())));
+            return Err(too_large(at, format!("sorts by {} keys, the limit is {SORT_KEYS_MAX}", keys.len())));
         }
         for (index, (path, _)) in keys.iter().enumerate() {
             if keys[..index].iter().any(|(other, _)| other == path) {
@@ -84,10 +84,12 @@ impl Sort {
 }
 
 impl std::fmt::Display for Sort {
+    /// As the text that [`Sort::parse`] reads.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, (path, direction)) in self.keys.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
             let sign = if *direction == Direction::Descending { "-" } else { "" };
-            write!(f, "{}{sign}{path}", if index == 0 { "" } else { "," })?;
+            write!(f, "{comma}{sign}{path}")?;
         }
         Ok(())
     }

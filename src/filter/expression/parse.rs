@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::fault::{fault, join};
+use super::super::fault::{fault, join, too_large};
 use super::operator::{Operator, nearest};
 use super::{Node, evaluate};
 use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX};
@@ -21,7 +21,7 @@ struct Parser {
 impl Parser {
     fn node(&mut self, value: &Value, at: &str, depth: usize) -> Result<Node> {
         if depth > EXPRESSION_DEPTH_MAX {
-            return Err(fault(at, format!("the expression is nested deeper than {EXPRESSION_DEPTH_MAX} levels")));
+            return Err(too_large(at, format!("the expression is nested deeper than {EXPRESSION_DEPTH_MAX} levels")));
         }
         let node = match value {
             Value::String(text) if text.starts_with('$') => variable(text, at)?,
@@ -41,7 +41,7 @@ impl Parser {
         }
         if self.nodes > EXPRESSION_NODES_MAX {
             let message = format!("the expression has more than {EXPRESSION_NODES_MAX} operators and paths");
-            return Err(fault(at, message));
+            return Err(too_large(at, message));
         }
         Ok(node)
     }

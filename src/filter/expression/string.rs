@@ -99,7 +99,7 @@ fn amount(call: &Call<'_, '_>) -> Result<Option<Amount>> {
                 Ok(integer) => Some(Amount::Integer(integer)),
                 Err(_) => string.parse().ok().filter(|double: &f64| double.is_finite()).map(Amount::Double),
             };
-            number.map(Some).ok_or_else(|| call.error(&format!("cannot read {:.40?} as a number", string)))
+            number.map(Some).ok_or_else(|| call.error(&format!("cannot read {string:.40?} as a number")))
         }
         Kind::Object | Kind::Array => Err(call.wrong(0, "a number, a string or a boolean")),
     }

@@ -138,7 +138,7 @@ fn arithmetic_is_exact_for_integers() {
             (json!({"$subtract": [i64::MIN, 1]}), json!(-9_223_372_036_854_775_809.0)),
             (json!({"$subtract": ["$a", 10]}), json!(-3)),
             (json!({"$multiply": ["$a", 3, 2]}), json!(42)),
-            (json!({"$multiply": [u64::MAX, u64::MAX]}), json!(3.402_823_669_209_384_6e38)),
+            (json!({"$multiply": [u64::MAX, u64::MAX]}), json!(3.402_823_669_209_385e38)),
             (json!({"$multiply": ["$a", 0.5]}), json!(3.5)),
             (json!({"$divide": ["$a", 2]}), json!(3.5)),
             (json!({"$divide": [6, 3]}), json!(2)),

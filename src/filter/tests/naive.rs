@@ -33,14 +33,13 @@ fn find(value: &Value, parts: &[&str]) -> Vec<Option<Value>> {
         Value::Array(items) => {
             let objects = items.iter().filter(|item| item.is_object());
             let mut found: Vec<_> = objects.flat_map(|item| find(item, parts)).collect();
-            if let Some(item) = part.parse::<usize>().ok().and_then(|index| items.get(index)) {
-                if rest.is_empty() || item.is_object() || item.is_array() {
-                    found.extend(find(item, rest));
-                }
+            let item = part.parse::<usize>().ok().and_then(|index| items.get(index));
+            if let Some(item) = item.filter(|item| rest.is_empty() || item.is_object() || item.is_array()) {
+                found.extend(find(item, rest));
             }
             found
         }
-        _ => vec![None],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![None],
     }
 }
 

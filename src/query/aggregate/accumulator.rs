@@ -97,7 +97,7 @@ impl Total {
         }
         Some(match self.sum() {
             Amount::Integer(sum) if sum % i128::from(self.count) == 0 => Amount::Integer(sum / i128::from(self.count)),
-            sum => Amount::Double(sum.as_f64() / self.count as f64),
+            sum @ (Amount::Integer(_) | Amount::Double(_)) => Amount::Double(sum.as_f64() / self.count as f64),
         })
     }
 }

@@ -109,7 +109,7 @@ impl<'q> Joining<'q> {
         let mut found = Found { numbers: keys.map(|key| (key, Vec::new())).collect(), ..Found::default() };
         let mut key = Vec::new();
         self.sources.scan(&self.lookup.from, &mut |row| {
-            self.budget.check()?;
+            self.budget.work(row.body.text().len())?;
             let number = found.texts.len();
             let (mut is_wanted, mut places) = (false, 0);
             let _: ControlFlow<()> = self.lookup.foreign.visit_row(row, PathLeaf::Items, &mut |value| {
@@ -157,31 +157,34 @@ impl<'q> Joining<'q> {
     }
 
     /// The keys of what a row refers to: the items of an array one by one, null for what is missing.
-    fn keys(&self, row: Row<'_>) -> Vec<Box<[u8]>> {
+    fn keys(&self, row: Row<'_>) -> Result<Vec<Box<[u8]>>> {
         let mut keys = Vec::new();
         let mut add = |value: Json<'_>| {
             let mut key = Vec::new();
             encode(value, Direction::Ascending, &mut key);
-            keys.push(key.into_boxed_slice());
-        };
-        let _: ControlFlow<()> = self.lookup.local.visit_row(row, PathLeaf::Whole, &mut |value| {
-            match value {
-                Some(array) if array.kind() == Kind::Array => array.items().for_each(&mut add),
-                value => add(value.unwrap_or(Json::NULL)),
+            if let Err(error) = self.budget.take(key.len() + KEY_BYTES, self.at) {
+                return ControlFlow::Break(error);
             }
+            keys.push(key.into_boxed_slice());
             ControlFlow::Continue(())
+        };
+        let flow = self.lookup.local.visit_row(row, PathLeaf::Whole, &mut |value| match value {
+            Some(array) if array.kind() == Kind::Array => array.items().try_for_each(&mut add),
+            value => add(value.unwrap_or(Json::NULL)),
         });
-        keys
+        match flow {
+            ControlFlow::Continue(()) => Ok(keys),
+            ControlFlow::Break(error) => Err(error),
+        }
     }
 }
 
 impl Process for Joining<'_> {
     fn push(&mut self, row: Row<'_>, out: Sink<'_>) -> Flow {
         self.budget.check()?;
-        let waits = Waiting { keys: self.keys(row), text: whole(row).into() };
-        let bytes = waits.bytes();
-        self.budget.take(bytes, self.at)?;
-        self.bytes += bytes;
+        let waits = Waiting { keys: self.keys(row)?, text: whole(row).into() };
+        self.budget.take(size_of::<Waiting>() + waits.text.len(), self.at)?;
+        self.bytes += waits.bytes();
         self.waiting.push(waits);
         if self.waiting.len() < LOOKUP_ROWS_MAX && self.bytes < LOOKUP_BYTES {
             return Ok(ControlFlow::Continue(()));

@@ -11,7 +11,7 @@
 //!
 //! Where we differ from MongoDB:
 //!
-//! - The order of several `$sort` keys is a list or a text ([`Sort`](super::Sort)).
+//! - The order of several `$sort` keys is a list or a text ([`Sort`]).
 //! - Groups come in the order in which their first documents came.
 //! - `$lookup` has the form with `localField` and `foreignField` only, and reads collections of this peer.
 //! - There are no variables, and none of `$sample`, `$out`, `$merge`, `$graphLookup`, `$setWindowFields`.
@@ -109,6 +109,7 @@ trait Process {
 #[expect(missing_debug_implementations, reason = "its stages are known by what they do only")]
 pub struct Run<'q> {
     stages: Vec<Box<dyn Process + 'q>>,
+    budget: &'q Budget,
     has_ended: bool,
 }
 
@@ -157,7 +158,8 @@ impl Pipeline {
     /// Makes it ready for rows.
     #[must_use]
     pub fn start<'q>(&'q self, sources: &'q dyn Sources, budget: &'q Budget) -> Run<'q> {
-        Run { stages: self.stages.iter().map(|step| step.start(sources, budget)).collect(), has_ended: false }
+        let stages = self.stages.iter().map(|step| step.start(sources, budget)).collect();
+        Run { stages, budget, has_ended: false }
     }
 
     /// Levels of nesting that it may put around values of a document.
@@ -176,6 +178,8 @@ impl Run<'_> {
         if self.has_ended {
             return Ok(ControlFlow::Break(()));
         }
+        // Stages may read all of it; what they make of it they tell by themselves.
+        self.budget.work(row.body.text().len())?;
         let has_ended = &mut self.has_ended;
         push(&mut self.stages, row, &mut |row| watched(row, has_ended, out))
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::super::project::filter;
-use super::super::{Projection, Sort, fault, within};
+use super::super::{Projection, Sort, fault, too_large, within};
 use super::accumulator::{Accumulator, NAMES};
 use super::group::{Buckets, Grouping};
 use super::lookup::Lookup;
@@ -39,7 +39,7 @@ pub(super) fn pipeline(value: &Value) -> Result<Pipeline> {
     let pipeline = Parser { stages: 0 }.pipeline(value, "", false)?;
     if pipeline.height() > DOCUMENT_DEPTH_MAX {
         let message = format!("the stages can nest documents by more than {DOCUMENT_DEPTH_MAX} levels");
-        return Err(fault("", message));
+        return Err(too_large("", message));
     }
     Ok(pipeline)
 }
@@ -58,7 +58,7 @@ impl Parser {
             let at = within(at, index);
             self.stages += 1;
             if self.stages > PIPELINE_STAGES_MAX {
-                return Err(fault(&at, format!("the pipeline has more than {PIPELINE_STAGES_MAX} stages")));
+                return Err(too_large(&at, format!("the pipeline has more than {PIPELINE_STAGES_MAX} stages")));
             }
             let mut fields = item.as_object().into_iter().flatten();
             let (Some((name, argument)), None) = (fields.next(), fields.next()) else {
@@ -201,7 +201,7 @@ fn unset(argument: &Value, at: &str) -> Result<Projection> {
         }
     };
     if names.len() > QUERY_FIELDS_MAX {
-        return Err(fault(at, format!("names more than {QUERY_FIELDS_MAX} fields")));
+        return Err(too_large(at, format!("names more than {QUERY_FIELDS_MAX} fields")));
     }
     let wanted = || fault(at, "takes the path of a field or a list of such, such as [\"a\", \"b.c\"]");
     let read = |name: &Value| path(name.as_str().ok_or_else(wanted)?, at);
@@ -238,7 +238,7 @@ fn accumulators<'v>(
         }
         read.push((name.clone(), *accumulator, Expression::parse(argument, &at)?));
         if read.len() > QUERY_FIELDS_MAX {
-            return Err(fault("", format!("more than {QUERY_FIELDS_MAX} fields are named in one place")));
+            return Err(too_large("", format!("more than {QUERY_FIELDS_MAX} fields are named in one place")));
         }
     }
     Ok(read)

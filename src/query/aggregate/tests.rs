@@ -23,7 +23,7 @@ impl Sources for Collections {
     fn scan(&self, collection: &str, sink: Sink<'_>) -> Result<()> {
         self.scans.set(self.scans.get() + 1);
         for document in self.documents.get(collection).into_iter().flatten() {
-            if with_row(document, |row| sink(row))?.is_break() {
+            if with_row(document, &mut *sink)?.is_break() {
                 break;
             }
         }
@@ -362,6 +362,9 @@ fn memory_and_time_are_bounded_and_the_stage_is_named() {
         assert_eq!(invalid.field.as_deref(), Some(field), "{invalid}");
         assert!(invalid.message.contains("100000 bytes"), "{invalid}");
     }
+    let many = [json!({"l": vec![1; 2_000]})];
+    let join = json!([{"$lookup": {"from": "x", "localField": "l", "foreignField": "n", "as": "x"}}]);
+    assert_eq!(refused(&join, &many).field.as_deref(), Some("0.$lookup"));
     assert_eq!(
         run(&json!([{"$sort": {"n": -1}}, {"$project": {"n": 1, "_id": 0}}, {"$skip": 1}, {"$limit": 1}]), &documents),
         [json!({"n": 1998})]
@@ -409,6 +412,8 @@ fn what_is_no_pipeline_is_refused_with_what_would_be_right() {
         let invalid = refused(&pipeline, &[]);
         assert_eq!(invalid.field.as_deref().unwrap_or_default(), field, "{invalid}");
         assert!(invalid.message.contains(message), "{pipeline}: {invalid}");
+        let is_limit = ["levels", "100 stages"].contains(&message);
+        assert_eq!(invalid.kind == crate::InvalidKind::TooLarge, is_limit, "{pipeline}");
     }
 }
 

@@ -134,6 +134,7 @@ fn an_order_is_written_in_three_forms() {
         assert_eq!(parsed(&form), expected, "{form}");
     }
     assert_eq!(parsed(&json!({"c": -1})).keys(), &expected.keys()[1..]);
+    assert_eq!(expected.to_string(), "a.b,-c");
 }
 
 #[test]

@@ -40,11 +40,8 @@ impl World {
     fn ask(&mut self, command: Command) -> crate::Result<Reply> {
         self.now += 1;
         let effects = self.node.handle(Timestamp(self.now), [Input::Command(1, command)]);
-        let reply = effects.0.into_iter().find_map(|effect| match effect {
-            Effect::Reply(1, reply) => Some(reply),
-            _ => None,
-        });
-        reply.unwrap()
+        let reply = |effect| if let Effect::Reply(1, reply) = effect { Some(reply) } else { None };
+        effects.0.into_iter().find_map(reply).unwrap()
     }
 
     fn put(&mut self, id: &str, body: Value) {
@@ -64,7 +61,7 @@ impl World {
         self.ask(Command::PutIndex(name(), index.parse().unwrap(), definition)).unwrap();
         while self.node.reader().catalog().of(&name()).iter().any(|index| !index.is_ready()) {
             self.now += 1;
-            self.node.handle(Timestamp(self.now), [Input::Wake]);
+            let _ = self.node.handle(Timestamp(self.now), [Input::Wake]);
         }
     }
 
@@ -83,9 +80,9 @@ impl World {
         let (mut stage, mut names) = (&explained["plan"], Vec::new());
         loop {
             names.push(stage["stage"].as_str().unwrap().to_owned());
-            match &stage["input"] {
-                Value::Null => return names,
-                input => stage = input,
+            stage = &stage["input"];
+            if stage.is_null() {
+                return names;
             }
         }
     }
