@@ -164,6 +164,17 @@ fn a_damaged_document_leaves_no_entries_behind() {
 }
 
 #[test]
+fn a_document_goes_although_others_have_none_of_the_fields() {
+    let mut world = World::new(1);
+    world.put_index(0, "email", json!({"fields": "email", "unique": true}));
+    world.put(0, "notes/a", json!({"email": "x"})).unwrap();
+    world.put(0, "notes/b", json!({})).unwrap();
+    assert!(world.put(0, "notes/c", json!({})).is_err());
+    world.delete(0, "notes/a").unwrap();
+    world.audit_all();
+}
+
+#[test]
 fn another_mesh_has_the_same_indexes() {
     let mut world = World::new(1);
     world.put(0, "notes/a", json!({"n": 1})).unwrap();
