@@ -287,6 +287,63 @@ fn an_index_of_text_counts_words_for_ranking() {
 }
 
 #[test]
+fn documents_expire_on_the_peer_that_declares_it_and_so_everywhere() {
+    let mut world = World::mesh(2);
+    let start = world.now;
+    world.put(0, "notes/old", json!({"at": start.0 - 3_600_000})).unwrap();
+    world.put(0, "notes/text", json!({"at": Timestamp(start.0 - 3_600_000).to_string()})).unwrap();
+    world.put(0, "notes/soon", json!({"at": start.0 - 3_600_000 + 70_000})).unwrap();
+    world.put(0, "notes/edited", json!({"at": start.0 - 3_600_000 + 70_000})).unwrap();
+    world.put(0, "notes/never", json!({"at": "yesterday"})).unwrap();
+    for n in 0..500 {
+        world.put(0, &format!("notes/{n}"), json!({"at": n})).unwrap();
+    }
+    world.connect(0, 1);
+    world.run(5_000);
+    let left = |world: &World, at: usize| {
+        let documents = world.state(at).into_iter().filter(|(_, (deleted, ..))| !deleted);
+        documents.map(|(document, _)| document).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&world, 1).len(), 505);
+    world.put_index(0, "age", json!({"fields": "at", "expire_after_s": 3_600}));
+    world.run(5_000);
+    for at in 0..2 {
+        assert_eq!(left(&world, at), ["notes/edited", "notes/never", "notes/soon"]);
+    }
+    world.put(1, "notes/edited", json!({"at": start.0})).unwrap();
+    // Due after 70 s, and looked for every minute.
+    world.now = world.now.max(start.plus_ms(60_000));
+    world.run(9_999);
+    assert_eq!(left(&world, 0), ["notes/edited", "notes/never", "notes/soon"]);
+    world.run(62_000);
+    for at in 0..2 {
+        assert_eq!(left(&world, at), ["notes/edited", "notes/never"]);
+    }
+    let wake = world.peers[0].wake.unwrap();
+    assert!(wake <= world.now.plus_ms(60_000));
+    world.drop_index(0, "age").unwrap();
+    world.run(3_700_000);
+    assert_eq!(left(&world, 0), ["notes/edited", "notes/never"]);
+    world.audit_all();
+}
+
+#[test]
+fn a_peer_that_may_not_write_leaves_expiring_to_others() {
+    let mut world = World::new(2);
+    world.join(1, 0, Role::Reader);
+    world.put(0, "notes/a", json!({"at": 0})).unwrap();
+    world.run(5_000);
+    world.put_index(1, "age", json!({"fields": "at", "expire_after_s": 1}));
+    world.run(100_000);
+    assert_eq!(world.get(1, "notes/a"), Some(json!({"at": 0})));
+    assert!(!world.peers[1].events.iter().any(|event| matches!(event, Event::StorageFailed(_))));
+    world.put_index(0, "age", json!({"fields": "-at", "expire_after_s": 1}));
+    world.run(5_000);
+    assert_eq!(world.get(1, "notes/a"), None);
+    world.audit_all();
+}
+
+#[test]
 fn another_mesh_has_the_same_indexes() {
     let mut world = World::new(1);
     world.put(0, "notes/a", json!({"n": 1})).unwrap();
@@ -344,7 +401,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Indexes that [`declared`] knows.
-const INDEXES: u8 = 10;
+const INDEXES: u8 = 11;
 
 /// Indexes that differ, of every kind.
 fn declared(index: u8) -> Value {
@@ -358,7 +415,8 @@ fn declared(index: u8) -> Value {
         6 => json!({"fields": "b", "unique": true, "filter": {"a": {"$exists": true, "$ne": null}}}),
         7 => json!({"type": "geo", "fields": "a"}),
         8 => json!({"type": "text"}),
-        _ => json!({"type": "text", "fields": "b", "filter": {"a": {"$type": "string"}}}),
+        9 => json!({"type": "text", "fields": "b", "filter": {"a": {"$type": "string"}}}),
+        _ => json!({"fields": "-b", "expire_after_s": 60}),
     }
 }
 
