@@ -342,6 +342,23 @@ pub const INDEX_NAME_BYTES_MAX: usize = 64;
 pub const INDEX_KEY_BYTES_MAX: usize = 1 << 10;
 /// Keys that one document may have in one index, one for each item of a list; one with more is looked at by every scan.
 pub const INDEX_KEYS_MAX: usize = 1_000;
+/// Different words that one document may have in an index of text; one with more is looked at by every search.
+pub const INDEX_TOKENS_MAX: usize = 10_000;
+/// Bytes of the entries that one document may have in one index, about; one with more is looked at by every scan. All
+/// indexes of a collection stay below [`BATCH_BYTES_MAX`] with it, when a document's entries go and others come.
+pub const INDEX_DOCUMENT_BYTES_MAX: usize = 320 << 10;
+/// Bytes of the declaration of an index, most of which are its filter.
+pub const INDEX_DEFINITION_BYTES_MAX: usize = 64 << 10;
+/// Seconds after which documents may expire: 68 years, as MongoDB's.
+pub const INDEX_EXPIRE_AFTER_S_MAX: u64 = (1 << 31) - 1;
+/// Milliseconds between two looks for documents that have expired.
+pub const INDEX_EXPIRE_EVERY_MS: u64 = 60_000;
+/// Documents that are looked at, and deleted when they have expired, at a time: each delete is signed.
+pub const INDEX_EXPIRE_STEP_DOCUMENTS: usize = 200;
+/// Spans of an index of points that one shape is looked for in: more of them hold fewer points outside of it.
+pub const INDEX_GEO_SPANS_MAX: usize = 32;
+/// Losers of a conflict in a unique index that a feed lists beside a document.
+pub const FEED_CONFLICT_LOSERS_MAX: usize = 20;
 /// Documents that filling an index takes at a time, between inputs: some milliseconds.
 pub const INDEX_STEP_DOCUMENTS: usize = 1_000;
 /// Bytes of views that filling an index takes at a time.

@@ -3,12 +3,13 @@
 //! As documents are, they are written by hand: what a document holds is JSON text already.
 
 use bytes::Bytes;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::rfc3339::Rfc3339;
-use super::shape::{write_heads, write_text};
+use super::shape::{write, write_heads, write_text};
 use crate::FeedCursor;
-use crate::peer::{Changes, Document};
+use crate::peer::{Changes, Document, KeyConflict};
 
 /// A page of a feed, as the description shows it.
 #[derive(Debug, ToSchema)]
@@ -34,6 +35,30 @@ pub(super) struct Change {
     /// What it holds, unless it is deleted or that was not wanted.
     #[schema(value_type = Option<Object>)]
     data: Option<serde_json::Value>,
+    /// The unique indexes of this peer in which it has the same key as other documents, because peers wrote them while
+    /// they were apart. Left out when there are none. Change all of them but one.
+    conflicts: Option<Vec<UniqueConflict>>,
+}
+
+/// Documents with the same key in a unique index.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct UniqueConflict {
+    /// The name of the index.
+    index: String,
+    /// The one that was created first; the same on every peer that has these documents.
+    winner: String,
+    /// The others, in the order of their creation, at most 20.
+    losers: Vec<String>,
+}
+
+impl UniqueConflict {
+    fn new(conflict: &KeyConflict) -> Self {
+        Self {
+            index: conflict.index.to_string(),
+            winner: conflict.winner.to_string(),
+            losers: conflict.losers.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// A page of a feed: `{changes, next_cursor, more}`.
@@ -43,7 +68,7 @@ pub(super) fn page(changes: &Changes, data: bool) -> Bytes {
         if index > 0 {
             out.push(b',');
         }
-        write_change(&mut out, document, cursor, data);
+        write_change(&mut out, changes, document, cursor, data);
     }
     out.extend_from_slice(
         format!("],\"next_cursor\":\"{}\",\"more\":{}}}", changes.next, !changes.complete).as_bytes(),
@@ -56,13 +81,13 @@ pub(super) fn events(changes: &Changes, data: bool) -> Bytes {
     let mut out = Vec::new();
     for (document, cursor) in &changes.documents {
         out.extend_from_slice(format!("id: {cursor}\nevent: change\ndata: ").as_bytes());
-        write_change(&mut out, document, cursor, data);
+        write_change(&mut out, changes, document, cursor, data);
         out.extend_from_slice(b"\n\n");
     }
     out.into()
 }
 
-fn write_change(out: &mut Vec<u8>, document: &Document, cursor: &FeedCursor, data: bool) {
+fn write_change(out: &mut Vec<u8>, changes: &Changes, document: &Document, cursor: &FeedCursor, data: bool) {
     out.extend_from_slice(b"{\"id\":");
     write_text(out, document.id());
     let (deleted, updated) = (document.is_deleted(), document.updated_at());
@@ -73,5 +98,39 @@ fn write_change(out: &mut Vec<u8>, document: &Document, cursor: &FeedCursor, dat
         out.extend_from_slice(b",\"data\":");
         out.extend_from_slice(document.json());
     }
+    if let Some(conflicts) = changes.conflicts.get(document.id()) {
+        out.extend_from_slice(b",\"conflicts\":");
+        write(out, &conflicts.iter().map(UniqueConflict::new).collect::<Vec<_>>());
+    }
     out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::base::DocumentId;
+    use crate::{Peer, PeerConfig};
+
+    #[tokio::test]
+    async fn conflicts_stand_beside_the_documents_that_are_in_them() {
+        let peer = Peer::start(PeerConfig::local()).await.unwrap();
+        let notes = peer.collection("notes").unwrap();
+        for id in ["a", "b"] {
+            notes.put(id, json!({"n": 1})).await.unwrap();
+        }
+        let mut changes = notes.changes(None, "", 10).unwrap();
+        let id = |id: &str| id.parse::<DocumentId>().unwrap();
+        let conflict = KeyConflict { index: "by-n".parse().unwrap(), winner: id("b"), losers: vec![id("a"), id("c")] };
+        changes.conflicts.insert("a".into(), vec![conflict]);
+        let page: Value = serde_json::from_slice(&page(&changes, false)).unwrap();
+        let shown = json!([{"index": "by-n", "winner": "b", "losers": ["a", "c"]}]);
+        assert_eq!((&page["changes"][0]["conflicts"], page["changes"][1].get("conflicts")), (&shown, None));
+        let events = events(&changes, true);
+        let data = std::str::from_utf8(&events).unwrap().lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        let event: Value = serde_json::from_str(data).unwrap();
+        assert_eq!((&event["conflicts"], &event["data"]), (&shown, &json!({"n": 1})));
+        peer.shutdown().await;
+    }
 }

@@ -115,7 +115,8 @@ pub(super) fn write_text(out: &mut Vec<u8>, text: &str) {
     write(out, &text);
 }
 
-fn write(out: &mut Vec<u8>, value: &impl Serialize) {
+/// Appends a value as JSON.
+pub(super) fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(out, value).expect("texts are JSON, and memory takes what is written");
 }
 

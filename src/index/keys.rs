@@ -3,39 +3,61 @@
 use std::ops::ControlFlow;
 
 use super::definition::{Definition, Shape};
-use crate::limits::{INDEX_KEY_BYTES_MAX, INDEX_KEYS_MAX};
+use super::geo::geo_keys;
+use super::text::{Posting, Words, text_key};
+use crate::limits::{INDEX_DOCUMENT_BYTES_MAX, INDEX_KEY_BYTES_MAX, INDEX_KEYS_MAX, INDEX_TOKENS_MAX};
 use crate::value::{Direction, Json, Kind, Leaf, Path, Pattern, Row, encode, encode_missing, encode_undefined};
 
 /// The keys of one document in one index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keys {
-    /// Each in the form of [`encode`], field after field; sorted, none twice.
+    /// Each in the form of [`encode`], field after field, or that of the kind of index; sorted, none twice.
     pub keys: Vec<Vec<u8>>,
+    /// Of an index of text: how often the word of each key occurs, in the order of the keys.
+    pub occurrences: Vec<u32>,
+    /// Of an index of text: words of the document, each counted as often as it occurs.
+    pub tokens: u32,
     /// Whether they are too many or too long, so that there are none: every scan must look at the document.
     pub overflow: bool,
 }
+
+/// Bytes of an entry besides its key and the id, about.
+const ENTRY_BYTES: usize = 16;
 
 impl Keys {
     /// The keys of a document. None at all, when the index leaves it out.
     #[must_use]
     pub fn of(definition: &Definition, row: Row<'_>) -> Self {
-        let Shape::Ordered(pattern) = &definition.shape;
-        let mut any = false;
-        let mut combined = vec![Vec::new()];
-        for (path, direction) in pattern.fields() {
-            let (values, found) = values(path, *direction, row);
-            any |= found;
-            match product(&combined, &values) {
-                Some(keys) => combined = keys,
-                None => return Self { keys: Vec::new(), overflow: true },
-            }
-        }
-        if definition.sparse && !any {
+        if !definition.takes(row) {
             return Self::default();
         }
-        combined.sort_unstable();
-        combined.dedup();
-        Self { keys: combined, overflow: false }
+        let keys = match &definition.shape {
+            Shape::Ordered(pattern) => ordered(pattern, definition.sparse, row),
+            Shape::Geo(path) => {
+                let keys = geo_keys(path, row, INDEX_KEYS_MAX);
+                (keys.len() <= INDEX_KEYS_MAX).then_some(Self { keys, ..Self::default() })
+            }
+            Shape::Text(fields) => Words::of(fields, row, INDEX_TOKENS_MAX).map(|words| Self {
+                keys: words.occurrences.keys().map(|word| text_key(word)).collect(),
+                occurrences: words.occurrences.into_values().collect(),
+                tokens: words.tokens,
+                overflow: false,
+            }),
+        };
+        let id = row.id.map_or(0, |id| id.text().len());
+        keys.filter(|keys| keys.fit(id)).unwrap_or(Self { overflow: true, ..Self::default() })
+    }
+
+    /// Whether their entries are within bounds.
+    fn fit(&self, id_bytes: usize) -> bool {
+        let entries: usize = self.keys.iter().map(|key| key.len() + id_bytes + ENTRY_BYTES).sum();
+        entries <= INDEX_DOCUMENT_BYTES_MAX && self.keys.iter().all(|key| key.len() <= INDEX_KEY_BYTES_MAX)
+    }
+
+    /// What the entry of the key at a position says besides, in an index of text.
+    #[must_use]
+    pub fn posting(&self, at: usize) -> Option<Posting> {
+        self.occurrences.get(at).map(|occurrences| Posting { occurrences: *occurrences, tokens: self.tokens })
     }
 
     /// The pattern of an index, and the bytes that its keys start with when its first fields have these values.
@@ -47,6 +69,23 @@ impl Keys {
         }
         key
     }
+}
+
+/// The keys by the values of fields; `None` when they are too many or too long.
+fn ordered(pattern: &Pattern, sparse: bool, row: Row<'_>) -> Option<Keys> {
+    let mut any = false;
+    let mut keys = vec![Vec::new()];
+    for (path, direction) in pattern.fields() {
+        let (values, found) = values(path, *direction, row);
+        any |= found;
+        keys = product(&keys, &values)?;
+    }
+    if sparse && !any {
+        return Some(Keys::default());
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Some(Keys { keys, ..Keys::default() })
 }
 
 /// What one field adds to the keys, and whether the document has it at all.
@@ -138,5 +177,34 @@ mod tests {
         assert!(many.overflow && many.keys.is_empty());
         let long = keys(json!({"fields": "a"}), json!({"a": "x".repeat(2_000)}));
         assert!(long.overflow && long.keys.is_empty());
+    }
+    #[test]
+    fn a_filter_leaves_documents_out() {
+        let partial = |body| keys(json!({"fields": "a", "filter": {"b": {"$gt": 1}}}), body);
+        assert_eq!(partial(json!({"a": 1, "b": 2})).keys, [key(&[json!(1)])]);
+        assert_eq!(partial(json!({"a": 1, "b": 1})), Keys::default());
+        assert_eq!(partial(json!({"a": "x".repeat(2_000)})), Keys::default());
+    }
+
+    #[test]
+    fn points_and_words_are_keys() {
+        let points = |place| keys(json!({"type": "geo", "fields": "place"}), json!({ "place": place }));
+        let rome = json!({"lat": 41.9, "lng": 12.5});
+        assert_eq!(points(rome.clone()).keys.len(), 1);
+        assert_eq!(points(json!([rome, {"lat": 0, "lng": 0}, rome])).keys.len(), 2);
+        for place in [json!(null), json!({"lat": 91, "lng": 0}), json!([]), json!("Rome")] {
+            assert_eq!(points(place), Keys::default());
+        }
+        let many: Vec<Value> = (0..1_100).map(|n| json!({"lat": f64::from(n) / 100.0, "lng": 0})).collect();
+        assert!(points(many.into()).overflow);
+        let words = |body| keys(json!({"type": "text", "fields": "a"}), body);
+        let two = words(json!({"a": ["b a", "A"], "c": "c"}));
+        assert_eq!((two.keys.clone(), two.tokens), (vec![b"a\0".to_vec(), b"b\0".to_vec()], 3));
+        assert_eq!(two.posting(0), Some(Posting { occurrences: 2, tokens: 3 }));
+        assert_eq!(words(json!({"a": 3})), Keys::default());
+        assert!(words(json!({"a": "x".repeat(2_000)})).overflow);
+        let many: Vec<String> = (0..INDEX_TOKENS_MAX).map(|n| n.to_string()).collect();
+        assert!(words(json!({"a": many.join(" ")})).keys.len() == INDEX_TOKENS_MAX);
+        assert!(words(json!({"a": format!("{} more", many.join(" "))})).overflow);
     }
 }

@@ -14,6 +14,7 @@
 //! - `fork` changes of an actor that used a sequence number twice
 //! - `membership` greeting, inviting, joining
 //! - `turn` turning to another mesh: one that was joined, or founded here
+//! - `index` declaring and filling indexes, deleting what has expired
 //! - `session` comparing with neighbours and sending what they lack
 //! - `address` whom to dial, and when
 //! - `receipt` who has what on its disk
@@ -50,6 +51,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use self::address::AddressBook;
+use self::index::Expiry;
 use self::membership::Joining;
 use self::neighbour::Neighbour;
 use self::receipt::Receipts;
@@ -118,6 +120,7 @@ pub struct Node {
     carry: Option<Carry>,
     /// When there is more to do for indexes.
     index_at: Option<Timestamp>,
+    expiry: Expiry,
     /// Changes of this call that go out over gossip.
     fresh: Vec<crate::document::Unchecked>,
     counters: Counters,
@@ -172,6 +175,7 @@ impl Node {
             neighbours: BTreeMap::new(),
             joining: None,
             index_at: Some(now),
+            expiry: Expiry::default(),
             fresh: Vec::new(),
             counters: Counters::default(),
             effects: Vec::new(),
@@ -343,6 +347,7 @@ impl Node {
     /// What is due without an input: dialing, comparing, sending, and the time of the next wake.
     fn tend(&mut self, now: Timestamp) {
         self.carry_on(now);
+        self.tend_expiry(now);
         self.give_up_joining(now);
         self.publish_fresh(now);
         self.dial(now);
@@ -368,7 +373,7 @@ impl Node {
         let joining = self.joining.as_ref().map(|joining| joining.deadline);
         let carry = self.carry.as_ref().map(|carry| carry.next_at.max(now));
         let dial = self.addresses.next_due(self.neighbours.len());
-        let indexes = self.index_at.map(|at| at.max(now));
+        let indexes = [self.index_at, self.expiry.at].into_iter().flatten().map(|at| at.max(now));
         neighbours.chain(indexes).chain(joining).chain(carry).chain(dial).chain(self.receipts.next_due()).min()
     }
 

@@ -114,8 +114,9 @@ impl Node {
         let edited = match edited {
             Ok(Some(change)) if self.store.has_unique(&key.collection) => {
                 let document = self.store.open_document(key, before)?;
-                let view = if document.is_deleted() { Vec::new() } else { document.view() };
-                self.store.check_unique(key, Some(before), &view).map(|()| Some(change))
+                // A deleted one has no keys.
+                let view = (!document.is_deleted()).then(|| document.view());
+                view.map_or(Ok(()), |view| self.store.check_unique(key, Some(before), &view)).map(|()| Some(change))
             }
             other => other,
         };

@@ -1,11 +1,15 @@
 //! The feed of a collection as a program uses it: what changed since, and what changes from now on.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::watch;
 
 use super::{Collection, Document};
 use crate::Result;
-use crate::limits::FEED_DOCUMENTS_MAX;
-use crate::store::FeedCursor;
+use crate::base::DocumentId;
+use crate::index::IndexName;
+use crate::limits::{FEED_CONFLICT_LOSERS_MAX, FEED_DOCUMENTS_MAX};
+use crate::store::{Conflicts, FeedCursor};
 
 /// A part of a feed.
 #[derive(Debug)]
@@ -13,10 +17,24 @@ pub struct Changes {
     /// Documents as they are after their last change, in the order of these changes, each with the cursor behind
     /// it. Deleted ones are among them, see [`Document::is_deleted`].
     pub documents: Vec<(Document, FeedCursor)>,
+    /// The conflicts in unique indexes that these documents are in now, by their ids: so whoever wrote a document
+    /// learns that another one, which another peer wrote at the same time, has its key.
+    pub conflicts: BTreeMap<String, Vec<KeyConflict>>,
     /// Where to go on.
     pub next: FeedCursor,
     /// Whether nothing is left for now.
     pub complete: bool,
+}
+
+/// Documents with the same key in a unique index, because peers wrote them while they were apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyConflict {
+    /// The index.
+    pub index: IndexName,
+    /// The one that was created first; the same on every peer that has these documents.
+    pub winner: DocumentId,
+    /// The others, in the order of their creation, at most 20.
+    pub losers: Vec<DocumentId>,
 }
 
 /// A live feed. It cannot lag: when its reader is slow, documents that change again meanwhile are read once.
@@ -60,11 +78,20 @@ impl Collection {
     ) -> Result<Changes> {
         let page = self.peer().shared.reader.feed(self.name(), since, until, prefix, limit)?;
         let document = |(id, record, cursor)| (Document::new(self.key(id), record), cursor);
-        Ok(Changes {
-            documents: page.entries.into_iter().map(document).collect(),
-            next: page.next,
-            complete: page.complete,
-        })
+        let documents: Vec<_> = page.entries.into_iter().map(document).collect();
+        Ok(Changes { conflicts: self.conflicts_among(&documents), documents, next: page.next, complete: page.complete })
+    }
+
+    /// The conflicts that documents of a feed are in. A feed goes on without them when an index is damaged.
+    fn conflicts_among(&self, documents: &[(Document, FeedCursor)]) -> BTreeMap<String, Vec<KeyConflict>> {
+        let alive = || documents.iter().map(|(document, _)| document).filter(|document| !document.is_deleted());
+        let views = alive().map(|document| (document.id(), &**document.json()));
+        let found = self.peer().shared.reader.conflicts_among(self.name(), views).unwrap_or_else(|error| {
+            tracing::warn!(collection = %self.name(), %error, "a feed does not tell of conflicts in unique indexes");
+            Vec::new()
+        });
+        let pairs = alive().zip(found).filter(|(_, conflicts)| !conflicts.is_empty());
+        pairs.map(|(document, conflicts)| (document.id().to_owned(), shown(&conflicts))).collect()
     }
 
     /// The cursor behind everything that is durable now.
@@ -124,12 +151,48 @@ impl Feed {
     }
 }
 
+/// The conflicts of a document as a feed tells them.
+fn shown(conflicts: &Conflicts) -> Vec<KeyConflict> {
+    let shown = conflicts.iter().map(|(index, conflict)| KeyConflict {
+        index: index.name().clone(),
+        winner: conflict.winner.clone(),
+        losers: conflict.losers.iter().take(FEED_CONFLICT_LOSERS_MAX).cloned().collect(),
+    });
+    shown.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::index::Definition;
+    use crate::node::Command;
     use crate::{Peer, PeerConfig};
+
+    #[tokio::test]
+    async fn a_feed_tells_of_the_conflicts_that_its_documents_are_in() {
+        let peer = Peer::start(PeerConfig::local()).await.unwrap();
+        let notes = peer.collection("notes").unwrap();
+        for id in ["b", "a", "c"] {
+            notes.put(id, json!({"email": if id == "c" { "y" } else { "x" }})).await.unwrap();
+        }
+        let definition = Definition::parse(&json!({"fields": "email", "unique": true})).unwrap();
+        let name: IndexName = "email".parse().unwrap();
+        peer.command(Command::PutIndex(notes.name().clone(), name.clone(), definition)).await.unwrap();
+        while !peer.shared.reader.catalog().get(notes.name(), &name).unwrap().is_ready() {
+            // Filling goes on with each command.
+            peer.command(Command::Status).await.unwrap();
+        }
+        let changes = notes.changes(None, "", 100).unwrap();
+        let conflict = KeyConflict { index: name, winner: "b".parse().unwrap(), losers: vec!["a".parse().unwrap()] };
+        let expected = ["a", "b"].map(|id| (id.to_owned(), vec![conflict.clone()]));
+        assert_eq!(changes.conflicts, BTreeMap::from(expected));
+        assert_eq!(notes.changes(None, "c", 100).unwrap().conflicts, BTreeMap::new());
+        notes.delete("b").await.unwrap();
+        assert_eq!(notes.changes(None, "", 100).unwrap().conflicts, BTreeMap::new());
+        peer.shutdown().await;
+    }
 
     #[tokio::test]
     async fn a_feed_tells_of_each_document_once_and_then_of_what_changes() {

@@ -28,7 +28,7 @@ mod run;
 mod version;
 
 pub use collection::{Cleared, Collection, Confirmation, Document, Listing};
-pub use feed::{Changes, Feed};
+pub use feed::{Changes, Feed, KeyConflict};
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
 pub use query::{IndexReport, TimeLimit};

@@ -34,7 +34,7 @@ pub use audit::Audit;
 pub use commit::{Granted, Merge, Outcome};
 pub use feed::{FeedCursor, FeedPage};
 pub use fork::Rebuilt;
-pub use index::{Catalog, Conflict, Entries, Histogram, Index, Progress};
+pub use index::{Catalog, Conflict, Conflicts, Entries, Histogram, Index, Postings, Progress};
 pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
 pub use opened::Opened;

@@ -1,7 +1,8 @@
 //! Indexes under writes, merges, crashes and damage: they hold what the documents give, and nothing else.
 
 use super::*;
-use crate::index::{Definition, IndexName};
+use crate::filter::geo::{Point, Shape};
+use crate::index::{Corpus, Definition, IndexName, Posting, geo_spans};
 use crate::store::{Conflict, Index, Progress};
 
 fn definition(value: Value) -> Definition {
@@ -164,6 +165,185 @@ fn a_damaged_document_leaves_no_entries_behind() {
 }
 
 #[test]
+fn a_document_goes_although_others_have_none_of_the_fields() {
+    let mut world = World::new(1);
+    world.put_index(0, "email", json!({"fields": "email", "unique": true}));
+    world.put(0, "notes/a", json!({"email": "x"})).unwrap();
+    world.put(0, "notes/b", json!({})).unwrap();
+    assert!(world.put(0, "notes/c", json!({})).is_err());
+    world.delete(0, "notes/a").unwrap();
+    world.audit_all();
+}
+
+#[test]
+fn a_partial_index_follows_documents_into_its_filter_and_out() {
+    let mut world = World::new(1);
+    for (id, age) in [("a", 10), ("b", 20), ("c", 30)] {
+        world.put(0, &format!("notes/{id}"), json!({"age": age, "name": id})).unwrap();
+    }
+    let adults = json!({"fields": "-name", "filter": {"age": {"$gte": 18}}, "unique": true});
+    assert!(world.put_index(0, "adults", adults.clone()));
+    world.run(1_000);
+    assert_eq!(world.listed(0, "adults"), ["c", "b"]);
+    world.put(0, "notes/a", json!({"age": 18, "name": "a"})).unwrap();
+    world.put(0, "notes/c", json!({"age": 17, "name": "c"})).unwrap();
+    assert_eq!(world.listed(0, "adults"), ["b", "a"]);
+    // Names are unique among adults only.
+    world.put(0, "notes/d", json!({"age": 3, "name": "a"})).unwrap();
+    assert!(world.put(0, "notes/d", json!({"age": 33, "name": "a"})).is_err());
+    world.restart(0);
+    let spelled = json!({"filter": {"$and": [{"age": {"$gte": 18}}]}, "fields": {"name": -1}, "unique": true});
+    assert!(!world.put_index(0, "adults", spelled), "the same in other words");
+    assert!(world.put_index(0, "adults", json!({"fields": "-name", "filter": {"age": {"$gte": 17}}})));
+    world.run(1_000);
+    assert_eq!(world.listed(0, "adults"), ["c", "b", "a"]);
+    world.audit_all();
+}
+
+#[test]
+fn an_index_of_points_finds_what_is_near() {
+    let mut world = World::new(1);
+    let point = |lat: f64, lng: f64| json!({"lat": lat, "lng": lng});
+    world.put(0, "notes/rome", json!({"place": point(41.9, 12.5)})).unwrap();
+    world.put(0, "notes/paris", json!({"place": point(48.86, 2.35)})).unwrap();
+    world.put(0, "notes/both", json!({"place": [point(48.85, 2.36), point(41.91, 12.49)]})).unwrap();
+    world.put(0, "notes/nowhere", json!({"place": "Atlantis"})).unwrap();
+    world.put_index(0, "place", json!({"type": "geo", "fields": "place"}));
+    world.run(1_000);
+    assert_eq!(world.index(0, "place").unwrap().keys(), 4);
+    let near = |world: &World, lat, lng| {
+        let circle = Shape::Circle { center: Point { lat, lng }, radius_m: 5_000.0 };
+        let (index, mut found) = (world.index(0, "place").unwrap(), BTreeSet::new());
+        for (from, to) in geo_spans(&circle) {
+            let visit = &mut |_: &[u8], id: &str| {
+                found.insert(id.to_owned());
+                std::ops::ControlFlow::Continue(())
+            };
+            world.peers[0].node.reader().entries(&index, &from, Some(&to), visit).unwrap();
+        }
+        found.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(near(&world, 41.9, 12.5), ["both", "rome"]);
+    assert_eq!(near(&world, 48.86, 2.35), ["both", "paris"]);
+    world.put(0, "notes/rome", json!({"place": point(48.86, 2.35)})).unwrap();
+    world.delete(0, "notes/both").unwrap();
+    assert_eq!(near(&world, 41.9, 12.5), [""; 0]);
+    assert_eq!(near(&world, 48.86, 2.35), ["paris", "rome"]);
+    world.audit_all();
+}
+
+#[test]
+fn an_index_of_text_counts_words_for_ranking() {
+    let mut world = World::new(1);
+    world.put(0, "notes/a", json!({"title": "The fox", "body": "A quick fox jumps. Fox!", "n": 3})).unwrap();
+    world.put(0, "notes/b", json!({"title": "Dogs", "body": ["A lazy dog", {"foxes": "no FOX"}]})).unwrap();
+    world.put(0, "notes/c", json!({"n": "fox"})).unwrap();
+    world.put_index(0, "words", json!({"type": "text", "fields": ["title", "body"]}));
+    world.run(1_000);
+    let postings = |world: &World, word: &str| {
+        let (index, mut found) = (world.index(0, "words").unwrap(), Vec::new());
+        let visit = &mut |id: &str, posting: Posting| {
+            found.push((id.to_owned(), posting.occurrences, posting.tokens));
+            std::ops::ControlFlow::Continue(())
+        };
+        world.peers[0].node.reader().postings(&index, word, visit).unwrap();
+        found
+    };
+    let corpus = |world: &World| {
+        let Corpus { documents, tokens } = world.index(0, "words").unwrap().corpus();
+        (documents, tokens)
+    };
+    assert_eq!(postings(&world, "fox"), [("a".into(), 3, 7), ("b".into(), 1, 6)]);
+    assert_eq!(postings(&world, "fo"), []);
+    assert_eq!(corpus(&world), (2, 13));
+    world.put(0, "notes/c", json!({"body": "fox fox"})).unwrap();
+    world.put(0, "notes/a", json!({"title": "Cats", "n": 3})).unwrap();
+    assert_eq!(postings(&world, "fox"), [("b".into(), 1, 6), ("c".into(), 2, 2)]);
+    assert_eq!(corpus(&world), (3, 9));
+    world.delete(0, "notes/b").unwrap();
+    assert_eq!((corpus(&world), postings(&world, "dog")), ((2, 3), vec![]));
+    // One with too many words has none, and is looked at by every search.
+    let many: Vec<String> = (0..10_001).map(|n| n.to_string()).collect();
+    world.put(0, "notes/long", json!({"body": many.join(" ")})).unwrap();
+    let mut overflow = Vec::new();
+    let index = world.index(0, "words").unwrap();
+    let visit = &mut |id: &str| {
+        overflow.push(id.to_owned());
+        std::ops::ControlFlow::Continue(())
+    };
+    world.peers[0].node.reader().overflow(&index, visit).unwrap();
+    assert_eq!((overflow, postings(&world, "7")), (vec!["long".to_owned()], vec![]));
+    world.audit_all();
+    // Counting the entries comes to the same.
+    world.put(0, "notes/long", json!({"body": many[..900].join(" ")})).unwrap();
+    world.put(0, "notes/long", json!({"body": many[1_000..1_900].join(" ")})).unwrap();
+    let kept = corpus(&world);
+    assert_eq!((kept, index.keys()), ((3, 903), 902));
+    world.run(1_000);
+    assert_eq!((corpus(&world), index.histogram().entries()), (kept, 902));
+    world.restart(0);
+    assert_eq!(corpus(&world), kept);
+    world.audit_all();
+}
+
+#[test]
+fn documents_expire_on_the_peer_that_declares_it_and_so_everywhere() {
+    let mut world = World::mesh(2);
+    let start = world.now;
+    world.put(0, "notes/old", json!({"at": start.0 - 3_600_000})).unwrap();
+    world.put(0, "notes/text", json!({"at": Timestamp(start.0 - 3_600_000).to_string()})).unwrap();
+    world.put(0, "notes/soon", json!({"at": start.0 - 3_600_000 + 70_000})).unwrap();
+    world.put(0, "notes/edited", json!({"at": start.0 - 3_600_000 + 70_000})).unwrap();
+    world.put(0, "notes/never", json!({"at": "yesterday"})).unwrap();
+    for n in 0..500 {
+        world.put(0, &format!("notes/{n}"), json!({"at": n})).unwrap();
+    }
+    world.connect(0, 1);
+    world.run(5_000);
+    let left = |world: &World, at: usize| {
+        let documents = world.state(at).into_iter().filter(|(_, (deleted, ..))| !deleted);
+        documents.map(|(document, _)| document).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&world, 1).len(), 505);
+    world.put_index(0, "age", json!({"fields": "at", "expire_after_s": 3_600}));
+    world.run(5_000);
+    for at in 0..2 {
+        assert_eq!(left(&world, at), ["notes/edited", "notes/never", "notes/soon"]);
+    }
+    world.put(1, "notes/edited", json!({"at": start.0})).unwrap();
+    // Due after 70 s, and looked for every minute.
+    world.now = world.now.max(start.plus_ms(60_000));
+    world.run(9_999);
+    assert_eq!(left(&world, 0), ["notes/edited", "notes/never", "notes/soon"]);
+    world.run(62_000);
+    for at in 0..2 {
+        assert_eq!(left(&world, at), ["notes/edited", "notes/never"]);
+    }
+    let wake = world.peers[0].wake.unwrap();
+    assert!(wake <= world.now.plus_ms(60_000));
+    world.drop_index(0, "age").unwrap();
+    world.run(3_700_000);
+    assert_eq!(left(&world, 0), ["notes/edited", "notes/never"]);
+    world.audit_all();
+}
+
+#[test]
+fn a_peer_that_may_not_write_leaves_expiring_to_others() {
+    let mut world = World::new(2);
+    world.join(1, 0, Role::Reader);
+    world.put(0, "notes/a", json!({"at": 0})).unwrap();
+    world.run(5_000);
+    world.put_index(1, "age", json!({"fields": "at", "expire_after_s": 1}));
+    world.run(100_000);
+    assert_eq!(world.get(1, "notes/a"), Some(json!({"at": 0})));
+    assert!(!world.peers[1].events.iter().any(|event| matches!(event, Event::StorageFailed(_))));
+    world.put_index(0, "age", json!({"fields": "-at", "expire_after_s": 1}));
+    world.run(5_000);
+    assert_eq!(world.get(1, "notes/a"), None);
+    world.audit_all();
+}
+
+#[test]
 fn another_mesh_has_the_same_indexes() {
     let mut world = World::new(1);
     world.put(0, "notes/a", json!({"n": 1})).unwrap();
@@ -196,6 +376,8 @@ fn value() -> impl Strategy<Value = Value> {
         "[ab]{0,2}".prop_map(Value::from),
         Just(json!({"b": 1})),
         Just(json!("long".repeat(400))),
+        Just(json!("ab, a b: ab")),
+        (-2i32..3).prop_map(|degrees| json!({"lat": degrees, "lng": 2 * degrees})),
     ];
     prop_oneof![leaf.clone(), proptest::collection::vec(leaf, 0..3).prop_map(Value::from)]
 }
@@ -208,8 +390,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0usize..2, 0u8..6, body).prop_map(|(at, id, body)| Step::Put(at, id, body)),
         2 => (0usize..2, 0u8..6).prop_map(|(at, id)| Step::Delete(at, id)),
-        2 => (0usize..2, 0u8..5).prop_map(|(at, index)| Step::Index(at, index)),
-        1 => (0usize..2, 0u8..5).prop_map(|(at, index)| Step::Drop(at, index)),
+        2 => (0usize..2, 0u8..INDEXES).prop_map(|(at, index)| Step::Index(at, index)),
+        1 => (0usize..2, 0u8..INDEXES).prop_map(|(at, index)| Step::Drop(at, index)),
         2 => Just(Step::Connect),
         1 => Just(Step::Disconnect),
         1 => (0usize..2).prop_map(Step::Restart),
@@ -218,14 +400,23 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Five indexes that differ.
+/// Indexes that [`declared`] knows.
+const INDEXES: u8 = 11;
+
+/// Indexes that differ, of every kind.
 fn declared(index: u8) -> Value {
     match index {
         0 => json!({"fields": "a"}),
         1 => json!({"fields": "-a,b"}),
         2 => json!({"fields": "a", "unique": true}),
         3 => json!({"fields": "b", "sparse": true}),
-        _ => json!({"fields": "a.b,_id", "unique": true, "sparse": true}),
+        4 => json!({"fields": "a.b,_id", "unique": true, "sparse": true}),
+        5 => json!({"fields": "a", "filter": {"b": {"$gt": 1}}}),
+        6 => json!({"fields": "b", "unique": true, "filter": {"a": {"$exists": true, "$ne": null}}}),
+        7 => json!({"type": "geo", "fields": "a"}),
+        8 => json!({"type": "text"}),
+        9 => json!({"type": "text", "fields": "b", "filter": {"a": {"$type": "string"}}}),
+        _ => json!({"fields": "-b", "expire_after_s": 60}),
     }
 }
 

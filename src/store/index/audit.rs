@@ -34,7 +34,7 @@ impl Store {
                     let keys = index.keys_of_view(id, view);
                     multiple |= keys.keys.len() > 1;
                     let entries = entry::entries(index.space, index.number, &keys, id);
-                    expected.extend(entries.into_iter().map(|(entry, _)| (id.to_owned(), entry)));
+                    expected.extend(entries.into_iter().map(|entry| (id.to_owned(), entry)));
                 }
                 None => _ = unread.insert(id.to_owned()),
             }
@@ -52,7 +52,7 @@ impl Store {
             if !entry::is_overflow(bare) {
                 *holders.entry(bare.to_vec()).or_default() += 1;
             }
-            found.insert((id.to_owned(), key.to_vec()));
+            found.insert((id.to_owned(), (key.to_vec(), value.to_vec())));
             ControlFlow::Continue(())
         })?;
         if damaged {

@@ -17,6 +17,7 @@ use super::histogram::Counting;
 use super::{Index, Stage, State, entry};
 use crate::Result;
 use crate::base::{CollectionName, DocumentId};
+use crate::index::{Corpus, Keys};
 use crate::kv::Batch;
 use crate::limits::{INDEX_STEP_BYTES, INDEX_STEP_DOCUMENTS, INDEX_STEP_ENTRIES};
 
@@ -55,6 +56,10 @@ struct Measure {
     /// The entry from which it goes on.
     from: Vec<u8>,
     counting: Counting,
+    /// Documents of an index of text: each of its words adds its share of the words.
+    documents: f64,
+    /// Words of an index of text.
+    tokens: u64,
 }
 
 impl Store {
@@ -82,6 +87,8 @@ impl Store {
                 index: index.clone(),
                 from: entry::prefix(index.space, index.number),
                 counting: Counting::new(index.keys()),
+                documents: 0.0,
+                tokens: 0,
             });
         }
         drop(catalog);
@@ -95,11 +102,11 @@ impl Store {
     fn fill_step(&mut self, collection: &CollectionName, index: &Arc<Index>) -> Result<()> {
         let Stage::Filling { after, mut documents } = index.state.read().stage.clone() else { return Ok(()) };
         let mut batch = Batch::new();
-        let (mut rows, mut bytes, mut keys, mut multiple) = (0, 0, 0, false);
+        let (mut rows, mut bytes, mut keys, mut multiple, mut corpus) = (0, 0, 0, false, index.corpus());
         let mut last: Option<String> = None;
         let mut is_done = true;
         self.reader.views(collection, after.as_ref().map(DocumentId::as_str), &mut |id, view| {
-            if rows == INDEX_STEP_DOCUMENTS || bytes >= INDEX_STEP_BYTES {
+            if rows == INDEX_STEP_DOCUMENTS || bytes >= INDEX_STEP_BYTES || keys >= INDEX_STEP_ENTRIES {
                 is_done = false;
                 return ControlFlow::Break(());
             }
@@ -109,11 +116,13 @@ impl Store {
             let Some(view) = view else { return ControlFlow::Continue(()) };
             bytes += view.len();
             documents += 1;
-            let entries = entry::entries(index.space, index.number, &index.keys_of_view(id, view), id);
+            let new = index.keys_of_view(id, view);
+            corpus = corpus.after(&Keys::default(), &new);
+            let entries = entry::entries(index.space, index.number, &new, id);
             multiple |= entries.len() > 1;
-            keys += entries.len() as u64;
+            keys += entries.len();
             for (entry, value) in entries {
-                batch.put(entry, value.to_vec());
+                batch.put(entry, value);
             }
             ControlFlow::Continue(())
         })?;
@@ -121,7 +130,8 @@ impl Store {
         let state = State {
             stage: if is_done { Stage::Measuring } else { Stage::Filling { after, documents } },
             multiple: multiple || index.is_multiple(),
-            keys: index.keys() + keys,
+            keys: index.keys() + keys as u64,
+            corpus,
             ..index.state.read().clone()
         };
         self.write_state(collection, index, state, batch)
@@ -143,6 +153,10 @@ impl Store {
             }
             rows += 1;
             let Some((key, _)) = entry::parts(key, value) else { return ControlFlow::Continue(()) };
+            if let Some(posting) = entry::posting(value) {
+                measure.documents += f64::from(posting.occurrences) / f64::from(posting.tokens);
+                measure.tokens += u64::from(posting.occurrences);
+            }
             if measure.counting.add(key) && index.definition.unique && !entry::is_overflow(key) {
                 batch.put(key::index_conflict(space, number, key), Bytes::new());
             }
@@ -155,7 +169,8 @@ impl Store {
         }
         let keys = measure.counting.entries();
         let histogram = Arc::new(measure.counting.finish());
-        let state = State { stage: Stage::Ready, keys, moved: 0, histogram, multiple: index.is_multiple() };
+        let corpus = Corpus { documents: measure.documents.round() as u64, tokens: measure.tokens };
+        let state = State { stage: Stage::Ready, keys, moved: 0, histogram, multiple: index.is_multiple(), corpus };
         self.write_state(&measure.collection, &index, state, batch)
     }
 

@@ -1,21 +1,26 @@
 //! Keys and values of entries.
 //!
 //! An entry stands under the index's number, the key of the document and the document's id; its value is the length of
-//! the key in two bytes, which tells where the id begins. A document whose keys are too many or too long has one entry
-//! under `ff` instead, behind all others.
+//! the key in two bytes, which tells where the id begins, and in an index of text what is counted of the word. A
+//! document whose keys are too many or too long has one entry under `ff` instead, behind all others.
 
 use super::super::key::{self, KeyRange, Space, Tag};
-use crate::index::Keys;
+use crate::base::{Decode, Encode};
+use crate::index::{Keys, Posting, Span};
 
-/// No key starts with it: kinds are below, and turned around they are too.
+/// No key starts with it: kinds are below, and turned around they are too; so are cells, and words in UTF-8.
 const OVERFLOW: &[u8] = &[0xff];
 
-/// The entries of a document, with their values.
-pub(super) fn entries(space: Space, number: u32, keys: &Keys, id: &str) -> Vec<(Vec<u8>, [u8; 2])> {
-    let entry = |key: &[u8]| (entry_key(space, number, key, id), (key.len() as u16).to_be_bytes());
-    let overflow = keys.overflow.then(|| entry(OVERFLOW));
-    // At most limits::INDEX_KEY_BYTES_MAX long.
-    keys.keys.iter().map(|key| entry(key)).chain(overflow).collect()
+/// The entries of a document, with their values, in their order.
+pub(super) fn entries(space: Space, number: u32, keys: &Keys, id: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let entry = |key: &[u8], posting: Option<Posting>| {
+        // At most limits::INDEX_KEY_BYTES_MAX long.
+        let mut value = (key.len() as u16).to_be_bytes().to_vec();
+        value.extend(posting.map(|posting| posting.to_bytes()).unwrap_or_default());
+        (entry_key(space, number, key, id), value)
+    };
+    let overflow = keys.overflow.then(|| entry(OVERFLOW, None));
+    keys.keys.iter().enumerate().map(|(at, key)| entry(key, keys.posting(at))).chain(overflow).collect()
 }
 
 fn entry_key(space: Space, number: u32, key: &[u8], id: &str) -> Vec<u8> {
@@ -51,11 +56,22 @@ pub(super) fn under(space: Space, number: u32, key: &[u8]) -> KeyRange {
     (from, to)
 }
 
+/// The entries with keys in a span.
+pub(super) fn within(space: Space, number: u32, (from, to): &Span) -> KeyRange {
+    let prefix = prefix(space, number);
+    ([prefix.as_slice(), from].concat(), [prefix.as_slice(), to].concat())
+}
+
 /// Key and id of an entry; `None` when its value is damaged.
 pub(super) fn parts<'a>(entry: &'a [u8], value: &[u8]) -> Option<(&'a [u8], &'a str)> {
-    let length = usize::from(u16::from_be_bytes(value.try_into().ok()?));
+    let length = usize::from(u16::from_be_bytes(*value.first_chunk()?));
     let (key, id) = entry.get(PREFIX..)?.split_at_checked(length)?;
     Some((key, str::from_utf8(id).ok()?))
+}
+
+/// What is counted of a word in the value of its entry; `None` when there is nothing, or it is damaged.
+pub(super) fn posting(value: &[u8]) -> Option<Posting> {
+    Posting::from_bytes(value.get(2..)?).ok()
 }
 
 /// Whether an entry is that of a document that has no keys.

@@ -1,5 +1,6 @@
 //! Entries that follow a document's change, in its batch.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use super::super::Store;
 use super::super::key;
 use super::super::record::{Record, seal};
 use super::{Index, Stage, entry};
-use crate::base::{CollectionName, DocumentId, DocumentKey};
+use crate::base::{CollectionName, DocumentId, DocumentKey, Timestamp};
 use crate::index::Keys;
 use crate::kv::{Batch, Kv};
 use crate::value::{Json, Row};
@@ -68,15 +69,15 @@ impl Store {
                 }
             }
         }
-        let (old, fresh) =
-            (entry::entries(index.space, number, &old, id), entry::entries(index.space, number, &new, id));
+        let entries = |keys| entry::entries(index.space, number, keys, id).into_iter().collect::<BTreeMap<_, _>>();
+        let (gone, fresh) = (entries(&old), entries(&new));
         let mut moved = 0;
-        for (entry, _) in old.iter().filter(|entry| !fresh.contains(entry)) {
+        for entry in gone.keys().filter(|entry| !fresh.contains_key(*entry)) {
             batch.delete(entry.clone());
             moved += 1;
         }
-        for (entry, value) in fresh.iter().filter(|entry| !old.contains(entry)) {
-            batch.put(entry.clone(), value.to_vec());
+        for (entry, value) in fresh.iter().filter(|(entry, value)| gone.get(*entry) != Some(*value)) {
+            batch.put(entry.clone(), value.clone());
             moved += 1;
         }
         let mut state = index.state.write();
@@ -85,7 +86,8 @@ impl Store {
             Stage::Measuring | Stage::Ready => true,
         };
         if is_filled {
-            state.keys = (state.keys + fresh.len() as u64).saturating_sub(old.len() as u64);
+            state.keys = (state.keys + fresh.len() as u64).saturating_sub(gone.len() as u64);
+            state.corpus = state.corpus.after(&old, &new);
             state.moved += moved;
         }
         if fresh.len() > 1 && !state.multiple {
@@ -136,6 +138,13 @@ impl Index {
     pub(super) fn keys_of_view(&self, id: &str, view: &[u8]) -> Keys {
         let id = id_text(id);
         Keys::of(&self.definition, Row { id: Some(Json::new(&id)), body: Json::new(view) })
+    }
+
+    /// Whether a document is old enough to be deleted.
+    #[must_use]
+    pub fn has_expired(&self, id: &str, view: &[u8], now: Timestamp) -> bool {
+        let id = id_text(id);
+        self.definition.has_expired(Row { id: Some(Json::new(&id)), body: Json::new(view) }, now)
     }
 
     /// How many other documents have a key, up to two.

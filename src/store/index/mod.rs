@@ -4,7 +4,7 @@
 //! - `entry` keys and values of entries
 //! - `keep` entries that follow a document's change
 //! - `build` filling a new index, measuring it, clearing a dropped one: a step at a time, between inputs
-//! - `read` entries for queries, conflicts of unique indexes
+//! - `read` entries for queries, `conflict` documents with the same key of a unique index
 //! - `histogram` how the keys are spread; `audit` all of it against the documents
 //!
 //! The entries of an index stand under its number, which is never used again: an index that is built anew gets another
@@ -13,14 +13,16 @@
 
 mod audit;
 mod build;
+mod conflict;
 mod entry;
 mod histogram;
 mod keep;
 mod read;
 
 pub use build::Progress;
+pub use conflict::{Conflict, Conflicts};
 pub use histogram::Histogram;
-pub use read::{Conflict, Entries};
+pub use read::{Entries, Postings};
 
 pub(super) use build::Work;
 
@@ -33,9 +35,9 @@ use super::Store;
 use super::key::{self, Space, Tag};
 use super::record::{seal, unseal};
 use crate::base::{CollectionName, Decode, DecodeError, DocumentId, Encode, Reader as Decoder, Writer};
-use crate::index::{Definition, IndexName};
+use crate::index::{Corpus, Definition, IndexName};
 use crate::kv::{Batch, Kv};
-use crate::limits::INDEXES_MAX;
+use crate::limits::{INDEX_DEFINITION_BYTES_MAX, INDEXES_MAX};
 use crate::{Error, Result};
 
 /// An index as queries see it. Whoever holds one keeps its entries from being cleared.
@@ -59,6 +61,8 @@ struct State {
     /// Entries that came or went since the last measuring.
     moved: u64,
     histogram: Arc<Histogram>,
+    /// Of an index of text, about, as the number of entries is.
+    corpus: Corpus,
 }
 
 /// How far an index is.
@@ -115,6 +119,12 @@ impl Index {
         self.state.read().keys
     }
 
+    /// What ranking must know of all documents of an index of text, about.
+    #[must_use]
+    pub fn corpus(&self) -> Corpus {
+        self.state.read().corpus
+    }
+
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -145,6 +155,19 @@ impl Catalog {
     #[must_use]
     pub fn of(&self, collection: &CollectionName) -> &[Arc<Index>] {
         self.indexes.get(collection).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The indexes that have documents deleted, and that queries may use.
+    #[must_use]
+    pub fn expiring(&self) -> Vec<(CollectionName, IndexName)> {
+        let expiring = self.all().filter(|(_, index)| index.definition.expire_after_s.is_some() && index.is_ready());
+        expiring.map(|(collection, index)| (collection.clone(), index.name.clone())).collect()
+    }
+
+    /// An index by its name.
+    #[must_use]
+    pub fn get(&self, collection: &CollectionName, name: &IndexName) -> Option<&Arc<Index>> {
+        self.of(collection).iter().find(|index| index.name == *name)
     }
 
     fn all(&self) -> impl Iterator<Item = (&CollectionName, &Arc<Index>)> {
@@ -180,7 +203,7 @@ struct Stored {
 
 impl Encode for Stored {
     fn encode(&self, writer: &mut Writer) {
-        let State { stage, multiple, keys, histogram, .. } = &self.state;
+        let State { stage, multiple, keys, moved: _, histogram, corpus } = &self.state;
         writer.varint(self.number.into()).string(&self.definition.to_json().to_string());
         match stage {
             Stage::Filling { after, documents } => writer.u8(0).value(after).varint(*documents),
@@ -188,16 +211,14 @@ impl Encode for Stored {
             Stage::Ready => writer.u8(2),
         };
         writer.u8(u8::from(*multiple)).varint(*keys).value(&**histogram);
+        writer.varint(corpus.documents).varint(corpus.tokens);
     }
 }
-
-/// Bytes of a definition as JSON: far above what its bounds allow.
-const DEFINITION_BYTES_MAX: usize = 1 << 20;
 
 impl Decode for Stored {
     fn decode(reader: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let number = reader.int()?;
-        let text = reader.string("definition", DEFINITION_BYTES_MAX)?;
+        let text = reader.string("definition", INDEX_DEFINITION_BYTES_MAX)?;
         let value = serde_json::from_str(text).map_err(|error| DecodeError::Rule(error.to_string()))?;
         let definition = Definition::parse(&value).map_err(|error| DecodeError::Rule(error.to_string()))?;
         let stage = match reader.u8()? {
@@ -207,7 +228,9 @@ impl Decode for Stored {
             other => return Err(DecodeError::Unknown { what: "stage of an index", value: other.into() }),
         };
         let (multiple, keys) = (reader.u8()? != 0, reader.varint()?);
-        let state = State { stage, multiple, keys, moved: 0, histogram: Arc::new(reader.value()?) };
+        let histogram = Arc::new(reader.value()?);
+        let corpus = Corpus { documents: reader.varint()?, tokens: reader.varint()? };
+        let state = State { stage, multiple, keys, moved: 0, histogram, corpus };
         Ok(Self { number, definition, state })
     }
 }

@@ -1,4 +1,4 @@
-//! Reading indexes: entries for queries, and the conflicts of unique indexes.
+//! Reading the entries of indexes: for queries, searches, and what deletes documents that have expired.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -6,24 +6,18 @@ use std::sync::Arc;
 use super::super::Reader;
 use super::super::key;
 use super::{Catalog, Index, entry};
-use crate::base::{CollectionName, DocumentId, DocumentKey, Hlc};
+use crate::base::{DocumentId, Timestamp};
+use crate::index::{Posting, text_key};
 use crate::{Error, Result};
 
 /// What a scan of an index calls with each key and id, until it breaks.
 pub type Entries<'a> = dyn FnMut(&[u8], &str) -> ControlFlow<()> + 'a;
 
-/// Documents that have the same key of a unique index, because peers wrote them while they were apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
-    /// The one that was created first, by the clocks of the authors; of those at the same time the one with the
-    /// smallest id. The same on every peer that has the same documents.
-    pub winner: DocumentId,
-    /// The others, in that order.
-    pub losers: Vec<DocumentId>,
-}
+/// What a search of an index of text calls with each id that has the word, and what is counted of it, until it breaks.
+pub type Postings<'a> = dyn FnMut(&str, Posting) -> ControlFlow<()> + 'a;
 
-/// Documents of one conflict that are looked at.
-const CONFLICT_DOCUMENTS_MAX: usize = 1_000;
+/// What is called with key, id and value of each entry; it gives nothing when the value is damaged.
+type Values<'a> = dyn FnMut(&[u8], &str, &[u8]) -> Option<ControlFlow<()>> + 'a;
 
 impl Reader {
     /// The indexes as they are now.
@@ -53,14 +47,59 @@ impl Reader {
         self.scan_entries(index, &entry::overflow(index.space, index.number), &mut |_, id| visit(id))
     }
 
-    fn scan_entries(&self, index: &Index, (from, to): &key::KeyRange, visit: &mut Entries<'_>) -> Result<()> {
-        let mut is_damaged = false;
-        self.kv.scan(from, to, &mut |key, value| match entry::parts(key, value) {
-            Some((key, id)) => visit(key, id),
-            None => {
-                is_damaged = true;
-                ControlFlow::Break(())
+    /// Visits the documents that have a word in an index of text, in the order of their ids. Those whose words are too
+    /// many or too long do not come, see [`Reader::overflow`].
+    ///
+    /// # Errors
+    /// As [`Reader::entries`].
+    pub fn postings(&self, index: &Index, word: &str, visit: &mut Postings<'_>) -> Result<()> {
+        let range = entry::under(index.space, index.number, &text_key(word));
+        self.scan_values(index, &range, &mut |_, id, value| entry::posting(value).map(|posting| visit(id, posting)))
+    }
+
+    /// Documents that may have expired, behind the entry `after`, at most `limit`, and the entry behind which there may
+    /// be more. A document with several keys comes several times.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn expiring(
+        &self,
+        index: &Index,
+        now: Timestamp,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<DocumentId>, Option<Vec<u8>>)> {
+        let (mut ids, mut last, mut more) = (Vec::new(), None, false);
+        let spans = index.definition.expired_spans(now);
+        let ranges = spans.iter().map(|span| entry::within(index.space, index.number, span));
+        for (from, to) in ranges.chain([entry::overflow(index.space, index.number)]) {
+            let from = after.map_or(from.clone(), |after| from.max([after, &[0]].concat()));
+            if more || from >= to {
+                continue;
             }
+            self.kv.scan(&from, &to, &mut |key, value| {
+                if ids.len() == limit {
+                    more = true;
+                    return ControlFlow::Break(());
+                }
+                last = Some(key.to_vec());
+                ids.extend(entry::parts(key, value).and_then(|(_, id)| id.parse().ok()));
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok((ids, last.filter(|_| more)))
+    }
+
+    pub(super) fn scan_entries(&self, index: &Index, range: &key::KeyRange, visit: &mut Entries<'_>) -> Result<()> {
+        self.scan_values(index, range, &mut |key, id, _| Some(visit(key, id)))
+    }
+
+    fn scan_values(&self, index: &Index, (from, to): &key::KeyRange, visit: &mut Values<'_>) -> Result<()> {
+        let mut is_damaged = false;
+        self.kv.scan(from, to, &mut |key, value| {
+            let visited = entry::parts(key, value).and_then(|(key, id)| visit(key, id, value));
+            is_damaged = visited.is_none();
+            visited.unwrap_or(ControlFlow::Break(()))
         })?;
         if is_damaged {
             let name = &index.name;
@@ -69,56 +108,5 @@ impl Reader {
             )));
         }
         Ok(())
-    }
-
-    /// The conflicts of a unique index, in the order of its keys, at most `limit`.
-    ///
-    /// # Errors
-    /// As [`Reader::entries`].
-    pub fn conflicts(&self, collection: &CollectionName, index: &Index, limit: usize) -> Result<Vec<Conflict>> {
-        let mut marked = Vec::new();
-        let (from, to) = key::index_conflicts(index.space, index.number);
-        self.kv.scan(&from, &to, &mut |key, _| {
-            marked.push(key[entry::PREFIX..].to_vec());
-            if marked.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        let conflicts = marked.iter().map(|key| self.conflict(collection, index, key));
-        conflicts.filter_map(Result::transpose).collect()
-    }
-
-    /// The conflicts that a document is in, with the names of the unique indexes.
-    ///
-    /// # Errors
-    /// As [`Reader::entries`].
-    pub fn conflicts_of(&self, document: &DocumentKey, view: &[u8]) -> Result<Vec<(Arc<Index>, Conflict)>> {
-        let catalog = self.catalog();
-        let mut found = Vec::new();
-        for index in catalog.of(&document.collection).iter().filter(|index| index.definition.unique) {
-            for key in index.keys_of_view(document.id.as_str(), view).keys {
-                if self.kv.get(&key::index_conflict(index.space, index.number, &key))?.is_some()
-                    && let Some(conflict) = self.conflict(&document.collection, index, &key)?
-                {
-                    found.push((index.clone(), conflict));
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn conflict(&self, collection: &CollectionName, index: &Index, key: &[u8]) -> Result<Option<Conflict>> {
-        let mut ids: Vec<DocumentId> = Vec::new();
-        self.scan_entries(index, &entry::under(index.space, index.number, key), &mut |_, id| {
-            ids.extend(id.parse::<DocumentId>());
-            if ids.len() < CONFLICT_DOCUMENTS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        let created = |id: &DocumentId| -> Result<Hlc> {
-            let record = self.record(&DocumentKey::new(collection.clone(), id.clone()))?;
-            Ok(record.map(|record| record.created).unwrap_or_default())
-        };
-        let mut order = ids.into_iter().map(|id| Ok((created(&id)?, id))).collect::<Result<Vec<_>>>()?;
-        order.sort();
-        let mut order = order.into_iter().map(|(_, id)| id);
-        let (Some(winner), losers) = (order.next(), order.collect::<Vec<_>>()) else { return Ok(None) };
-        Ok((!losers.is_empty()).then_some(Conflict { winner, losers }))
     }
 }
