@@ -321,9 +321,9 @@ mod tests {
 
     #[test]
     fn wrong_filters_and_expiries_are_named() {
-        let refused = |value| match Definition::parse(&value).unwrap_err() {
-            Error::Invalid(invalid) => (invalid.message, invalid.field.unwrap_or_default()),
-            other => panic!("{other}"),
+        let refused = |value| {
+            let Err(Error::Invalid(invalid)) = Definition::parse(&value) else { panic!("{value} is accepted") };
+            (invalid.message, invalid.field.unwrap_or_default())
         };
         assert_eq!(refused(json!({"fields": "a", "filter": {"b": {"$gtt": 1}}})).1, "filter.b.$gtt");
         assert_eq!(refused(json!({"fields": "a", "filter": 3})).1, "filter");

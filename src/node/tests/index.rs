@@ -131,6 +131,12 @@ fn a_unique_index_refuses_here_and_names_what_peers_wrote_apart() {
     let expected = [Conflict { winner: "a".parse().unwrap(), losers: vec!["b".parse().unwrap()] }];
     for at in 0..2 {
         assert_eq!(world.conflicts(at, "email"), expected);
+        // Whichever document arrived, the feed entry of it tells.
+        let reader = world.peers[at].node.reader();
+        for document in ["notes/a", "notes/b"] {
+            let found = reader.conflicts_of(&key(document), br#"{"email":"x"}"#).unwrap();
+            assert_eq!(found.iter().map(|(_, conflict)| &**conflict).collect::<Vec<_>>(), [&expected[0]]);
+        }
     }
     // Nothing is blocked by it: both can be written, and one of them settles it.
     world.put(1, "notes/b", json!({"email": "x", "n": 2})).unwrap();

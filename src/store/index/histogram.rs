@@ -1,9 +1,13 @@
-//! How the keys of an index are spread: bounds with as many keys between each two (an equi-depth histogram).
+//! How the keys of an index are spread: bounds with as many keys between each two (an equi-depth histogram). A key that
+//! has more entries than that has a bucket of its own.
 
 use crate::base::{Decode, DecodeError, Encode, Reader, Writer};
 
-/// Buckets at most.
-const BUCKETS_MAX: usize = 128;
+/// Buckets that the entries are meant to fill.
+const BUCKETS: usize = 128;
+
+/// Buckets at most: there may be one more before each key that has its own.
+const BUCKETS_MAX: usize = 2 * BUCKETS + 1;
 
 /// Bytes of a bound: keys that differ only behind them count as one.
 const BOUND_BYTES_MAX: usize = 64;
@@ -43,14 +47,14 @@ impl Histogram {
     pub fn between(&self, from: &[u8], to: &[u8]) -> f64 {
         let (low, high) = (self.bucket_of(from), self.bucket_of(to));
         let entries = |at: usize| if at == 0 { 0.0 } else { self.buckets[at - 1].entries as f64 };
-        let width = |at: usize| if at < self.buckets.len() { entries(at + 1) - entries(at) } else { 0.0 };
-        if low == high {
-            // Within one bucket: all of it when it has one key only, else half of it.
-            let distinct = |at: usize| if at == 0 { 0 } else { self.buckets[at - 1].distinct };
-            let kinds = if low < self.buckets.len() { distinct(low + 1) - distinct(low) } else { 0 };
-            return if kinds <= 1 { width(low) } else { width(low) / 2.0 };
-        }
-        entries(high) - entries(low) - width(low) / 2.0 + width(high) / 2.0
+        let distinct = |at: usize| if at == 0 { 0 } else { self.buckets[at - 1].distinct };
+        // Of a bucket that an end of the range falls into, half is on either side of it, and of one with one key, which
+        // is the bound, nothing is before it.
+        let half = |at: usize| match self.buckets.get(at) {
+            Some(_) if distinct(at + 1) - distinct(at) > 1 => (entries(at + 1) - entries(at)) / 2.0,
+            Some(_) | None => 0.0,
+        };
+        if low == high { half(low) } else { entries(high) - entries(low) - half(low) + half(high) }
     }
 
     /// The bucket that a key falls into; their number when it is behind all.
@@ -68,13 +72,18 @@ pub(super) struct Counting {
     entries: u64,
     distinct: u64,
     last: Vec<u8>,
+    /// Entries of the last key.
+    run: u64,
+    /// The key before the last.
+    before: Vec<u8>,
 }
 
 impl Counting {
     /// For about so many keys.
     pub(super) fn new(expected: u64) -> Self {
-        let depth = expected / BUCKETS_MAX as u64 + 1;
-        Self { depth, histogram: Histogram::default(), entries: 0, distinct: 0, last: Vec::new() }
+        let depth = expected / BUCKETS as u64 + 1;
+        let histogram = Histogram::default();
+        Self { depth, histogram, entries: 0, distinct: 0, last: Vec::new(), run: 0, before: Vec::new() }
     }
 
     /// Takes the next key. Whether it is the same as the one before.
@@ -86,10 +95,13 @@ impl Counting {
                 self.close();
             }
             self.distinct += 1;
+            std::mem::swap(&mut self.last, &mut self.before);
             self.last.clear();
             self.last.extend_from_slice(key);
+            self.run = 0;
         }
         self.entries += 1;
+        self.run += 1;
         same
     }
 
@@ -105,8 +117,16 @@ impl Counting {
     }
 
     fn close(&mut self) {
-        let bound = self.last[..self.last.len().min(BOUND_BYTES_MAX)].to_vec();
-        self.histogram.buckets.push(Bucket { bound, entries: self.entries, distinct: self.distinct });
+        let begun = self.entries - self.histogram.entries();
+        if (self.depth..begun).contains(&self.run) && self.histogram.buckets.len() < BUCKETS_MAX - 2 {
+            self.push(self.entries - self.run, self.distinct - 1, &self.before.clone());
+        }
+        self.push(self.entries, self.distinct, &self.last.clone());
+    }
+
+    fn push(&mut self, entries: u64, distinct: u64, bound: &[u8]) {
+        let bound = bound[..bound.len().min(BOUND_BYTES_MAX)].to_vec();
+        self.histogram.buckets.push(Bucket { bound, entries, distinct });
     }
 }
 
