@@ -383,3 +383,15 @@ pub const QUERY_TIME_DEFAULT_MS: u64 = 10_000;
 pub const QUERY_TIME_MAX_MS: u64 = 120_000;
 /// Queries that run at a time; others wait.
 pub const QUERIES_MAX: usize = 8;
+/// Documents with a word that ranking counts: a word that more have is as common as that.
+pub const RANK_HOLDERS_MAX: u64 = 10_000;
+/// Documents that match one live query: all are held, so that the next one is known when one leaves.
+pub const LIVE_DOCUMENTS_MAX: usize = 100_000;
+/// Bytes that one live query holds.
+pub const LIVE_QUERY_BYTES_MAX: usize = 16 << 20;
+/// Bytes that all live queries of a peer hold together.
+pub const LIVE_BYTES_MAX: usize = 256 << 20;
+/// Live queries of a peer.
+pub const LIVE_QUERIES_MAX: usize = 2_000;
+/// Changes that wait for one reader of a live query; one that is slower is cut off, and starts again.
+pub const LIVE_CHANGES_WAITING_MAX: usize = 256;

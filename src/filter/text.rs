@@ -103,6 +103,12 @@ impl TextSearch {
         &self.words
     }
 
+    /// The fields to look at; all of the document when there are none.
+    #[must_use]
+    pub fn fields(&self) -> &[Path] {
+        &self.fields
+    }
+
     /// The tokens that are looked for, those of phrases too, sorted: any of them must be there.
     #[must_use]
     pub fn terms(&self) -> &[String] {

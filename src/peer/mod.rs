@@ -21,6 +21,7 @@
 mod collection;
 pub mod doctor;
 mod feed;
+mod live;
 mod mesh;
 mod meter;
 mod query;
@@ -29,6 +30,7 @@ mod version;
 
 pub use collection::{Cleared, Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed, KeyConflict};
+pub use live::{LiveChange, LiveQuery};
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
 pub use query::{IndexReport, TimeLimit};
@@ -183,6 +185,7 @@ struct Shared {
     histories: Arc<Semaphore>,
     /// Queries that may begin.
     queries: Arc<Semaphore>,
+    live: Arc<live::Hub>,
 }
 
 impl Peer {
@@ -232,6 +235,7 @@ impl Peer {
             writes: Meter::default(),
             histories: Arc::new(Semaphore::new(HISTORY_READS_MAX)),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            live: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

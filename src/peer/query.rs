@@ -48,7 +48,7 @@ impl Default for TimeLimit {
 }
 
 impl TimeLimit {
-    fn budget(self) -> Budget {
+    pub(super) fn budget(self) -> Budget {
         Budget::new(Some(Instant::now() + self.0), AGGREGATE_BYTES_MAX)
     }
 }
@@ -203,7 +203,10 @@ impl Collection {
     }
 
     /// Reads on a thread that may wait.
-    async fn query<T: Send + 'static>(&self, read: impl FnOnce(&Reader) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let shared = &self.peer().shared;
         let busy = || Error::Unavailable("as many queries run as may run at a time; try again in a moment".into());
         let room = tokio::time::timeout(QUEUE, shared.queries.clone().acquire_owned()).await.map_err(|_| busy())?;

@@ -5,18 +5,18 @@
 //! Where a document has several keys, each test may be met by another of them, so that one test alone narrows a field
 //! down; otherwise all do.
 //!
+//! An index of points has the cells of a shape, one of words those that are searched for, and a partial one helps
+//! when the filter asks for all that it asks for.
+//!
 //! The spans hold at least the keys of all matching documents. They are `exact` when they hold no others, so that
 //! counting them is enough.
 
 use crate::filter::{Comparison, Condition, Element, Filter, Operand, Test};
-use crate::index::{Definition, Shape};
+use crate::index::{Definition, Shape, Span, geo_spans, text_key};
 use crate::limits::QUERY_SPANS_MAX;
 use crate::value::{
-    Direction, Json, Kind, Path, encode, encode_undefined, kind_keys, string_prefix, successor, turned,
+    Direction, Json, Kind, Path, Pattern, encode, encode_undefined, kind_keys, string_prefix, successor, turned,
 };
-
-/// Keys with `from <= key < to`.
-pub(super) type Span = (Vec<u8>, Vec<u8>);
 
 /// What of an index a filter is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,55 @@ struct Pieces {
 /// What an index narrows a filter down to; `None` when it does not. `multiple` says whether documents may have several
 /// keys in it.
 pub(super) fn bounds(definition: &Definition, multiple: bool, filter: &Filter) -> Option<Bounds> {
-    let Shape::Ordered(pattern) = &definition.shape;
+    if definition.filter.as_ref().is_some_and(|taken| !implies(filter, taken)) {
+        return None;
+    }
+    let of_spans = |spans: Vec<Span>| Bounds { spans, fixed: 0, prefix: Vec::new(), used: 1, exact: false };
+    match &definition.shape {
+        Shape::Ordered(pattern) => of_pattern(pattern, definition.sparse, multiple, filter),
+        Shape::Geo(path) => geo(path, filter).map(of_spans),
+        Shape::Text(fields) => words(fields, filter).map(of_spans),
+    }
+}
+
+/// Whether every condition of `taken` is one of the filter's, so that what it leaves out does not match.
+fn implies(filter: &Filter, taken: &Filter) -> bool {
+    let alone = |condition: &Condition| Filter { condition: condition.clone() };
+    let asked: Vec<Filter> = filter.condition.together().iter().map(alone).collect();
+    taken.condition.together().iter().all(|condition| asked.contains(&alone(condition)))
+}
+
+/// The cells of the points that a filter is about.
+fn geo(field: &Path, filter: &Filter) -> Option<Vec<Span>> {
+    let shape = filter.condition.together().iter().find_map(|condition| match condition {
+        Condition::Field { path, test: Test::Within(shape) } if path == field => Some(shape.clone()),
+        Condition::Field { path, test: Test::Near(near) } if path == field => near.circle(),
+        Condition::Field { .. }
+        | Condition::All(_)
+        | Condition::Any(_)
+        | Condition::Not(_)
+        | Condition::Expression { .. }
+        | Condition::Text(_) => None,
+    })?;
+    Some(geo_spans(&shape))
+}
+
+/// The entries of words one of which a matching document has.
+fn words(fields: &[Path], filter: &Filter) -> Option<Vec<Span>> {
+    let search = filter.text().filter(|search| search.fields() == fields)?;
+    let words = match search.phrases().first() {
+        // All phrases must be there, so each of their words.
+        Some(phrase) => &phrase[..1],
+        None => search.terms(),
+    };
+    let span = |word: &String| {
+        let from = text_key(word);
+        (from.clone(), successor(&from))
+    };
+    Some(words.iter().map(span).collect())
+}
+
+fn of_pattern(pattern: &Pattern, sparse: bool, multiple: bool, filter: &Filter) -> Option<Bounds> {
     let conditions = filter.condition.together();
     let mut prefixes = vec![Vec::new()];
     let mut ranges = None;
@@ -83,7 +131,7 @@ pub(super) fn bounds(definition: &Definition, multiple: bool, filter: &Filter) -
         }
     }
     // One that leaves documents out which have none of its fields must be asked for a field that is there.
-    if bounds.used == 0 || (definition.sparse && !is_there) {
+    if bounds.used == 0 || (sparse && !is_there) {
         return None;
     }
     let whole = || prefixes.iter().map(|prefix| (prefix.clone(), successor(prefix))).collect();

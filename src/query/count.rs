@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Budget;
 use super::execute::{Counters, Start, Walk};
 use super::plan::{Access, Planner, Wanted};
+use super::rank::in_fields_of_index;
 use crate::Result;
 use crate::base::CollectionName;
 use crate::filter::Filter;
@@ -24,6 +25,7 @@ pub fn count(reader: &Reader, collection: &CollectionName, filter: &Filter, budg
     if filter.is_everything() {
         return Ok(reader.collection(collection)?.map_or(0, |counts| counts.documents));
     }
+    let filter = &in_fields_of_index(reader, collection, filter);
     let planner = Planner::new(reader, collection)?;
     let wanted = Wanted { order: &[], first: None };
     let plans = planner.plans(filter, wanted)?;
@@ -42,6 +44,7 @@ pub fn count(reader: &Reader, collection: &CollectionName, filter: &Filter, budg
 /// As [`count`].
 pub fn estimate(reader: &Reader, collection: &CollectionName, filter: &Filter) -> Result<u64> {
     let reader = &reader.pinned();
+    let filter = &in_fields_of_index(reader, collection, filter);
     let planner = Planner::new(reader, collection)?;
     let plans = planner.plans(filter, Wanted { order: &[], first: None })?;
     Ok(plans.iter().map(|plan| plan.matching).fold(f64::INFINITY, f64::min).round() as u64)
@@ -83,6 +86,7 @@ pub fn distinct(
     budget: &Budget,
 ) -> Result<Vec<Value>> {
     let reader = &reader.pinned();
+    let filter = &in_fields_of_index(reader, collection, filter);
     let planner = Planner::new(reader, collection)?;
     let plans = planner.plans(filter, Wanted { order: &[], first: None })?;
     let (counters, mut damaged) = (Counters::default(), Vec::new());

@@ -38,7 +38,14 @@ impl Explained {
     }
 }
 
-pub(super) fn explain(find: &Find, plans: &[Plan], counters: &Counters, returned: u64, time: Duration) -> Explained {
+pub(super) fn explain(
+    find: &Find,
+    by: &str,
+    plans: &[Plan],
+    counters: &Counters,
+    returned: u64,
+    time: Duration,
+) -> Explained {
     let Some((plan, others)) = plans.split_first() else {
         return Explained { plan: Value::Null, rejected: Vec::new(), entries_examined: 0, documents_examined: 0, time };
     };
@@ -52,7 +59,7 @@ pub(super) fn explain(find: &Find, plans: &[Plan], counters: &Counters, returned
         rows(&mut tree, plan.matching, matching);
     }
     if !plan.in_order {
-        tree = json!({ "stage": "sort", "by": find.order().to_string(), "keeps": find.kept(), "input": tree });
+        tree = json!({ "stage": "sort", "by": by, "keeps": find.kept(), "input": tree });
         rows(&mut tree, plan.matching, matching);
     }
     tree = json!({ "stage": "limit", "limit": find.limit(), "offset": find.offset(), "input": tree });

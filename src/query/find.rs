@@ -10,11 +10,11 @@ use super::cursor::{Cursor, fingerprint};
 use super::execute::{Counters, Start, Walk};
 use super::explain::{Explained, explain};
 use super::plan::{Access, Plan, Planner, Wanted};
+use super::rank::{Rank, in_fields_of_index};
 use super::{Budget, Projection, Sort, fault, whole};
 use crate::Result;
 use crate::base::{CollectionName, DocumentId, edit_distance};
 use crate::filter::Filter;
-use crate::index::Shape;
 use crate::limits::{PAGE_BYTES_MAX, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_OFFSET_MAX};
 use crate::store::Reader;
 use crate::value::{Direction, ID_FIELD, Path, Row, encode};
@@ -25,6 +25,8 @@ pub struct Find {
     filter: Filter,
     /// The order that was asked for, and by ids at its end, so that it is one.
     order: Sort,
+    /// Whether none was asked for.
+    is_default: bool,
     projection: Option<Projection>,
     limit: usize,
     offset: usize,
@@ -80,7 +82,8 @@ impl Find {
             return Err(fault("offset", "a cursor says where to go on; leave the offset out"));
         }
         let limit = whole_number(fields.get("limit"), "limit", QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX)?;
-        Ok(Self { filter, order: in_one_order(order)?, projection, limit, offset, cursor, hint })
+        let is_default = order.is_none();
+        Ok(Self { filter, order: in_one_order(order)?, is_default, projection, limit, offset, cursor, hint })
     }
 
     /// The same query for other documents.
@@ -123,18 +126,22 @@ impl Find {
         let reader = &reader.pinned();
         let query = fingerprint(collection, &self.filter.to_string(), &self.order.to_string());
         let cursor = self.cursor.as_ref().map(|cursor| Cursor::parse(cursor, query)).transpose()?;
+        let filter = &in_fields_of_index(reader, collection, &self.filter);
+        let rank = Rank::new(reader, collection, filter).filter(|_| self.is_default);
         let planner = Planner::new(reader, collection)?;
         let first = self.offset.saturating_add(self.limit).saturating_add(1);
-        let wanted = Wanted { order: self.order.keys(), first: Some(first) };
+        // No index has the order of a rank.
+        let order = if rank.is_some() { &[] } else { self.order.keys() };
+        let wanted = Wanted { order, first: Some(first) };
         let plans = match &self.hint {
-            Some(hint) => planner.hinted(hint, &self.filter, wanted)?,
-            None => planner.plans(&self.filter, wanted)?,
+            Some(hint) => planner.hinted(hint, filter, wanted)?,
+            None => planner.plans(filter, wanted)?,
         };
         let plan = &plans[0];
         let counters = Counters::default();
         let mut damaged = Vec::new();
-        let mut walk = Walk::new(reader, collection, &self.filter, budget, &counters, &mut damaged);
-        let mut page = Page::new(self, budget, cursor.as_ref(), plan.in_order);
+        let mut walk = Walk::new(reader, collection, filter, budget, &counters, &mut damaged);
+        let mut page = Page::new(self, rank.as_ref(), budget, cursor.as_ref(), plan.in_order);
         let start = self.start(plan, cursor.as_ref());
         let in_index_order = plan.in_order && !self.is_by_id();
         let (id, key) = (start.0.as_deref(), start.1.as_deref());
@@ -151,7 +158,8 @@ impl Find {
             (false, None) => (plan.matching.round() as u64).max(matching),
         };
         let is_total_exact = is_whole || self.filter.is_everything();
-        let explained = explain(self, &plans, &counters, documents.len() as u64, budget.elapsed());
+        let by = rank.map_or_else(|| self.order.to_string(), |rank| rank.name().to_owned());
+        let explained = explain(self, &by, &plans, &counters, documents.len() as u64, budget.elapsed());
         Ok((Found { documents, next, total_estimate, is_total_exact, damaged }, explained))
     }
 
@@ -167,7 +175,7 @@ impl Find {
         }
         match &plan.access {
             Access::Index { index, bounds } => {
-                let Shape::Ordered(pattern) = &index.definition().shape;
+                let Some(pattern) = index.definition().pattern() else { return (None, None) };
                 let is_asked = |path: &Path| self.order.keys().iter().any(|(asked, _)| asked == path);
                 // What is fixed is in the cursor's key only when it was asked for; then the walk begins at its start.
                 if pattern.fields()[..bounds.fixed].iter().any(|(path, _)| is_asked(path)) {
@@ -181,6 +189,19 @@ impl Find {
 
     pub(super) fn limit(&self) -> usize {
         self.limit
+    }
+
+    pub(super) fn has_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
+    pub(super) fn projection(&self) -> Option<&Projection> {
+        self.projection.as_ref()
+    }
+
+    /// Whether its filter implies an order, and none was asked for.
+    pub(super) fn is_ranked(&self) -> bool {
+        self.is_default && (self.filter.near().is_some() || self.filter.text().is_some())
     }
 
     pub(super) fn offset(&self) -> usize {
@@ -220,6 +241,8 @@ fn whole_number(value: Option<&Value>, name: &str, default: usize, max: usize) -
 /// The page that a query gives.
 struct Page<'q> {
     find: &'q Find,
+    /// What the order is by, when it is not by fields.
+    rank: Option<&'q Rank<'q>>,
     budget: &'q Budget,
     after: Option<&'q Cursor>,
     /// Whether documents come in the order of the page.
@@ -242,13 +265,22 @@ struct Held {
 }
 
 impl<'q> Page<'q> {
-    fn new(find: &'q Find, budget: &'q Budget, after: Option<&'q Cursor>, in_order: bool) -> Self {
+    fn new(
+        find: &'q Find,
+        rank: Option<&'q Rank<'q>>,
+        budget: &'q Budget,
+        after: Option<&'q Cursor>,
+        in_order: bool,
+    ) -> Self {
         let (rows, heap) = (Vec::new(), BinaryHeap::new());
-        Self { find, budget, after, in_order, skipped: 0, rows, heap, bytes: 0, is_cut: false, key: Vec::new() }
+        Self { find, rank, budget, after, in_order, skipped: 0, rows, heap, bytes: 0, is_cut: false, key: Vec::new() }
     }
 
     fn push(&mut self, row: Row<'_>) -> Result<ControlFlow<()>> {
         self.key.clear();
+        if let Some(rank) = self.rank {
+            rank.key(row, &mut self.key);
+        }
         self.find.order.key(row, &mut self.key);
         if self.after.is_some_and(|after| self.key <= after.key) {
             return Ok(ControlFlow::Continue(()));

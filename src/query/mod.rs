@@ -2,11 +2,12 @@
 //!
 //! - [`Find`] filter, order, limit, projection: a page of documents, and where to go on (`cursor`)
 //! - [`count`], [`estimate`], [`distinct`]
+//! - [`Live`] a result that is kept up to date
 //! - [`aggregate`] pipelines of stages
 //! - `plan` choosing among indexes, of which `bounds` says what they have for a filter; `execute` walking the plan;
 //!   `explain` telling of it
 //! - `budget` what one query may take
-//! - `sort`, `project` the order of rows, and what is shown of them
+//! - `sort`, `rank`, `project` the order of rows, and what is shown of them
 //! - `shape` writing a document anew with other fields
 //!
 //! Queries read beside the writer, as everything that reads does: no node, no network, no Automerge. An answer is
@@ -20,8 +21,10 @@ mod cursor;
 mod execute;
 mod explain;
 mod find;
+mod live;
 mod plan;
 mod project;
+mod rank;
 mod shape;
 mod sort;
 
@@ -29,6 +32,7 @@ pub use budget::Budget;
 pub use count::{count, distinct, estimate};
 pub use explain::Explained;
 pub use find::{Find, Found};
+pub use live::{Live, LiveEvent, required};
 pub use project::Projection;
 pub use sort::{Sort, Sorter};
 
@@ -61,8 +65,7 @@ pub fn each(
     budget: &Budget,
     sink: &mut dyn FnMut(Row<'_>) -> Flow,
 ) -> Result<()> {
-    let everything = Filter::default();
-    let filter = filter.unwrap_or(&everything);
+    let filter = &filter.map(|filter| rank::in_fields_of_index(reader, collection, filter)).unwrap_or_default();
     let planner = plan::Planner::new(reader, collection)?;
     let plans = planner.plans(filter, plan::Wanted { order: &[], first: None })?;
     let (counters, mut damaged) = (execute::Counters::default(), Vec::new());
@@ -93,4 +96,4 @@ fn within(at: &str, part: impl std::fmt::Display) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,11 +10,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::bounds::{Bounds, Span, bounds};
+use super::bounds::{Bounds, bounds};
 use crate::Result;
 use crate::base::CollectionName;
 use crate::filter::{Condition, Filter, Test};
-use crate::index::Shape;
+use crate::index::Span;
 use crate::limits::PLAN_COUNT_MAX;
 use crate::store::{Index, Reader};
 use crate::value::{Direction, Kind, Path};
@@ -181,7 +181,7 @@ impl<'a> Planner<'a> {
 
     /// Whether an index has the documents in the order that is asked for, when its first fields are fixed.
     fn gives_order(&self, index: &Index, fixed: usize, wanted: Wanted<'_>) -> bool {
-        let Shape::Ordered(pattern) = &index.definition().shape;
+        let Some(pattern) = index.definition().pattern() else { return false };
         let fixed_fields = &pattern.fields()[..fixed];
         let rest = &pattern.fields()[fixed..];
         let is_fixed = |path: &Path| fixed_fields.iter().any(|(fixed, _)| fixed == path);
@@ -205,7 +205,8 @@ impl<'a> Planner<'a> {
     fn sorted_by_index(&self, matching: f64, wanted: Wanted<'_>) -> Vec<Plan> {
         let whole =
             Bounds { spans: vec![(Vec::new(), vec![0xff])], fixed: 0, prefix: Vec::new(), used: 0, exact: false };
-        let fit = self.indexes.iter().filter(|index| self.gives_order(index, 0, wanted));
+        let is_whole = |index: &Index| index.definition().filter.is_none() && self.gives_order(index, 0, wanted);
+        let fit = self.indexes.iter().filter(|index| is_whole(index));
         let plan = |index: &Arc<Index>| {
             let access = Access::Index { index: index.clone(), bounds: whole.clone() };
             self.plan(access, self.documents, matching, wanted)
@@ -277,8 +278,8 @@ impl<'a> Planner<'a> {
 fn share_field(a: &Access, b: &Access) -> bool {
     let fields = |access: &Access| match access {
         Access::Index { index, bounds } => {
-            let Shape::Ordered(pattern) = &index.definition().shape;
-            pattern.fields()[..bounds.used].iter().map(|(path, _)| path.clone()).collect()
+            let fields = index.definition().pattern().map(|pattern| &pattern.fields()[..bounds.used]);
+            fields.into_iter().flatten().map(|(path, _)| path.clone()).collect()
         }
         Access::Walk | Access::Ids(_) | Access::Union(_) | Access::Intersection(..) => Vec::new(),
     };

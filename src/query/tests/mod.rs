@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Budget, Find, Found, Sort, count, distinct, each, estimate, row};
+use super::{Budget, Find, Found, Live, LiveEvent, Sort, count, distinct, each, estimate, row};
 use crate::Error;
 use crate::base::{CollectionName, DocumentKey, Timestamp};
 use crate::filter::Filter;
@@ -134,6 +134,29 @@ fn ids(documents: &[Bytes]) -> Vec<String> {
     documents.iter().map(|text| row(text).id.unwrap().as_str().unwrap().into_owned()).collect()
 }
 
+/// Does to a result what a live query says.
+pub(crate) fn apply(result: &mut Vec<Bytes>, events: Vec<LiveEvent>) {
+    let named = |document: &Bytes, id: &str| assert_eq!(row(document).id.unwrap().as_str().unwrap(), id);
+    for event in events {
+        match event {
+            LiveEvent::Enter { at, document, id } => {
+                named(&document, &id);
+                result.insert(at, document);
+            }
+            LiveEvent::Leave { at, id } => named(&result.remove(at), &id),
+            LiveEvent::Change { at, document, id } => {
+                named(&result[at], &id);
+                assert_ne!(result[at], document);
+                result[at] = document;
+            }
+            LiveEvent::Move { from, to, document, id } => {
+                named(&result.remove(from), &id);
+                result.insert(to, document);
+            }
+        }
+    }
+}
+
 /// People with an age, a city and a name.
 fn people(count: usize) -> World {
     let mut world = World::new();
@@ -257,6 +280,66 @@ fn time_and_memory_of_a_query_end_it() {
     assert!(matches!(&error, Error::Invalid(why) if why.message.contains("memory")), "{error}");
 }
 
+#[test]
+fn places_are_found_by_cells_the_nearest_first() {
+    let mut world = World::new();
+    for n in 0..200 {
+        world.put(&format!("{n:03}"), json!({"at": {"lat": f64::from(n) / 4.0 - 25.0, "lng": f64::from(n) - 100.0}}));
+    }
+    world.put("nowhere", json!({"at": {"lat": 95, "lng": 0}}));
+    world.put("two", json!({"at": [{"lat": 0.0, "lng": 0.0}, {"lat": 50.0, "lng": 50.0}]}));
+    let near = json!({"filter": {"at": {"$near": {"lat": 0.1, "lng": 0.1, "max_distance_m": 400_000}}}});
+    let within = json!({"filter": {"at": {"$within": {"box": {"south": -5, "west": -10, "north": 5, "east": 10}}}}});
+    let before = [near.clone(), within.clone()].map(|query| world.pages(query));
+    assert_eq!(ids(&before[0]), ["100", "two", "101", "099", "102", "098", "103", "097"]);
+    world.index("at", json!({"type": "geo", "fields": "at"}));
+    for (query, before) in [near, within].into_iter().zip(before) {
+        assert_eq!(world.pages(query.clone()), before);
+        assert!(world.explain(query.clone())["plan"].to_string().contains("\"index\":\"at\""));
+        let mut paged = query;
+        paged["limit"] = json!(2);
+        assert_eq!(world.pages(paged), before, "pages keep the order");
+    }
+    let far = json!({"filter": {"at": {"$near": {"lat": 0, "lng": 0}}}, "limit": 3, "sort": {"_id": 1}});
+    assert_eq!(
+        ids(&world.find(far).unwrap().documents),
+        ["000", "001", "002"],
+        "an order that is asked for goes first"
+    );
+}
+
+#[test]
+fn words_are_found_by_their_index_the_best_fit_first() {
+    let mut world = World::new();
+    for n in 0..50 {
+        let text =
+            format!("{} common words{}", "filler ".repeat(n % 5), if n % 10 == 0 { " and a rare one" } else { "" });
+        world.put(&format!("{n:02}"), json!({"title": text, "secret": "rare"}));
+    }
+    world.put("best", json!({"title": "rare, rare, rare"}));
+    let query = json!({"filter": {"$text": {"$search": "rare"}}});
+    assert_eq!(world.pages(query.clone()).len(), 51, "without an index every string is looked at");
+    world.index("title", json!({"type": "text", "fields": ["title"]}));
+    let found = ids(&world.pages(query.clone()));
+    assert_eq!((found.len(), found[0].as_str()), (6, "best"));
+    let hinted = json!({"filter": {"$text": {"$search": "rare"}}, "hint": "$natural"});
+    assert_eq!(ids(&world.pages(hinted)), found);
+    let phrase = json!({"filter": {"$text": {"$search": "\"a rare one\" -filler"}}});
+    assert!(world.explain(phrase.clone())["plan"].to_string().contains("\"index\":\"title\""));
+    assert_eq!(ids(&world.pages(phrase)), ["00", "10", "20", "30", "40"]);
+}
+
+#[test]
+fn a_partial_index_is_used_when_the_filter_asks_for_all_that_it_asks_for() {
+    let mut world = people(200);
+    world.index("roman", json!({"fields": "age", "filter": {"city": "Rome"}}));
+    let roman = json!({"filter": {"age": {"$lt": 10}, "city": "Rome"}});
+    assert_eq!(world.stages(roman.clone())[2], "index");
+    assert_eq!(world.pages(roman.clone()), world.naive(&roman["filter"], None));
+    assert_eq!(world.stages(json!({"filter": {"age": {"$lt": 10}, "city": "Oslo"}}))[2], "walk");
+    assert_eq!(world.stages(json!({"sort": {"age": 1}}))[1], "sort");
+}
+
 fn leaf() -> impl Strategy<Value = Value> {
     prop_oneof![
         (-2i64..4).prop_map(Value::from),
@@ -334,6 +417,7 @@ fn indexes() -> impl Strategy<Value = Vec<Value>> {
         json!({"fields": "c,-_id"}),
         json!({"fields": "_id"}),
         json!({"fields": "a.0"}),
+        json!({"fields": "b", "filter": {"a": {"$gt": 0}}}),
     ];
     proptest::sample::subsequence(all, 0..5)
 }
@@ -378,6 +462,46 @@ proptest! {
             let parsed = Filter::parse(&filter).unwrap();
             let counted = count(&world.node.reader(), &name(), &parsed, &budget()).unwrap();
             prop_assert_eq!(counted, all.len() as u64, "count of {}", filter);
+        }
+    }
+
+    #[test]
+    fn a_live_result_is_what_a_fresh_query_gives_after_every_step(
+        documents in proptest::collection::vec(document(), 0..10),
+        filter in filter(),
+        sort in sort(),
+        limit in 0usize..6,
+        steps in proptest::collection::vec((0usize..12, proptest::option::weighted(0.8, document())), 1..30),
+    ) {
+        let mut world = World::new();
+        for (n, body) in documents.iter().enumerate() {
+            world.put(&format!("{n:02}"), body.clone());
+        }
+        let mut query = json!({"filter": filter, "limit": limit});
+        if let Some(sort) = sort {
+            query["sort"] = sort;
+        }
+        let find = Find::parse(&query).unwrap();
+        let mut live = Live::open(find, &world.node.reader(), &name(), &budget()).unwrap();
+        let mut result: Vec<Bytes> = live.result().cloned().collect();
+        for (n, body) in steps {
+            let id = format!("{n:02}");
+            let key = DocumentKey::new(name(), id.parse().unwrap());
+            match body {
+                Some(body) => world.put(&id, body),
+                None if world.node.reader().view(&key).unwrap().is_some() => world.delete(&id),
+                None => continue,
+            }
+            let (view, quoted) = (world.node.reader().view(&key).unwrap(), format!("\"{id}\""));
+            let of = |view| crate::value::Row {
+                id: Some(crate::value::Json::new(quoted.as_bytes())),
+                body: crate::value::Json::new(view),
+            };
+            let events = live.apply(&id, view.as_deref().map(of)).unwrap();
+            prop_assert!(events.len() <= 2, "{:?}", events);
+            apply(&mut result, events);
+            prop_assert_eq!(&result, &world.find(query.clone()).unwrap().documents, "{}", query);
+            prop_assert!(live.apply(&id, view.as_deref().map(of)).unwrap().is_empty(), "the same again is no change");
         }
     }
 }
