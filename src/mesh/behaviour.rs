@@ -23,7 +23,6 @@ use super::nat;
 use super::traffic::{Counting, Meter};
 use crate::limits::{
     CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, DHT_KEYS_MAX, RELAY_CIRCUITS_PER_PEER_MAX,
-    RELAY_SLOTS_MAX,
 };
 use crate::{Error, Result};
 
@@ -155,7 +154,7 @@ fn limits() -> connection_limits::ConnectionLimits {
 fn relaying(settings: &nat::Settings) -> relay::Config {
     let asks = std::num::NonZeroU32::new(RELAY_ASKS).expect("it is more than 0");
     let mut config = relay::Config {
-        max_reservations: RELAY_SLOTS_MAX,
+        max_reservations: settings.relay_slots,
         max_circuits: settings.relay_circuits,
         max_circuits_per_peer: RELAY_CIRCUITS_PER_PEER_MAX,
         max_circuit_duration: RELAY_CIRCUIT,

@@ -24,7 +24,7 @@ use super::gossip::{Gossip, publish};
 use super::links::Linked;
 use super::listen::{Listening, listen_error, probe, until_free};
 use super::nat::stun::{Findings, StunError};
-use super::nat::{Nat, ReachReport};
+use super::nat::{Nat, ReachReport, RelayFault};
 use super::notice::Notices;
 use super::outbox::Outboxes;
 use super::session::Ended;
@@ -182,8 +182,8 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_error(connection_id, peer_id, &error);
             }
-            SwarmEvent::ListenerClosed { listener_id, .. } => {
-                self.listener_closed(listener_id);
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                self.listener_closed(listener_id, reason);
                 self.addresses_changed();
             }
             SwarmEvent::NewListenAddr { .. }
@@ -308,6 +308,9 @@ impl Driver {
             self.relay_unreachable(&relay, &dial_error(error));
         }
         let Some(address) = self.dials.remove(&connection) else { return };
+        if let Some(fault) = RelayFault::of_dial(error) {
+            self.nat.relays.circuit_refused(fault);
+        }
         if !peer.is_some_and(|peer| self.links.contains_key(&peer)) {
             self.dial_failed(address, dial_error(error));
         }

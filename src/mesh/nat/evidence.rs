@@ -263,6 +263,16 @@ impl Evidence {
         self.observed.values().any(|observed| observed.udp == udp && observed.dialed)
     }
 
+    /// What STUN servers said about UDP: `Some(false)` when nothing came back.
+    pub(in crate::mesh) fn udp(&self) -> Option<bool> {
+        self.udp
+    }
+
+    /// Whether an address was tried and found dead.
+    pub(in crate::mesh) fn is_refuted(&self, address: &Multiaddr) -> bool {
+        self.refuted.contains_key(address)
+    }
+
     /// Addresses that were tried and found dead, and why.
     pub(in crate::mesh) fn refuted(&self) -> impl Iterator<Item = (&Multiaddr, &String)> {
         self.refuted.iter()
