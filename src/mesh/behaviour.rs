@@ -75,7 +75,7 @@ pub(super) struct Behaviour {
     pub(super) relay: Toggle<relay::Behaviour>,
     relay_client: relay::client::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
-    autonat: autonat::v2::client::Behaviour,
+    pub(super) autonat: nat::Asking,
     autonat_server: autonat::v2::server::Behaviour,
 }
 
@@ -133,10 +133,7 @@ impl Behaviour {
             relay: config.nat.relay_server.then(|| relay::Behaviour::new(peer, relaying(&config.nat))).into(),
             relay_client,
             dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| dcutr::Behaviour::new(peer)).into(),
-            autonat: autonat::v2::client::Behaviour::new(
-                rand::make_rng::<rand::rngs::StdRng>(),
-                autonat::v2::client::Config::default().with_probe_interval(AUTONAT),
-            ),
+            autonat: nat::Asking::new(AUTONAT),
             autonat_server: autonat::v2::server::Behaviour::default(),
         })
     }

@@ -366,6 +366,7 @@ impl Driver {
     /// arrives for long. All connections to other machines are made anew.
     fn network_changed(&mut self) {
         tracing::info!("this machine has lost an address; connections are made anew");
+        self.forget_verdicts();
         let far = self.connections.values().filter(|known| scope(&known.remote) > Some(Scope::Machine));
         let peers: HashSet<Libp2pId> = far.map(|known| known.peer).collect();
         for peer in peers {

@@ -24,6 +24,8 @@ const PUNCH: Duration = Duration::from_secs(4);
 const PUNCHES: u32 = 6;
 /// How often the addresses are dialed that a peer names over a relay: it could name other people's, again and again.
 const NAMED: u32 = 5;
+/// How long it counts that nobody could dial an address, until that is tried again.
+const RETRY: Duration = Duration::from_secs(600);
 /// How old what status calls show may be.
 const REPORT: Duration = Duration::from_secs(5);
 /// How long strangers stay connected who may want to go through us to somebody else.
@@ -282,8 +284,32 @@ impl Driver {
             return;
         }
         tracing::debug!(address = %tested_addr, %server, ?result, "an address was tried from outside");
+        if result.is_err() {
+            self.nat.retry.get_or_insert_with(|| Instant::now() + RETRY);
+        }
         self.nat.evidence.tried(&tested_addr, result.map_err(|error| error.to_string()));
         self.reach_changed();
+    }
+
+    /// Has addresses tried again at which nobody was reached: that may have been bad luck, or a server that lies. Until
+    /// there is another verdict the former one counts.
+    fn try_again(&mut self, now: Instant) {
+        if self.nat.retry.is_none_or(|at| at > now) {
+            return;
+        }
+        let again = self.nat.evidence.worth_another_try();
+        self.nat.retry = (!again.is_empty()).then(|| now + RETRY);
+        if !again.is_empty() {
+            self.swarm.behaviour_mut().autonat.ask_again(again);
+        }
+    }
+
+    /// This machine is on another network: what was found out on the one before says nothing here.
+    pub(in crate::mesh) fn forget_verdicts(&mut self) {
+        self.nat.evidence.forget_refuted();
+        self.nat.retry = None;
+        let mapped = self.nat.evidence.mapped_addresses();
+        self.swarm.behaviour_mut().autonat.ask_again(mapped);
     }
 
     /// Does what follows from new evidence.
@@ -354,7 +380,7 @@ impl Driver {
     pub(in crate::mesh) fn reach_due(&self) -> Option<Instant> {
         let lingering = self.nat.lingering.front().map(|(until, _)| *until);
         let again = self.nat.again.values().map(|(_, at)| *at);
-        let others = self.nat.probes.due().into_iter().chain([self.nat.reported + REPORT]);
+        let others = self.nat.probes.due().into_iter().chain(self.nat.retry).chain([self.nat.reported + REPORT]);
         self.nat.relays.due().into_iter().chain(lingering).chain(again).chain(others).min()
     }
 
@@ -401,6 +427,7 @@ impl Driver {
         }
         self.punch_again(now);
         self.probe(now);
+        self.try_again(now);
         if self.nat.reported + REPORT <= now {
             self.report_reach();
         }

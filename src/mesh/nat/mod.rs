@@ -5,6 +5,7 @@
 //! - `mapping` ports that the router forwards; `router` what the driver makes of them
 //! - `stun` what the NAT in front of this machine does, and the same for others
 //! - `probe` when that is found out, and when this peer tells others
+//! - `asking` has others dial this peer's addresses, again when what they found is old
 //! - `drive` what the driver does about all of it
 //! - `report` what status calls show; `tally` how often something failed, by reason
 //!
@@ -12,6 +13,7 @@
 //! through a relay serves until there is a direct one: both sides try to punch holes (DCUtR), and dial the addresses
 //! that the other names. Then the session moves over.
 
+mod asking;
 mod drive;
 mod evidence;
 mod mapping;
@@ -29,6 +31,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use tokio::time::Instant;
 
+pub(super) use self::asking::Asking;
 pub(super) use self::evidence::Evidence;
 pub use self::evidence::Reachability;
 pub use self::mapping::{Refusal, RouterFault};
@@ -107,6 +110,8 @@ pub(super) struct Nat {
     /// Peers that are dialed through their relay once more, which tries to punch holes again: how often already, and
     /// when.
     pub(super) again: HashMap<Libp2pId, (u32, Instant)>,
+    /// When addresses at which nobody was reached are tried again.
+    pub(super) retry: Option<Instant>,
     /// When what status calls show was put together last; counters go on meanwhile.
     pub(super) reported: Instant,
     /// Addresses of this machine that are announced.
@@ -132,6 +137,7 @@ impl Nat {
             router: Router::default(),
             probes: Probes::default(),
             again: HashMap::new(),
+            retry: None,
             reported: Instant::now(),
             announced: BTreeSet::new(),
             lingering: VecDeque::new(),

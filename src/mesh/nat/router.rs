@@ -106,7 +106,7 @@ impl Driver {
         };
         tracing::debug!(router = ?mapping, "the router has changed");
         for again in self.nat.evidence.mapped(addresses.clone()) {
-            // Somebody has dialed it before, and AutoNAT asks about no address twice.
+            // Somebody has dialed it before, and AutoNAT asks about no good address twice.
             self.swarm.add_external_address(again);
         }
         for candidate in addresses {
