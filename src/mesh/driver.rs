@@ -22,7 +22,7 @@ use super::address::{Scope, dial_error, full, is_direct, matters, scope, split};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
 use super::links::Linked;
-use super::listen::{Listening, listen_error, probe, until_free};
+use super::listen::{Listening, in_words, listen_error, probe, until_free};
 use super::nat::stun::{Findings, StunError};
 use super::nat::{Nat, ReachReport, RelayFault};
 use super::notice::Notices;
@@ -153,7 +153,7 @@ impl Driver {
             | SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } = &event
                 && let Some(address) = waiting.get(listener_id)
             {
-                return Err(Error::Io(format!("cannot listen on {address}: {error}")));
+                return Err(in_words(address, error));
             }
             self.event(event);
         }
