@@ -214,8 +214,6 @@ pub const NOTICES_MAX: usize = 1_024;
 pub const BLOCKED_PEERS_MAX: usize = 1_024;
 /// Relays on which a peer that cannot be dialed keeps a slot: when one ends, others still find it.
 pub const RELAYS_WANTED: usize = 2;
-/// Peers behind NATs that this one takes connections for.
-pub const RELAY_SLOTS_MAX: usize = 256;
 /// Relayed connections at a time that one peer takes part in: as many as it has neighbours, and some that newcomers try.
 pub const RELAY_CIRCUITS_PER_PEER_MAX: usize = 64;
 /// Relayed addresses that wait until their relay is connected, for each relay.

@@ -42,6 +42,8 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("REACHABILITY", "/reachability"),
         ("RELAYS", "/reach/relays/held"),
         ("RELAYS FOR OTHERS", "/reach/relay_service/enabled"),
+        ("SLOTS TAKEN", "/reach/relay_service/slots"),
+        ("CIRCUITS TAKEN", "/reach/relay_service/circuits"),
         ("HOLES PUNCHED", "/reach/punches/succeeded"),
         ("PUNCHES FAILED", "/reach/punches/failed"),
         ("LAST FAILURE", "/reach/punches/last_failure"),

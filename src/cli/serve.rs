@@ -154,15 +154,14 @@ fn ask_seeds(peer: &Peer, seeds: Vec<String>) -> Vec<JoinHandle<()>> {
     seeds.into_iter().map(|seed| tokio::spawn(seed::ask(peer.clone(), seed))).collect()
 }
 
-/// Adds what to do about a port in use, which the layers below cannot know.
+/// Adds where a port is set that is in use, which the layers below cannot know.
 fn advise(error: Error) -> Error {
     let text = error.to_string();
-    if !text.to_ascii_lowercase().contains("address already in use") {
+    if !text.contains("the port is in use") {
         return error;
     }
     Error::Io(format!(
-        "{text}; another program, perhaps another peer, listens there: choose another port with --listen PORT, \
-         0 takes a free one"
+        "{text}. It is set with --listen PORT, AEROLITHSDB_NETWORK_LISTEN, or network.listen in the configuration"
     ))
 }
 
@@ -212,6 +211,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::PeerConfig;
 
     #[test]
     fn flags_set_keys() {
@@ -235,10 +235,14 @@ mod tests {
         assert_eq!((config.rest_seeds, config.peer.network.mdns), (vec!["http://a:1".to_owned()], false));
     }
 
-    #[test]
-    fn a_port_in_use_says_which_flag_changes_it() {
-        let io = std::io::Error::from_raw_os_error(98).to_string();
-        assert!(advise(Error::Io(format!("listening: {io}"))).to_string().contains("--listen"));
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut config = PeerConfig::local();
+        config.network.listen = vec![format!("/ip4/127.0.0.1/udp/{port}/quic-v1")];
+        let error = advise(Peer::start(config).await.unwrap_err()).to_string();
+        assert!(error.contains(&port.to_string()) && error.contains("in use") && error.contains("--listen"), "{error}");
         assert_eq!(advise(Error::Io("no".into())), Error::Io("no".into()));
     }
 }

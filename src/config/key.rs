@@ -99,6 +99,7 @@ pub const KEYS: &[Key] = &[
     key("network.hole_punching", Kind::Flag, "true", "Whether direct connections through NATs are tried."),
     key("network.relay.client", Kind::Flag, "true", "Whether other peers' relays are used, to reach peers and to be reached."),
     key("network.relay.server", Kind::Flag, "true", "Whether this peer relays for others, while it can be dialed from outside itself."),
+    key("network.relay.slots", COUNT, "256", "Peers that are reached through this one."),
     key("network.relay.circuits", COUNT, "128", "Relayed connections at a time."),
     key("network.relay.circuit_size_bytes", Kind::Size, "\"1GiB\"", "What one relayed connection carries before it is closed and has to be made anew."),
 

@@ -307,6 +307,7 @@ fn nat(settings: &Settings) -> nat::Settings {
     nat::Settings {
         relay_client: settings.flag("network.relay.client").unwrap_or(default.relay_client),
         relay_server: settings.flag("network.relay.server").unwrap_or(default.relay_server),
+        relay_slots: settings.integer("network.relay.slots").map_or(default.relay_slots, |n| n as usize),
         relay_circuits: settings.integer("network.relay.circuits").map_or(default.relay_circuits, |n| n as usize),
         relay_circuit_bytes: settings
             .integer("network.relay.circuit_size_bytes")

@@ -6,12 +6,14 @@
 //! Not here: pushing, histories, alerts, which are the business of whoever reads this.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::base::CollectionName;
 use crate::kv::CacheUse;
 use crate::limits::METRICS_COLLECTIONS_MAX;
+use crate::mesh::nat::ReachReport;
 use crate::peer::{Latency, Stats};
 use crate::store;
 
@@ -85,6 +87,7 @@ pub(super) fn text(stats: &Stats, uptime: Duration) -> String {
     collections(&mut text, &stats.collections);
     changes(&mut text, stats);
     peers(&mut text, stats);
+    reach(&mut text, &stats.reach);
     operations(&mut text, stats);
     storage(&mut text, stats);
     text.0
@@ -143,6 +146,42 @@ fn peers(text: &mut Text, stats: &Stats) {
         .sample(name, &[("direction", "sent")], stats.relayed.sent_bytes);
 }
 
+fn reach(text: &mut Text, reach: &ReachReport) {
+    let reasons: [(&str, &str, &BTreeMap<&'static str, u64>); 4] = [
+        ("router_refusals_total", "What the router did not do as asked (UPnP), by reason.", &reach.router_refused),
+        ("relay_slots_refused_total", "Slots that relays refused this peer, by reason.", &reach.relay_slots_refused),
+        (
+            "relay_circuits_refused_total",
+            "Connections through relays that they refused, by reason.",
+            &reach.relay_circuits_refused,
+        ),
+        ("stun_rejected_total", "Answers of STUN servers that were not believed, by reason.", &reach.stun_rejected),
+    ];
+    for (name, help, counts) in reasons {
+        text.metric(name, Kind::Counter, help);
+        for (reason, count) in counts {
+            text.sample(name, &[("reason", reason)], count);
+        }
+    }
+    let name = "stun_requests_total";
+    text.metric(name, Kind::Counter, "Datagrams to this peer as a STUN server, by what became of them.")
+        .sample(name, &[("outcome", "answered")], reach.stun_served.answered)
+        .sample(name, &[("outcome", "ignored")], reach.stun_served.ignored);
+    let name = "hole_punches_total";
+    text.metric(name, Kind::Counter, "Attempts to punch holes, by what became of them.")
+        .sample(name, &[("outcome", "succeeded")], reach.punches.succeeded)
+        .sample(name, &[("outcome", "failed")], reach.punches.failed);
+    let service = &reach.service;
+    text.single("relay_slots", Kind::Gauge, "Peers that are reached through this one.", service.slots);
+    text.single("relay_slots_max", Kind::Gauge, "How many may be.", service.slots_max);
+    text.single("relay_circuits", Kind::Gauge, "Relayed connections through this peer.", service.circuits);
+    text.single("relay_circuits_max", Kind::Gauge, "How many there may be.", service.circuits_max);
+    let name = "relay_denied_total";
+    text.metric(name, Kind::Counter, "Requests to this peer as a relay that were denied for lack of room.")
+        .sample(name, &[("what", "slot")], service.slots_denied)
+        .sample(name, &[("what", "circuit")], service.circuits_denied);
+}
+
 fn operations(text: &mut Text, stats: &Stats) {
     let kinds: [(&str, Latency); 2] = [("read", stats.reads), ("write", stats.writes)];
     let name = "operation_duration_seconds";
@@ -180,7 +219,7 @@ fn storage(text: &mut Text, stats: &Stats) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use serde_json::json;
 
@@ -274,6 +313,10 @@ mod tests {
         let mut stats = peer.stats().await.unwrap();
         stats.peer.counters.dropped.insert("bad_signature", 3);
         stats.peer.counters.parted.insert("silent", 2);
+        stats.reach.relay_slots_refused.insert("full", 4);
+        stats.reach.router_refused.insert("not_public", 5);
+        stats.reach.stun_served.answered = 6;
+        stats.reach.service.circuits_denied = 7;
         let said = text(&stats, Duration::from_millis(1_500));
         let samples = parse(&said).unwrap_or_else(|error| panic!("{error}\n{said}"));
         for (series, value) in [
@@ -286,6 +329,12 @@ mod tests {
             ("changes_written_total", 2.0),
             ("changes_dropped_total{reason=\"bad_signature\"}", 3.0),
             ("peers_dropped_total{reason=\"silent\"}", 2.0),
+            ("relay_slots_refused_total{reason=\"full\"}", 4.0),
+            ("relay_slots_refused_total{reason=\"refused\"}", 0.0),
+            ("router_refusals_total{reason=\"not_public\"}", 5.0),
+            ("stun_requests_total{outcome=\"answered\"}", 6.0),
+            ("relay_denied_total{what=\"circuit\"}", 7.0),
+            ("relay_slots_max", 256.0),
             ("operation_duration_seconds_count{operation=\"write\"}", 3.0),
             ("operation_duration_seconds_count{operation=\"read\"}", 1.0),
             ("operation_failures_total{operation=\"write\"}", 1.0),

@@ -16,8 +16,12 @@ pub(super) struct Reach {
     relays: Relays,
     relay_service: Service,
     punches: Punches,
+    /// Connected peers that are behind a symmetric NAT, as they say.
+    symmetric: Vec<String>,
     /// What the router does about forwarding ports, in words.
     router: String,
+    /// How often it did not do as asked, by reason.
+    router_refused: BTreeMap<&'static str, u64>,
     stun: Stun,
 }
 
@@ -28,6 +32,12 @@ struct Stun {
     found: Option<String>,
     /// Where this peer answers others.
     server: Option<String>,
+    /// Why it answers nobody though it should.
+    server_fault: Option<String>,
+    /// Requests of others that were answered since the start.
+    answered: u64,
+    /// Datagrams of others that were not answered.
+    ignored: u64,
     /// Answers that were not believed, by reason.
     rejected: BTreeMap<&'static str, u64>,
 }
@@ -49,6 +59,12 @@ struct Relays {
     known: usize,
     /// Those that hold a slot for this peer.
     held: Vec<String>,
+    /// Those of the known that have refused a slot because they are full.
+    full: usize,
+    /// Slots that were refused since the start, by reason.
+    slots_refused: BTreeMap<&'static str, u64>,
+    /// Connections through relays that were refused since the start, by reason.
+    circuits_refused: BTreeMap<&'static str, u64>,
 }
 
 /// What this peer does for others.
@@ -57,8 +73,14 @@ struct Service {
     enabled: bool,
     /// Peers that are reached through this one.
     slots: usize,
+    slots_max: usize,
+    /// Slots that were denied since the start because there was no room.
+    slots_denied: u64,
     /// Relayed connections now.
     circuits: usize,
+    circuits_max: usize,
+    /// Relayed connections that were denied since the start because there was no room.
+    circuits_denied: u64,
 }
 
 /// How punching holes went since the start.
@@ -77,21 +99,33 @@ impl From<ReachReport> for Reach {
             relays: Relays {
                 known: report.relays_known,
                 held: report.relays.iter().map(ToString::to_string).collect(),
+                full: report.relays_full,
+                slots_refused: report.relay_slots_refused,
+                circuits_refused: report.relay_circuits_refused,
             },
             relay_service: Service {
                 enabled: report.service.enabled,
                 slots: report.service.slots,
+                slots_max: report.service.slots_max,
+                slots_denied: report.service.slots_denied,
                 circuits: report.service.circuits,
+                circuits_max: report.service.circuits_max,
+                circuits_denied: report.service.circuits_denied,
             },
             punches: Punches {
                 succeeded: report.punches.succeeded,
                 failed: report.punches.failed,
                 last_failure: report.punches.last_failure,
             },
-            router: report.router,
+            symmetric: report.symmetric.iter().map(ToString::to_string).collect(),
+            router: report.router.to_string(),
+            router_refused: report.router_refused,
             stun: Stun {
                 found: report.stun,
                 server: report.stun_server.map(|at| at.to_string()),
+                server_fault: report.stun_server_fault,
+                answered: report.stun_served.answered,
+                ignored: report.stun_served.ignored,
                 rejected: report.stun_rejected,
             },
         }

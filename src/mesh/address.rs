@@ -149,6 +149,8 @@ fn ip_scope(ip: IpAddr) -> Option<Scope> {
         return Some(Scope::Machine);
     }
     let near = match ip {
+        // "This network", and what is reserved since long ago and was never given to anybody.
+        IpAddr::V4(ip) if ip.octets()[0] == 0 || ip.octets()[0] >= 240 => return None,
         // 100.64.0.0/10 is shared by the customers of one provider.
         IpAddr::V4(ip) => {
             let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
@@ -203,6 +205,9 @@ fn transport_error(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut || said.contains("timeout") || said.contains("timed out") {
         return "nobody answered in time".into();
     }
+    if said.contains("resource limit exceeded") {
+        return "the relay on the way there is full".into();
+    }
     text
 }
 
@@ -242,6 +247,9 @@ mod tests {
             "/ip4/8.8.8.8/tcp/1",
             "/dns4/example.org/tcp/1",
             "/ip4/0.0.0.0/tcp/1",
+            "/ip4/0.1.2.3/tcp/1",
+            "/ip4/240.0.0.1/tcp/1",
+            "/ip4/255.255.255.255/tcp/1",
             "/ip4/8.8.8.8/tcp/1/p2p-circuit",
         ];
         for (at, expected) in [(Scope::Machine, 7), (Scope::Network, 6), (Scope::Public, 3)] {

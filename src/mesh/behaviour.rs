@@ -23,7 +23,6 @@ use super::nat;
 use super::traffic::{Counting, Meter};
 use crate::limits::{
     CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, DHT_KEYS_MAX, RELAY_CIRCUITS_PER_PEER_MAX,
-    RELAY_SLOTS_MAX,
 };
 use crate::{Error, Result};
 
@@ -76,7 +75,7 @@ pub(super) struct Behaviour {
     pub(super) relay: Toggle<nat::Service>,
     relay_client: relay::client::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
-    autonat: autonat::v2::client::Behaviour,
+    pub(super) autonat: nat::Asking,
     autonat_server: autonat::v2::server::Behaviour,
 }
 
@@ -134,10 +133,7 @@ impl Behaviour {
             relay: config.nat.relay_server.then(|| nat::Service::new(peer, relaying(&config.nat))).into(),
             relay_client,
             dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| dcutr::Behaviour::new(peer)).into(),
-            autonat: autonat::v2::client::Behaviour::new(
-                rand::make_rng::<rand::rngs::StdRng>(),
-                autonat::v2::client::Config::default().with_probe_interval(AUTONAT),
-            ),
+            autonat: nat::Asking::new(AUTONAT),
             autonat_server: autonat::v2::server::Behaviour::default(),
         })
     }
@@ -155,7 +151,7 @@ fn limits() -> connection_limits::ConnectionLimits {
 fn relaying(settings: &nat::Settings) -> relay::Config {
     let asks = std::num::NonZeroU32::new(RELAY_ASKS).expect("it is more than 0");
     let mut config = relay::Config {
-        max_reservations: RELAY_SLOTS_MAX,
+        max_reservations: settings.relay_slots,
         max_circuits: settings.relay_circuits,
         max_circuits_per_peer: RELAY_CIRCUITS_PER_PEER_MAX,
         max_circuit_duration: RELAY_CIRCUIT,

@@ -22,9 +22,9 @@ use super::address::{Scope, dial_error, full, is_direct, matters, scope, split};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
 use super::links::Linked;
-use super::listen::{Listening, listen_error, probe, until_free};
+use super::listen::{Listening, in_words, listen_error, probe, until_free};
 use super::nat::stun::{Findings, StunError};
-use super::nat::{Nat, ReachReport};
+use super::nat::{Nat, ReachReport, RelayFault};
 use super::notice::Notices;
 use super::outbox::Outboxes;
 use super::session::Ended;
@@ -153,7 +153,7 @@ impl Driver {
             | SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } = &event
                 && let Some(address) = waiting.get(listener_id)
             {
-                return Err(Error::Io(format!("cannot listen on {address}: {error}")));
+                return Err(in_words(address, error));
             }
             self.event(event);
         }
@@ -182,8 +182,8 @@ impl Driver {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_error(connection_id, peer_id, &error);
             }
-            SwarmEvent::ListenerClosed { listener_id, .. } => {
-                self.listener_closed(listener_id);
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                self.listener_closed(listener_id, reason);
                 self.addresses_changed();
             }
             SwarmEvent::NewListenAddr { .. }
@@ -308,6 +308,9 @@ impl Driver {
             self.relay_unreachable(&relay, &dial_error(error));
         }
         let Some(address) = self.dials.remove(&connection) else { return };
+        if let Some(fault) = RelayFault::of_dial(error) {
+            self.nat.relays.circuit_refused(fault);
+        }
         if !peer.is_some_and(|peer| self.links.contains_key(&peer)) {
             self.dial_failed(address, dial_error(error));
         }
@@ -363,6 +366,7 @@ impl Driver {
     /// arrives for long. All connections to other machines are made anew.
     fn network_changed(&mut self) {
         tracing::info!("this machine has lost an address; connections are made anew");
+        self.forget_verdicts();
         let far = self.connections.values().filter(|known| scope(&known.remote) > Some(Scope::Machine));
         let peers: HashSet<Libp2pId> = far.map(|known| known.peer).collect();
         for peer in peers {

@@ -68,7 +68,8 @@ pub(super) fn listen_error(address: &Multiaddr, error: &TransportError<io::Error
     }
 }
 
-fn in_words(address: &Multiaddr, error: &io::Error) -> Error {
+/// Why the system lets nobody listen on an address, and what to do.
+pub(super) fn in_words(address: &Multiaddr, error: &io::Error) -> Error {
     let text = root(error);
     let advice = if error.kind() == io::ErrorKind::AddrInUse || text.contains("in use") {
         "the port is in use by another program or another peer; stop that one, or choose another port (0 for any free one)"

@@ -155,6 +155,8 @@ pub struct Stats {
     pub traffic: crate::mesh::Traffic,
     /// Those of them that went through other peers as relays.
     pub relayed: crate::mesh::Traffic,
+    /// How this peer is reached, and how it reaches others.
+    pub reach: crate::mesh::nat::ReachReport,
     /// Reads of documents.
     pub reads: Latency,
     /// Writes of documents.
@@ -311,6 +313,7 @@ impl Peer {
             table_cache: self.shared.reader.cache(),
             peer: self.mesh().status().await?,
             traffic: self.traffic(),
+            reach: self.shared.network.reach(),
             relayed: self.shared.network.relayed(),
             reads: self.shared.reads.read(),
             writes: self.shared.writes.read(),

@@ -162,6 +162,24 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Waits until the doctor of a peer names a problem with something, in these words.
+    fn doctor_says(&self, name: &str, subject: &str, words: &str) -> Result<()> {
+        let peer = self.peer(name)?;
+        let is_said = || {
+            let diagnosis = peer.get("/nodes/doctor")?;
+            let is_it = |finding: &serde_json::Value| {
+                finding["severity"] == "problem"
+                    && finding["subject"] == subject
+                    && finding["what"].as_str().is_some_and(|what| what.contains(words))
+            };
+            Ok(diagnosis["healthy"] == false
+                && diagnosis["findings"].as_array().is_some_and(|all| all.iter().any(is_it)))
+        };
+        let took = wait(&format!("the doctor of {name} says {words:?} of {subject}"), CHANGE, is_said)?;
+        self.say(&format!("the doctor of {name} says {words:?} of {subject}, {} ms later", took.as_millis()));
+        Ok(())
+    }
+
     /// All peers come to have the same, to the letter.
     fn all_equal(&self) -> Result<()> {
         let is_equal = || {
@@ -322,6 +340,7 @@ fn relay_dies(stage: &mut Stage<'_>) -> Result<()> {
     stage.peer("ada")?.put(COLLECTION, "before", &json!({ "relay": 1 }))?;
     stage.has("bo", 1, PATIENCE)?;
     stage.connected("ada", "bo", PATIENCE)?;
+    stage.doctor_says("ada", "relayed", "the NATs at both ends are symmetric")?;
     stage.kill("relay");
     stage.peer("ada")?.put(COLLECTION, "after", &json!({ "relay": 2 }))?;
     stage.has("bo", 2, CHANGE)?;
@@ -350,5 +369,6 @@ fn lying_router(stage: &mut Stage<'_>) -> Result<()> {
         return Err(Error::Lab(format!("ada believes its router: {shown}")));
     }
     stage.say(&format!("ada can be reached at {shown}"));
+    stage.doctor_says("ada", "upnp", &LIE.to_string())?;
     stage.all_equal()
 }

@@ -1,6 +1,7 @@
 //! What the driver does to reach peers and to be reached.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use libp2p::core::multiaddr::Protocol;
@@ -10,10 +11,12 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId as Libp2pId, autonat, dcutr, identify, relay};
 use tokio::time::Instant;
 
-use super::report::{AddressReport, ReachReport, RelayService};
+use super::report::{AddressReport, ReachReport, RelayService, RouterReport};
+use super::{Reachability, RelayFault};
 use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, TICKET_ADDRESSES_MAX};
 use crate::mesh::address::{Scope, endpoint, is_direct, ours, relay_of, scope, split};
 use crate::mesh::driver::{Connection, Driver};
+use crate::mesh::link::SYMMETRIC;
 use crate::node::Input;
 
 /// How long a hole may take until the next attempt, doubled with each, and how many there are.
@@ -21,6 +24,10 @@ const PUNCH: Duration = Duration::from_secs(4);
 const PUNCHES: u32 = 6;
 /// How often the addresses are dialed that a peer names over a relay: it could name other people's, again and again.
 const NAMED: u32 = 5;
+/// How long it counts that nobody could dial an address, until that is tried again.
+const RETRY: Duration = Duration::from_secs(600);
+/// How old what status calls show may be.
+const REPORT: Duration = Duration::from_secs(5);
 /// How long strangers stay connected who may want to go through us to somebody else.
 const LINGER: Duration = Duration::from_secs(15);
 
@@ -40,6 +47,11 @@ impl Driver {
             self.look_from_outside(peer, &info.listen_addrs);
         } else {
             self.dial_directly(peer, &info.listen_addrs);
+        }
+        if info.protocols.contains(&SYMMETRIC) {
+            self.nat.symmetric.insert(peer);
+        } else {
+            self.nat.symmetric.remove(&peer);
         }
         self.nat.identified.insert(peer);
         for address in self.nat.waiting.remove(&peer).unwrap_or_default() {
@@ -153,6 +165,7 @@ impl Driver {
         self.nat.evidence.closed(connection);
         if !self.swarm.is_connected(&peer) {
             self.nat.identified.remove(&peer);
+            self.nat.symmetric.remove(&peer);
             self.nat.named.remove(&peer);
             self.nat.relays.gone(&peer);
             self.nat.probes.gone(&peer);
@@ -200,7 +213,7 @@ impl Driver {
         }
     }
 
-    /// Something about relaying for others. What they are refused, and what fails, is in libp2p's log.
+    /// Something about relaying for others. What fails is in libp2p's log.
     pub(in crate::mesh) fn relay_event(&mut self, event: &relay::Event) {
         if let relay::Event::ReservationReqAccepted { src_peer_id, .. } = event {
             self.nat.slots.insert(*src_peer_id);
@@ -217,6 +230,12 @@ impl Driver {
                 }
             }
             self.nat.circuits.retain(|_, circuits| *circuits > 0);
+        } else if let relay::Event::ReservationReqDenied { status: relay::StatusCode::ResourceLimitExceeded, .. } =
+            event
+        {
+            self.nat.denied.0 += 1;
+        } else if let relay::Event::CircuitReqDenied { status: relay::StatusCode::ResourceLimitExceeded, .. } = event {
+            self.nat.denied.1 += 1;
         }
         self.reach_changed();
     }
@@ -235,9 +254,10 @@ impl Driver {
     }
 
     /// A listener ended; when it was a slot on a relay, another relay is asked.
-    pub(in crate::mesh) fn listener_closed(&mut self, listener: ListenerId) {
-        if let Some(relay) = self.nat.relays.closed(listener, Instant::now()) {
-            tracing::debug!(%relay, "the slot on a relay is gone");
+    pub(in crate::mesh) fn listener_closed(&mut self, listener: ListenerId, reason: Result<(), io::Error>) {
+        let fault = reason.err().and_then(|error| RelayFault::below(&error)).unwrap_or(RelayFault::Broken);
+        if let Some(relay) = self.nat.relays.closed(listener, Some(fault), Instant::now()) {
+            tracing::debug!(%relay, ?fault, "the slot on a relay is gone");
         }
         self.reach_changed();
     }
@@ -264,8 +284,32 @@ impl Driver {
             return;
         }
         tracing::debug!(address = %tested_addr, %server, ?result, "an address was tried from outside");
+        if result.is_err() {
+            self.nat.retry.get_or_insert_with(|| Instant::now() + RETRY);
+        }
         self.nat.evidence.tried(&tested_addr, result.map_err(|error| error.to_string()));
         self.reach_changed();
+    }
+
+    /// Has addresses tried again at which nobody was reached: that may have been bad luck, or a server that lies. Until
+    /// there is another verdict the former one counts.
+    fn try_again(&mut self, now: Instant) {
+        if self.nat.retry.is_none_or(|at| at > now) {
+            return;
+        }
+        let again = self.nat.evidence.worth_another_try();
+        self.nat.retry = (!again.is_empty()).then(|| now + RETRY);
+        if !again.is_empty() {
+            self.swarm.behaviour_mut().autonat.ask_again(again);
+        }
+    }
+
+    /// This machine is on another network: what was found out on the one before says nothing here.
+    pub(in crate::mesh) fn forget_verdicts(&mut self) {
+        self.nat.evidence.forget_refuted();
+        self.nat.retry = None;
+        let mapped = self.nat.evidence.mapped_addresses();
+        self.swarm.behaviour_mut().autonat.ask_again(mapped);
     }
 
     /// Does what follows from new evidence.
@@ -283,6 +327,13 @@ impl Driver {
             service.switch(serves);
         }
         self.tend_slots();
+        let is_symmetric = self.nat.evidence.reachability() == Reachability::Symmetric;
+        self.swarm.behaviour_mut().link.say_symmetric(is_symmetric);
+        self.report_reach();
+    }
+
+    fn report_reach(&mut self) {
+        self.nat.reported = Instant::now();
         self.shared.reach.send_replace(self.reach_report());
     }
 
@@ -311,7 +362,7 @@ impl Driver {
         let over = if wanted { self.nat.relays.overdue(now) } else { self.nat.relays.listeners() };
         for listener in over {
             self.swarm.remove_listener(listener);
-            self.nat.relays.closed(listener, now);
+            self.nat.relays.closed(listener, wanted.then_some(RelayFault::Silent), now);
         }
         while wanted && let Some((relay, address)) = self.nat.relays.next(now) {
             let slot = address.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit);
@@ -319,7 +370,7 @@ impl Driver {
                 Ok(listener) => self.nat.relays.asked(listener, relay, now),
                 Err(error) => {
                     tracing::debug!(%relay, %error, "a relay cannot be asked");
-                    self.nat.relays.failed(relay, now);
+                    self.nat.relays.failed(relay, Some(RelayFault::Unreachable), now);
                 }
             }
         }
@@ -329,7 +380,8 @@ impl Driver {
     pub(in crate::mesh) fn reach_due(&self) -> Option<Instant> {
         let lingering = self.nat.lingering.front().map(|(until, _)| *until);
         let again = self.nat.again.values().map(|(_, at)| *at);
-        self.nat.relays.due().into_iter().chain(lingering).chain(again).chain(self.nat.probes.due()).min()
+        let others = self.nat.probes.due().into_iter().chain(self.nat.retry).chain([self.nat.reported + REPORT]);
+        self.nat.relays.due().into_iter().chain(lingering).chain(again).chain(others).min()
     }
 
     /// A session goes through a relay: holes are being punched, and will be once more when nothing comes of it.
@@ -375,6 +427,10 @@ impl Driver {
         }
         self.punch_again(now);
         self.probe(now);
+        self.try_again(now);
+        if self.nat.reported + REPORT <= now {
+            self.report_reach();
+        }
     }
 
     fn reach_report(&self) -> ReachReport {
@@ -404,21 +460,46 @@ impl Driver {
         for ((at, transport), peers) in evidence.seen() {
             addresses.push(listed(format!("{at}/{transport}"), "observed", format!("seen by {peers}")));
         }
+        let (slots_refused, circuits_refused) = self.nat.relays.refused();
+        let mut symmetric: Vec<_> = self.nat.symmetric.iter().filter_map(ours).collect();
+        symmetric.sort_unstable();
         ReachReport {
             reachability: evidence.reachability(),
             addresses,
+            is_mapping_known: evidence.is_stable().is_some(),
+            udp: evidence.udp(),
             relays_known: self.nat.relays.known(),
+            relays_full: self.nat.relays.full(),
             relays: self.nat.relays.held().filter_map(ours).collect(),
-            service: RelayService {
-                enabled: self.serves(),
-                slots: self.nat.slots.len(),
-                circuits: self.nat.circuits.values().sum::<usize>() / 2,
-            },
+            relay_slots_refused: slots_refused.counts(),
+            relay_circuits_refused: circuits_refused.counts(),
+            symmetric,
+            service: self.service_report(),
             punches: self.nat.punches.clone(),
-            router: self.nat.router.said(),
+            router: if self.nat.settings.upnp {
+                self.nat.router.report(|address| evidence.is_refuted(address))
+            } else {
+                RouterReport::Off
+            },
+            router_refused: self.nat.router.refused(),
             stun: self.nat.probes.said(),
             stun_server: self.nat.probes.answering(),
+            stun_server_fault: self.nat.probes.answering_fault(),
+            stun_served: self.nat.probes.served(),
             stun_rejected: self.nat.probes.rejected(),
+        }
+    }
+
+    fn service_report(&self) -> RelayService {
+        let (slots_denied, circuits_denied) = self.nat.denied;
+        RelayService {
+            enabled: self.serves(),
+            slots: self.nat.slots.len(),
+            slots_max: self.nat.settings.relay_slots,
+            circuits: self.nat.circuits.values().sum::<usize>() / 2,
+            circuits_max: self.nat.settings.relay_circuits,
+            slots_denied,
+            circuits_denied,
         }
     }
 }

@@ -185,7 +185,7 @@ impl Evidence {
     }
 
     /// Whether somebody has connected to an address of this machine who was not dialed from here. One AutoNAT server that
-    /// could not, or says so, does not outweigh that: it is asked about each address only once, and may be hostile.
+    /// could not, or says so, does not outweigh that: it is asked about each address only rarely, and may be hostile.
     fn is_reached(&self) -> bool {
         self.observed.values().any(|observed| !observed.dialed && self.own.contains(&observed.at.ip()))
     }
@@ -261,6 +261,38 @@ impl Evidence {
     /// Whether somebody whom we dialed over UDP, or over TCP, sees us.
     pub(in crate::mesh) fn is_seen_over(&self, udp: bool) -> bool {
         self.observed.values().any(|observed| observed.udp == udp && observed.dialed)
+    }
+
+    /// What STUN servers said about UDP: `Some(false)` when nothing came back.
+    pub(in crate::mesh) fn udp(&self) -> Option<bool> {
+        self.udp
+    }
+
+    /// Addresses that were tried in vain and are still ours, as far as is known. The others are forgotten.
+    pub(in crate::mesh) fn worth_another_try(&mut self) -> Vec<Multiaddr> {
+        let seen: BTreeSet<IpAddr> = self.observed.values().map(|observed| observed.at.ip()).collect();
+        let is_ours = |address: &Multiaddr| {
+            self.mapped.contains(address)
+                || self.configured.contains(address)
+                || endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()) || seen.contains(&at.ip()))
+        };
+        self.refuted.retain(|address, _| is_ours(address));
+        self.refuted.keys().cloned().collect()
+    }
+
+    /// Forgets which addresses were tried in vain.
+    pub(in crate::mesh) fn forget_refuted(&mut self) {
+        self.refuted.clear();
+    }
+
+    /// Addresses of the ports that the router forwards, as it says.
+    pub(in crate::mesh) fn mapped_addresses(&self) -> Vec<Multiaddr> {
+        self.mapped.iter().cloned().collect()
+    }
+
+    /// Whether an address was tried and found dead.
+    pub(in crate::mesh) fn is_refuted(&self, address: &Multiaddr) -> bool {
+        self.refuted.contains_key(address)
     }
 
     /// Addresses that were tried and found dead, and why.
@@ -366,6 +398,24 @@ mod tests {
         assert_eq!(evidence.expire(), std::slice::from_ref(&mapped));
         assert_eq!(evidence.mapped(BTreeSet::from([mapped.clone()])), [mapped]);
         assert!(evidence.is_mapped());
+    }
+
+    #[test]
+    fn what_was_tried_in_vain_is_worth_another_try_while_it_may_be_ours() {
+        let (mapped, seen_at, gone) =
+            (at("/ip4/9.9.9.9/udp/4001/quic-v1"), at("/ip4/7.7.7.7/tcp/4001"), at("/ip4/6.6.6.6/tcp/4001"));
+        let mut evidence = behind();
+        evidence.mapped(BTreeSet::from([mapped.clone()]));
+        seen(&mut evidence, 1, "/ip4/8.8.8.8/udp/4001/quic-v1", "/ip4/7.7.7.7/udp/900/quic-v1");
+        for address in [&mapped, &seen_at, &gone] {
+            evidence.tried(address, Err("bad luck".into()));
+        }
+        assert_eq!(evidence.worth_another_try(), [seen_at.clone(), mapped.clone()]);
+        assert!(evidence.is_refuted(&mapped) && !evidence.is_refuted(&gone), "the verdict counts until the next one");
+        evidence.tried(&mapped, Ok(()));
+        assert!(evidence.is_mapped() && evidence.worth_another_try() == [seen_at]);
+        evidence.forget_refuted();
+        assert!(evidence.worth_another_try().is_empty());
     }
 
     #[test]

@@ -5,13 +5,15 @@
 //! - `mapping` ports that the router forwards; `router` what the driver makes of them
 //! - `stun` what the NAT in front of this machine does, and the same for others
 //! - `probe` when that is found out, and when this peer tells others
+//! - `asking` has others dial this peer's addresses, again when what they found is old
 //! - `drive` what the driver does about all of it
-//! - `report` what status calls show
+//! - `report` what status calls show; `tally` how often something failed, by reason
 //!
 //! A peer that cannot be dialed keeps slots on relays among the members, and is dialed through them. A connection
 //! through a relay serves until there is a direct one: both sides try to punch holes (DCUtR), and dial the addresses
 //! that the other names. Then the session moves over.
 
+mod asking;
 mod drive;
 mod evidence;
 mod mapping;
@@ -21,6 +23,7 @@ mod report;
 mod router;
 mod service;
 pub mod stun;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -29,13 +32,20 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use tokio::time::Instant;
 
+pub(super) use self::asking::Asking;
 pub(super) use self::evidence::Evidence;
 pub use self::evidence::Reachability;
+pub use self::mapping::{Refusal, RouterFault};
 pub(super) use self::probe::{Probes, agent};
+pub use self::relays::RelayFault;
 pub(super) use self::relays::Relays;
-pub use self::report::{AddressReport, Punches, ReachReport, RelayService};
+pub use self::report::{AddressReport, Punches, ReachReport, RelayService, RouterReport};
 pub(super) use self::router::Router;
 pub(super) use self::service::Service;
+pub use self::tally::{Reason, Tally};
+
+/// Peers behind NATs that one relay takes connections for, unless it is told otherwise.
+const RELAY_SLOTS: usize = 256;
 
 /// What this peer may do to reach others and to be reached.
 #[derive(Debug, Clone)]
@@ -44,6 +54,8 @@ pub struct Settings {
     pub relay_client: bool,
     /// Whether this peer relays for others, while it can be dialed itself.
     pub relay_server: bool,
+    /// Peers behind NATs that are reached through this one.
+    pub relay_slots: usize,
     /// Relayed connections at a time.
     pub relay_circuits: usize,
     /// Bytes that one relayed connection carries before it is closed, and has to be made anew.
@@ -63,6 +75,7 @@ impl Default for Settings {
         Self {
             relay_client: true,
             relay_server: true,
+            relay_slots: RELAY_SLOTS,
             relay_circuits: 128,
             relay_circuit_bytes: 1 << 30,
             hole_punching: true,
@@ -89,12 +102,20 @@ pub(super) struct Nat {
     pub(super) circuits: HashMap<Libp2pId, usize>,
     /// Who has a slot here.
     pub(super) slots: HashSet<Libp2pId>,
+    /// Slots and relayed connections that others were denied because there was no room.
+    pub(super) denied: (u64, u64),
+    /// Connected peers that say that they are behind a symmetric NAT.
+    pub(super) symmetric: HashSet<Libp2pId>,
     pub(super) punches: Punches,
     pub(super) router: Router,
     pub(super) probes: Probes,
     /// Peers that are dialed through their relay once more, which tries to punch holes again: how often already, and
     /// when.
     pub(super) again: HashMap<Libp2pId, (u32, Instant)>,
+    /// When addresses at which nobody was reached are tried again.
+    pub(super) retry: Option<Instant>,
+    /// When what status calls show was put together last; counters go on meanwhile.
+    pub(super) reported: Instant,
     /// Addresses of this machine that are announced.
     pub(super) announced: BTreeSet<Multiaddr>,
     /// Peers without a session whose connections are closed then, unless something goes through them.
@@ -112,10 +133,14 @@ impl Nat {
             waiting: HashMap::new(),
             circuits: HashMap::new(),
             slots: HashSet::new(),
+            denied: (0, 0),
+            symmetric: HashSet::new(),
             punches: Punches::default(),
             router: Router::default(),
             probes: Probes::default(),
             again: HashMap::new(),
+            retry: None,
+            reported: Instant::now(),
             announced: BTreeSet::new(),
             lingering: VecDeque::new(),
         }

@@ -1,6 +1,7 @@
 //! When the NAT in front of this machine is looked at with STUN, and when this peer is a STUN server for others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use libp2p::{Multiaddr, PeerId as Libp2pId, identify};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 
-use super::stun::{Behavior, Findings, Rejected, Responder, StunError, discover, serve};
+use super::stun::{Behavior, Findings, Rejected, Responder, Served, StunError, discover, serve};
 use crate::mesh::address::endpoint;
 use crate::mesh::driver::{Driver, Note};
 
@@ -33,7 +34,9 @@ pub(in crate::mesh) struct Probes {
     last: Option<Result<Findings, StunError>>,
     rejected: Arc<Rejected>,
     /// Addresses of this machine on which others were to be answered, and what came of it.
-    answering: Option<(BTreeSet<IpAddr>, Option<Responder>)>,
+    answering: Option<(BTreeSet<IpAddr>, Result<Responder, String>)>,
+    /// What became of the requests to sockets that are closed.
+    served_before: Served,
 }
 
 impl Probes {
@@ -65,7 +68,25 @@ impl Probes {
 
     /// Where this peer answers as a STUN server.
     pub(super) fn answering(&self) -> Option<SocketAddr> {
-        self.answering.as_ref().and_then(|(_, responder)| responder.as_ref()).map(Responder::address)
+        self.answering.as_ref().and_then(|(_, responder)| responder.as_ref().ok()).map(Responder::address)
+    }
+
+    /// Why it answers nowhere though it should.
+    pub(super) fn answering_fault(&self) -> Option<String> {
+        self.answering.as_ref().and_then(|(_, responder)| responder.as_ref().err()).cloned()
+    }
+
+    /// What became of the requests of others.
+    pub(super) fn served(&self) -> Served {
+        let now = self.answering.as_ref().and_then(|(_, responder)| responder.as_ref().ok()).map(Responder::served);
+        let (now, before) = (now.unwrap_or_default(), self.served_before);
+        Served { answered: before.answered + now.answered, ignored: before.ignored + now.ignored }
+    }
+
+    /// Closes the sockets on which others were answered.
+    fn stop_answering(&mut self) {
+        self.served_before = self.served();
+        self.answering = None;
     }
 
     /// Answers that were not believed, by reason.
@@ -132,22 +153,29 @@ impl Driver {
             return;
         }
         // The former sockets are closed first.
-        self.nat.probes.answering = None;
+        self.nat.probes.stop_answering();
         let mut ips = own.iter().copied().filter(IpAddr::is_ipv4).chain(own.iter().copied().filter(IpAddr::is_ipv6));
         let Some(first) = ips.next() else { return };
         let second = ips.next().filter(|second| second.is_ipv4() == first.is_ipv4());
-        // Binding waits for nothing.
-        let served = serve(SocketAddr::new(first, port), second).now_or_never();
-        let responder = match served {
-            Some(Ok(responder)) => Some(responder),
-            Some(Err(error)) => {
-                tracing::info!(%error, port, "this peer answers no STUN requests (network.stun_port)");
-                None
-            }
-            None => None,
-        };
-        self.nat.probes.answering = Some((own, responder));
+        self.nat.probes.answering = Some((own, answer_at(SocketAddr::new(first, port), second)));
     }
+}
+
+/// Starts a STUN server; says what is in the way, and what to do.
+fn answer_at(first: SocketAddr, second: Option<IpAddr>) -> Result<Responder, String> {
+    let port = first.port();
+    // Binding waits for nothing.
+    let served = serve(first, second).now_or_never().unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()));
+    served.map_err(|error| {
+        let next = port.wrapping_add(1);
+        let why = if error.kind() == io::ErrorKind::AddrInUse {
+            format!("UDP port {port} or {next} on {} is in use by another program", first.ip())
+        } else {
+            format!("UDP ports {port} and {next} on {} cannot be had: {error}", first.ip())
+        };
+        tracing::info!(why, "this peer answers no STUN requests (network.stun_port)");
+        why
+    })
 }
 
 /// Resolves names, and asks.
@@ -161,4 +189,35 @@ async fn look(named: &[String], mut servers: Vec<SocketAddr>, rejected: &Rejecte
     }
     let socket = UdpSocket::bind("0.0.0.0:0").await.map_err(|error| StunError::Io(error.to_string()))?;
     discover(&socket, &servers, rejected).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_port_is_named() {
+        let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = other.local_addr().unwrap();
+        let why = answer_at(at, None).unwrap_err();
+        assert!(why.contains(&format!("UDP port {}", at.port())) && why.contains("in use"), "{why}");
+        let probes = Probes { answering: Some((BTreeSet::from([at.ip()]), Err(why.clone()))), ..Probes::default() };
+        assert_eq!((probes.answering(), probes.answering_fault()), (None, Some(why)));
+    }
+
+    #[tokio::test]
+    async fn what_was_served_is_counted_on_when_the_address_changes() {
+        let responder = answer_at("127.0.0.1:0".parse().unwrap(), None);
+        let mut probes = Probes { answering: Some((BTreeSet::new(), responder)), ..Probes::default() };
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.send_to(b"nonsense", probes.answering().unwrap()).await.unwrap();
+        let counted = async {
+            while probes.served().ignored == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), counted).await.unwrap();
+        probes.stop_answering();
+        assert_eq!((probes.answering(), probes.served()), (None, Served { answered: 0, ignored: 1 }));
+    }
 }

@@ -4,12 +4,16 @@
 //! here does anything: the driver asks what is due and reports what came of it.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::time::Duration;
 
-use libp2p::core::transport::ListenerId;
+use libp2p::core::transport::{ListenerId, TransportError};
+use libp2p::relay::outbound::hop::{ConnectError, ReserveError};
+use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, PeerId};
 use tokio::time::Instant;
 
+use super::tally::{Reason, Tally};
 use crate::limits::RELAYS_WANTED;
 
 /// How long to leave a relay alone after it refused, or broke off; doubled each time.
@@ -17,6 +21,83 @@ const BACKOFF: Duration = Duration::from_secs(2);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// How long a relay may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
+
+/// Why a relay did not do what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RelayFault {
+    /// It has given away all that it has, or all that one peer may have.
+    Full,
+    /// It says no.
+    Refused,
+    /// It does not relay, or not to that peer.
+    Unable,
+    /// It cannot be asked.
+    Unreachable,
+    /// It has said nothing in time.
+    Silent,
+    /// The exchange with it, or what came of it, broke off.
+    Broken,
+}
+
+impl Reason for RelayFault {
+    const ALL: &'static [Self] =
+        &[Self::Full, Self::Refused, Self::Unable, Self::Unreachable, Self::Silent, Self::Broken];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Refused => "refused",
+            Self::Unable => "unable",
+            Self::Unreachable => "unreachable",
+            Self::Silent => "silent",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl RelayFault {
+    /// Finds what a relay said below an error of the swarm; `None` when no relay has said anything.
+    pub(in crate::mesh) fn below(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<ReserveError>() {
+                return Some(Self::of_slot(error));
+            }
+            if let Some(error) = error.downcast_ref::<ConnectError>() {
+                return Some(Self::of_circuit(error));
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// What a relay said to a dial through it.
+    pub(in crate::mesh) fn of_dial(error: &DialError) -> Option<Self> {
+        let DialError::Transport(errors) = error else { return None };
+        errors.iter().find_map(|(_, error)| match error {
+            TransportError::Other(error) => Self::below(error),
+            TransportError::MultiaddrNotSupported(_) => None,
+        })
+    }
+
+    fn of_slot(error: &ReserveError) -> Self {
+        match error {
+            ReserveError::ResourceLimitExceeded => Self::Full,
+            ReserveError::Refused => Self::Refused,
+            ReserveError::Unsupported => Self::Unable,
+            ReserveError::Io(_) | ReserveError::Protocol(_) => Self::Broken,
+        }
+    }
+
+    fn of_circuit(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::ResourceLimitExceeded => Self::Full,
+            ConnectError::PermissionDenied => Self::Refused,
+            ConnectError::NoReservation | ConnectError::Unsupported => Self::Unable,
+            ConnectError::ConnectionFailed | ConnectError::Io(_) | ConnectError::Protocol(_) => Self::Broken,
+        }
+    }
+}
 
 /// A slot that was asked for.
 #[derive(Debug)]
@@ -30,6 +111,8 @@ struct Slot {
 struct Failure {
     times: u32,
     until: Instant,
+    /// `None` when we gave its slot up ourselves.
+    fault: Option<RelayFault>,
 }
 
 /// Relays, and our slots on them.
@@ -39,6 +122,10 @@ pub(in crate::mesh) struct Relays {
     able: HashMap<PeerId, Multiaddr>,
     slots: HashMap<ListenerId, Slot>,
     failures: HashMap<PeerId, Failure>,
+    /// Slots that were refused.
+    refused: Tally<RelayFault>,
+    /// Connections through relays that were.
+    refused_circuits: Tally<RelayFault>,
 }
 
 impl Relays {
@@ -76,18 +163,32 @@ impl Relays {
         self.slots.values_mut().filter(|slot| slot.relay == *relay).for_each(|slot| slot.accepted = true);
     }
 
-    /// A relay cannot even be asked now.
-    pub(in crate::mesh) fn failed(&mut self, relay: PeerId, now: Instant) {
-        let failure = self.failures.entry(relay).or_insert(Failure { times: 0, until: now });
+    /// A relay cannot even be asked now, did not do as asked, or is asked no more.
+    pub(in crate::mesh) fn failed(&mut self, relay: PeerId, fault: Option<RelayFault>, now: Instant) {
+        if let Some(fault) = fault {
+            self.refused.count(fault);
+        }
+        let failure = self.failures.entry(relay).or_insert(Failure { times: 0, until: now, fault });
+        failure.fault = fault;
         failure.until = now + BACKOFF.saturating_mul(1 << failure.times.min(8)).min(BACKOFF_MAX);
         failure.times += 1;
     }
 
-    /// A slot is no more. Says whose it was.
-    pub(in crate::mesh) fn closed(&mut self, listener: ListenerId, now: Instant) -> Option<PeerId> {
+    /// A slot is no more, and why, unless we gave it up. Says whose it was.
+    pub(in crate::mesh) fn closed(
+        &mut self,
+        listener: ListenerId,
+        fault: Option<RelayFault>,
+        now: Instant,
+    ) -> Option<PeerId> {
         let slot = self.slots.remove(&listener)?;
-        self.failed(slot.relay, now);
+        self.failed(slot.relay, fault, now);
         Some(slot.relay)
+    }
+
+    /// A connection through a relay was refused.
+    pub(in crate::mesh) fn circuit_refused(&self, fault: RelayFault) {
+        self.refused_circuits.count(fault);
     }
 
     /// Slots that a relay promised too long ago and never gave.
@@ -109,6 +210,18 @@ impl Relays {
     /// How many relays there are to ask.
     pub(in crate::mesh) fn known(&self) -> usize {
         self.able.len()
+    }
+
+    /// How many of those have refused a slot because they are full.
+    pub(in crate::mesh) fn full(&self) -> usize {
+        let is_full =
+            |relay: &&PeerId| self.failures.get(relay).is_some_and(|failure| failure.fault == Some(RelayFault::Full));
+        self.able.keys().filter(is_full).count()
+    }
+
+    /// What was refused, by reason: slots, and connections.
+    pub(in crate::mesh) fn refused(&self) -> (&Tally<RelayFault>, &Tally<RelayFault>) {
+        (&self.refused, &self.refused_circuits)
     }
 
     /// When to look again.
@@ -144,7 +257,7 @@ mod tests {
         assert_eq!((listeners.len(), relays.held().count()), (RELAYS_WANTED, RELAYS_WANTED));
         // One dies: another takes over at once, and the dead one comes last.
         let (listener, dead) = listeners[0];
-        assert_eq!(relays.closed(listener, now), Some(dead));
+        assert_eq!(relays.closed(listener, Some(RelayFault::Broken), now), Some(dead));
         let (next, _) = relays.next(now).unwrap();
         assert!(listeners.iter().all(|(_, relay)| *relay != next));
     }
@@ -155,18 +268,23 @@ mod tests {
         let relay = PeerId::random();
         relays.offered(relay, address());
         let mut last = Duration::ZERO;
-        for _ in 0..12 {
+        for times in 0..12 {
             let (asked, _) = relays.next(now).unwrap();
             let listener = ListenerId::next();
             relays.asked(listener, asked, now);
-            relays.closed(listener, now);
+            relays.closed(listener, Some(RelayFault::Full), now);
             assert!(relays.next(now).is_none());
+            assert_eq!((relays.full(), relays.refused().0.counts()["full"]), (1, times + 1));
             let pause = relays.due().unwrap() - now;
             assert!(pause >= last && pause <= BACKOFF_MAX);
             last = pause;
             now += pause;
         }
         assert_eq!(last, BACKOFF_MAX);
+        // It has room again.
+        relays.asked(ListenerId::next(), relay, now);
+        relays.accepted(&relay);
+        assert_eq!(relays.full(), 0);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::Reachability;
+use super::mapping::Refusal;
+use super::stun::Served;
 use crate::base::PeerId;
 
 /// How this peer is reached, and how it reaches others.
@@ -13,20 +15,39 @@ pub struct ReachReport {
     pub reachability: Reachability,
     /// Its addresses, with where they come from.
     pub addresses: Vec<AddressReport>,
+    /// Whether it is known that the NAT uses one port towards everybody, or that it does not: one witness alone cannot
+    /// tell.
+    pub is_mapping_known: bool,
+    /// Whether UDP comes back from STUN servers; `None` when none was asked yet.
+    pub udp: Option<bool>,
     /// Members that could relay for this peer.
     pub relays_known: usize,
+    /// Those of them that have refused a slot because they are full.
+    pub relays_full: usize,
     /// Relays that hold a slot for this peer.
     pub relays: Vec<PeerId>,
+    /// Slots that relays refused this peer, by reason.
+    pub relay_slots_refused: BTreeMap<&'static str, u64>,
+    /// Connections through them that they refused, by reason.
+    pub relay_circuits_refused: BTreeMap<&'static str, u64>,
+    /// Connected peers that say that they are behind a symmetric NAT.
+    pub symmetric: Vec<PeerId>,
     /// What this peer does for others.
     pub service: RelayService,
     /// How punching holes went.
     pub punches: Punches,
-    /// What the router does, in words.
-    pub router: String,
+    /// What the router does about forwarding ports.
+    pub router: RouterReport,
+    /// How often it did not do as asked, by reason.
+    pub router_refused: BTreeMap<&'static str, u64>,
     /// What STUN servers told, in words; `None` when none was asked yet.
     pub stun: Option<String>,
     /// Where this peer answers as a STUN server.
     pub stun_server: Option<SocketAddr>,
+    /// Why it answers nowhere though it should, with what to do; `None` when nothing is in the way.
+    pub stun_server_fault: Option<String>,
+    /// What became of the requests of others since it answers.
+    pub stun_served: Served,
     /// Answers of STUN servers that were not believed, by reason.
     pub stun_rejected: BTreeMap<&'static str, u64>,
 }
@@ -36,14 +57,55 @@ impl Default for ReachReport {
         Self {
             reachability: Reachability::Unknown,
             addresses: Vec::new(),
+            is_mapping_known: false,
+            udp: None,
             relays_known: 0,
+            relays_full: 0,
             relays: Vec::new(),
+            relay_slots_refused: BTreeMap::new(),
+            relay_circuits_refused: BTreeMap::new(),
+            symmetric: Vec::new(),
             service: RelayService::default(),
             punches: Punches::default(),
-            router: "not asked".into(),
+            router: RouterReport::NotAsked,
+            router_refused: BTreeMap::new(),
             stun: None,
             stun_server: None,
+            stun_server_fault: None,
+            stun_served: Served::default(),
             stun_rejected: BTreeMap::new(),
+        }
+    }
+}
+
+/// What the router does about forwarding ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouterReport {
+    /// It must not be asked (`network.upnp`).
+    Off,
+    /// There is nothing to ask it for.
+    NotAsked,
+    /// It is being looked for.
+    Searching,
+    /// It does nothing for us, and why.
+    Nothing(Refusal),
+    /// It forwards ports.
+    Forwarding {
+        /// Which, in words.
+        ports: Vec<String>,
+        /// The addresses of those at which somebody outside has tried in vain to reach this peer.
+        dead: Vec<String>,
+    },
+}
+
+impl std::fmt::Display for RouterReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Off => f.write_str("not asked (network.upnp is false)"),
+            Self::NotAsked => f.write_str("not asked"),
+            Self::Searching => f.write_str("being looked for"),
+            Self::Nothing(refusal) => f.write_str(&refusal.why),
+            Self::Forwarding { ports, .. } => write!(f, "forwards {}", ports.join(", ")),
         }
     }
 }
@@ -66,8 +128,16 @@ pub struct RelayService {
     pub enabled: bool,
     /// Peers that have a slot here.
     pub slots: usize,
+    /// How many may.
+    pub slots_max: usize,
     /// Relayed connections that go through it.
     pub circuits: usize,
+    /// How many may.
+    pub circuits_max: usize,
+    /// Requests for a slot that were turned down because there was no room.
+    pub slots_denied: u64,
+    /// Relayed connections that were.
+    pub circuits_denied: u64,
 }
 
 /// How punching holes went since the start.

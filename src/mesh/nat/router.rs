@@ -1,12 +1,14 @@
 //! What the driver makes of the ports that the router forwards: candidates, which count once somebody has dialed them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p::Multiaddr;
 use libp2p::core::multiaddr::Protocol;
 use tokio::sync::watch;
 
-use super::mapping::{Forwarded, Mapper, Mapping, Port, SSDP};
+use super::mapping::{Forwarded, Mapper, Mapping, Port, RouterFault, SSDP};
+use super::report::RouterReport;
+use super::tally::Tally;
 use crate::mesh::address::{Scope, endpoint, is_direct, scope};
 use crate::mesh::driver::Driver;
 
@@ -32,17 +34,24 @@ impl Router {
         self.state.as_mut().map_or(Mapping::Off, |state| state.borrow_and_update().clone())
     }
 
-    /// What the router does, in words.
-    pub(super) fn said(&self) -> String {
+    /// What the router does; `is_dead` says of which addresses it is known that nobody is reached there.
+    pub(super) fn report(&self, is_dead: impl Fn(&Multiaddr) -> bool) -> RouterReport {
         match self.state.as_ref().map(|state| state.borrow()).as_deref() {
-            None | Some(Mapping::Off) => "not asked".into(),
-            Some(Mapping::Searching) => "being looked for".into(),
-            Some(Mapping::Nothing(why)) => why.clone(),
-            Some(Mapping::Forwarded(ports)) => {
-                let ports: Vec<String> = ports.iter().map(forwarded).collect();
-                format!("forwards {}", ports.join(", "))
-            }
+            None | Some(Mapping::Off) => RouterReport::NotAsked,
+            Some(Mapping::Searching) => RouterReport::Searching,
+            Some(Mapping::Nothing(refusal)) => RouterReport::Nothing(refusal.clone()),
+            Some(Mapping::Forwarded(ports)) => RouterReport::Forwarding {
+                ports: ports.iter().map(forwarded).collect(),
+                dead: ports.iter().map(address).filter(is_dead).map(|address| address.to_string()).collect(),
+            },
         }
+    }
+
+    /// How often it did not do as asked, by reason.
+    pub(super) fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.mapper
+            .as_ref()
+            .map_or_else(|| Tally::<RouterFault>::default().counts(), |mapper| mapper.refusals().counts())
     }
 
     /// Gives all ports back.
@@ -95,9 +104,9 @@ impl Driver {
             Mapping::Forwarded(ports) => ports.iter().map(address).collect(),
             Mapping::Off | Mapping::Searching | Mapping::Nothing(_) => BTreeSet::new(),
         };
-        tracing::debug!(router = self.nat.router.said(), "the router has changed");
+        tracing::debug!(router = ?mapping, "the router has changed");
         for again in self.nat.evidence.mapped(addresses.clone()) {
-            // Somebody has dialed it before, and AutoNAT asks about no address twice.
+            // Somebody has dialed it before, and AutoNAT asks about no good address twice.
             self.swarm.add_external_address(again);
         }
         for candidate in addresses {

@@ -186,6 +186,38 @@ async fn another_relay_takes_over_when_one_dies() {
 }
 
 #[tokio::test]
+async fn a_relay_without_slots_is_known_to_be_full_by_both() {
+    let full = Peer::relay(1, Settings { relay_slots: 1, ..Settings::default() }).await;
+    let _first = Peer::behind(2, &[&full]).await;
+    let mut second = Peer::start(3, Vec::new(), Vec::new(), Settings::default()).await;
+    second.dial(&full.handle.external_addresses()[0]);
+    second.linked(full.id).await;
+    let is_told = |peer: &Peer| {
+        let reach = peer.handle.reach();
+        reach.relays_full == 1 && reach.relay_slots_refused["full"] > 0 && reach.relays.is_empty()
+    };
+    second.until("the relay is known to be full", is_told).await;
+    full.until("the denial is counted", |full| full.handle.reach().service.slots_denied > 0).await;
+    let service = full.handle.reach().service;
+    assert_eq!((service.slots, service.slots_max), (1, 1));
+}
+
+#[tokio::test]
+async fn a_relay_that_carries_all_it_may_is_known_to_be_full_by_both() {
+    let full = Peer::relay(1, Settings { relay_circuits: 1, ..Settings::default() }).await;
+    let mut hidden = Peer::behind(2, &[&full]).await;
+    let mut first = Peer::start(3, Vec::new(), Vec::new(), Settings::default()).await;
+    first.dial(&hidden.circuits()[0]);
+    assert!(!first.linked(hidden.id).await && !hidden.linked(first.id).await);
+    let mut second = Peer::start(4, Vec::new(), Vec::new(), Settings::default()).await;
+    second.dial(&hidden.circuits()[0]);
+    let why = second.dial_fails().await;
+    assert!(why.contains("full"), "{why}");
+    second.until("the refusal is counted", |peer| peer.handle.reach().relay_circuits_refused["full"] == 1).await;
+    full.until("the denial is counted", |full| full.handle.reach().service.circuits_denied == 1).await;
+}
+
+#[tokio::test]
 async fn relays_that_are_switched_off_are_not_used() {
     let off = Settings { relay_server: false, relay_client: false, ..Settings::default() };
     let relay = Peer::relay(1, off.clone()).await;

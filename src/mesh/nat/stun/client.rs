@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::message::{Change, DATAGRAM_BYTES_MAX, Said, Transaction, read, request};
 use super::{Behavior, Doubt, Rejected};
 use crate::mesh::address::is_public;
+use crate::mesh::nat::tally::Reason;
 
 /// Until when answers are waited for, each time a question is asked, counted from the first time.
 const ROUNDS: [Duration; 3] = [Duration::from_millis(250), Duration::from_millis(600), Duration::from_millis(1_200)];

@@ -13,11 +13,9 @@ mod responder;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 pub use self::client::{Findings, StunError, discover};
 pub use self::responder::{Responder, Served, serve};
+use super::tally::{Reason, Tally};
 
 /// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +55,11 @@ pub enum Doubt {
     Refused,
 }
 
-impl Doubt {
-    const ALL: [Self; 5] =
-        [Self::WrongSource, Self::UnknownTransaction, Self::Malformed, Self::ImpossibleAddress, Self::Refused];
+impl Reason for Doubt {
+    const ALL: &'static [Self] =
+        &[Self::WrongSource, Self::UnknownTransaction, Self::Malformed, Self::ImpossibleAddress, Self::Refused];
 
-    /// The word by which counters show it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::WrongSource => "wrong_source",
             Self::UnknownTransaction => "unknown_transaction",
@@ -75,17 +71,4 @@ impl Doubt {
 }
 
 /// How many answers were not believed, by reason.
-#[derive(Debug, Default)]
-pub struct Rejected([AtomicU64; 5]);
-
-impl Rejected {
-    fn count(&self, doubt: Doubt) {
-        self.0[doubt as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The counts, by the word of the reason.
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        Doubt::ALL.iter().map(|doubt| (doubt.as_str(), self.0[*doubt as usize].load(Ordering::Relaxed))).collect()
-    }
-}
+pub type Rejected = Tally<Doubt>;
