@@ -21,7 +21,8 @@ const PUNCH: Duration = Duration::from_secs(4);
 const PUNCHES: u32 = 6;
 /// How often the addresses are dialed that a peer names over a relay: it could name other people's, again and again.
 const NAMED: u32 = 5;
-/// How long strangers stay connected who may want to go through us to somebody else.
+/// How long strangers stay connected who may want to go through us to somebody else, or to ask us something: time for
+/// identify, a few pings and a few questions to the DHT.
 const LINGER: Duration = Duration::from_secs(15);
 
 impl Driver {
@@ -172,7 +173,8 @@ impl Driver {
             || dials()
     }
 
-    /// Has a peer without a session stay connected for a while: it may be on its way through us, or we through it.
+    /// Has a peer without a session stay connected for a while: it may be on its way through us, or we through it, or it
+    /// may speak no more than the DHT's protocol.
     pub(in crate::mesh) fn keep_for_now(&mut self, peer: Libp2pId) {
         if self.nat.lingering.len() >= LINGERING_MAX
             && let Some((_, oldest)) = self.nat.lingering.pop_front()
