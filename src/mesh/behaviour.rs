@@ -26,8 +26,8 @@ use crate::limits::{
 };
 use crate::{Error, Result};
 
-/// The DHT's protocol.
-const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/aerolithsdb/kad/1");
+/// The DHT's protocol. Its name is our own: this DHT and that of IPFS must not mix.
+pub(super) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/aerolithsdb/kad/1");
 /// What identify calls the network.
 const IDENTIFY_PROTOCOL: &str = "/aerolithsdb/1";
 /// Who we say we are.

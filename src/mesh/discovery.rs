@@ -13,6 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use super::address::{Scope, ours, reachable, scope};
 use super::driver::Driver;
+use super::link;
 use crate::limits::TICKET_ADDRESSES_MAX;
 use crate::node::Input;
 
@@ -29,7 +30,10 @@ impl Driver {
         // An address is of use to us only if it reaches as far as the connection over which it was told.
         let at = self.connections.get(&connection).and_then(|known| scope(&known.remote)).unwrap_or(Scope::Public);
         self.reach_identified(connection, peer, &info);
-        let found = reachable(info.listen_addrs.clone(), at, &peer, TICKET_ADDRESSES_MAX);
+        // Who speaks the DHT's protocol and not ours is of use there only.
+        let is_ours = info.protocols.contains(&link::PROTOCOL);
+        let hints = if is_ours { info.listen_addrs.clone() } else { Vec::new() };
+        let found = reachable(hints, at, &peer, TICKET_ADDRESSES_MAX);
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
             && kad.protocol_names().iter().any(|protocol| info.protocols.contains(protocol))
         {

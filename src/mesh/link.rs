@@ -22,7 +22,7 @@ use libp2p::swarm::{
 };
 
 /// The protocol of the streams.
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/aerolithsdb/sync/1");
+pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/aerolithsdb/sync/1");
 /// No protocol, but a word among those that identify tells others: that this peer is behind a symmetric NAT. Identify
 /// tells them by itself when it changes. A stream for it is closed at once.
 pub(super) const SYMMETRIC: StreamProtocol = StreamProtocol::new("/aerolithsdb/nat/symmetric");
@@ -33,9 +33,21 @@ pub(super) enum StreamEvent {
     /// Ours is open.
     Opened(Stream),
     /// Ours could not be opened, and why.
-    Failed(String),
+    Failed(StreamError),
     /// The other side opened one.
     Accepted(Stream),
+}
+
+/// Why our stream could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    #[error("the peer there did not answer in time")]
+    Late,
+    /// It may speak other protocols of ours, such as the DHT's.
+    #[error("the peer there does not speak aerolithsDB's protocol")]
+    Unspoken,
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// Ask for our stream on a connection.
@@ -194,17 +206,19 @@ fn stream_event(event: ConnectionEvent<'_, Offer, ReadyUpgrade<StreamProtocol>>)
         return Some(StreamEvent::Opened(protocol));
     }
     if let ConnectionEvent::DialUpgradeError(DialUpgradeError { error, .. }) = event {
-        return Some(StreamEvent::Failed(in_words(error)));
+        return Some(StreamEvent::Failed(error.into()));
     }
     None
 }
 
-fn in_words(error: StreamUpgradeError<Infallible>) -> String {
-    match error {
-        StreamUpgradeError::Timeout => "the peer there did not answer in time".into(),
-        StreamUpgradeError::NegotiationFailed => "the peer there does not speak aerolithsDB's protocol".into(),
-        StreamUpgradeError::Io(error) => format!("the connection broke: {error}"),
-        StreamUpgradeError::Apply(never) => match never {},
+impl From<StreamUpgradeError<Infallible>> for StreamError {
+    fn from(error: StreamUpgradeError<Infallible>) -> Self {
+        match error {
+            StreamUpgradeError::Timeout => Self::Late,
+            StreamUpgradeError::NegotiationFailed => Self::Unspoken,
+            StreamUpgradeError::Io(error) => Self::Io(error),
+            StreamUpgradeError::Apply(never) => match never {},
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::address::{self, ours, theirs};
 use super::driver::{Connection, Driver, remote};
-use super::link::StreamEvent;
+use super::link::{StreamError, StreamEvent};
 use super::outbox::Course;
 use super::session::{Ended, Session};
 use crate::base::PeerId;
@@ -178,13 +178,20 @@ impl Driver {
                 self.opened(peer, connection, stream);
             }
             StreamEvent::Accepted(stream) => self.accepted(peer, connection, stream),
-            StreamEvent::Failed(why) => {
-                tracing::debug!(%peer, why, "no stream to the peer");
+            StreamEvent::Failed(error) => {
+                tracing::debug!(%peer, %error, "no stream to the peer");
                 self.is_moving(peer, connection);
                 if let Some(address) = self.dials.remove(&connection) {
-                    self.dial_failed(address, why);
+                    self.dial_failed(address, error.to_string());
                 }
-                if self.links.get(&peer).is_some_and(|linked| linked.connection == connection) {
+                if self.links.get(&peer).is_none_or(|linked| linked.connection != connection) {
+                    return;
+                }
+                if matches!(error, StreamError::Unspoken) {
+                    // Nobody of ours, but it may ask the DHT or try addresses with us, as whoever speaks libp2p may.
+                    self.leave(peer, false);
+                    self.keep_for_now(peer);
+                } else {
                     self.end(peer);
                 }
             }

@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use futures::{AsyncWriteExt, StreamExt};
-use libp2p::Swarm;
+use libp2p::kad::store::MemoryStore;
+use libp2p::kad::{self, QueryResult};
 use libp2p::swarm::{ConnectionId, Stream, SwarmEvent};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, tcp, yamux};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::behaviour::{Behaviour, BehaviourEvent, swarm};
+use super::behaviour::{Behaviour, BehaviourEvent, KAD_PROTOCOL, swarm};
 use super::link::StreamEvent;
 use super::traffic::Meter;
 use super::{Config, Handle, start};
 use crate::base::{DocumentKey, GrantId, Hash, Hlc, Incarnation, MeshId, PeerId};
 use crate::document::{Author, Document, Envelope, Unchecked, json};
 use crate::identity::Keypair;
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, LINGERING_MAX};
 use crate::node::{DropReason, Effect, GossipId, Input, Link, MeshContext, Verdict};
 use crate::sync::gossip::Secret;
 use crate::sync::{Hello, Message, Topic};
@@ -440,6 +442,71 @@ async fn peers_of_a_mesh_find_each_other_in_the_dht() {
             return;
         }
     }
+}
+
+/// What speaks the DHT's protocol, and nothing else of ours.
+type Stranger = Swarm<kad::Behaviour<MemoryStore>>;
+
+async fn stranger() -> (Stranger, Multiaddr) {
+    let kad = |keypair: &libp2p::identity::Keypair| {
+        let peer = keypair.public().to_peer_id();
+        kad::Behaviour::with_config(peer, MemoryStore::new(peer), kad::Config::new(KAD_PROTOCOL))
+    };
+    let builder = SwarmBuilder::with_new_identity().with_tokio();
+    let builder = builder.with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default).unwrap();
+    let builder = builder.with_behaviour(kad).unwrap();
+    let mut swarm = builder.with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE)).build();
+    swarm.listen_on(TCP.parse().unwrap()).unwrap();
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            return (swarm, address);
+        }
+    }
+}
+
+/// Runs a stranger until its connection is closed, or a question of it has an answer; says which.
+async fn is_answered(stranger: &mut Stranger) -> bool {
+    loop {
+        let event = stranger.select_next_some().await;
+        if let SwarmEvent::ConnectionClosed { .. } = event {
+            return false;
+        }
+        if let SwarmEvent::Behaviour(kad::Event::OutboundQueryProgressed { result, .. }) = event {
+            let QueryResult::GetClosestPeers(Ok(answer)) = result else { panic!("{result:?}") };
+            return !answer.peers.is_empty();
+        }
+    }
+}
+
+#[tokio::test]
+async fn strangers_may_ask_the_dht_and_make_room_for_the_next() {
+    let mut peer = Peer::with(Config { kademlia: true, ..config(1, &[TCP]) }, mesh(1)).await;
+    let (address, id) = super::address::split(peer.address().parse().unwrap());
+    let id = id.unwrap();
+    let (mut first, at) = stranger().await;
+    peer.dial(&at.to_string());
+    let ask = async {
+        // The peer knows by now that there is no session to be had.
+        let input = peer.next().await;
+        assert!(matches!(&input, Input::DialFailed(_, why) if why.contains("does not speak")), "{input:?}");
+    };
+    tokio::select! {
+        () = ask => {}
+        _ = is_answered(&mut first) => panic!("the stranger asked nothing, and lost its connection"),
+    }
+    first.behaviour_mut().add_address(&id, address);
+    first.behaviour_mut().get_closest_peers(id);
+    assert!(timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the DHT is not for strangers");
+
+    let mut others = tokio::task::JoinSet::new();
+    for _ in 0..LINGERING_MAX {
+        let (mut other, at) = stranger().await;
+        others.spawn(async move { is_answered(&mut other).await });
+        peer.dial(&at.to_string());
+        assert!(matches!(peer.next().await, Input::DialFailed(..)));
+    }
+    assert!(!timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the first has made room");
+    assert!(others.try_join_next().is_none(), "nobody else had to");
 }
 
 #[tokio::test]

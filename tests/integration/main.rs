@@ -6,6 +6,7 @@ mod concern;
 mod faults;
 mod harness;
 mod importing;
+mod interop;
 mod joining;
 mod lan;
 mod patching;

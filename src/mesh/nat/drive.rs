@@ -28,7 +28,8 @@ const NAMED: u32 = 5;
 const RETRY: Duration = Duration::from_secs(600);
 /// How old what status calls show may be.
 const REPORT: Duration = Duration::from_secs(5);
-/// How long strangers stay connected who may want to go through us to somebody else.
+/// How long strangers stay connected who may want to go through us to somebody else, or to ask us something: time for
+/// identify, a few pings and a few questions to the DHT.
 const LINGER: Duration = Duration::from_secs(15);
 
 impl Driver {
@@ -185,7 +186,8 @@ impl Driver {
             || dials()
     }
 
-    /// Has a peer without a session stay connected for a while: it may be on its way through us, or we through it.
+    /// Has a peer without a session stay connected for a while: it may be on its way through us, or we through it, or it
+    /// may speak no more than the DHT's protocol.
     pub(in crate::mesh) fn keep_for_now(&mut self, peer: Libp2pId) {
         if self.nat.lingering.len() >= LINGERING_MAX
             && let Some((_, oldest)) = self.nat.lingering.pop_front()
