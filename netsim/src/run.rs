@@ -18,7 +18,7 @@ use crate::network::Network;
 use crate::scenario::{Act, Recurring, Scenario};
 use crate::time::Span;
 use crate::workload;
-use crate::world::World;
+use crate::world::{Purpose, World};
 
 /// How often it is looked whether everybody is equal.
 const POLL: Span = Span::ms(100);
@@ -74,6 +74,7 @@ pub struct Outcome {
 #[derive(Debug, Clone)]
 enum Plan {
     Write,
+    Index,
     WriteAt(usize, bool),
     Step(Act),
     Search,
@@ -212,6 +213,9 @@ impl Director<'_> {
         if self.scenario.workload.writes_per_second > 0.0 {
             self.plan(Span(0), Plan::Write);
         }
+        if self.scenario.workload.index_changes_per_minute > 0.0 {
+            self.plan(Span(0), Plan::Index);
+        }
         for step in self.scenario.steps.clone() {
             self.plan(step.at, Plan::Step(step.act));
         }
@@ -337,6 +341,15 @@ impl Director<'_> {
                 let mean = Span((1e6 / self.scenario.workload.writes_per_second) as u64);
                 let after = self.interval(mean);
                 self.plan(after, Plan::Write);
+            }
+            Plan::Index => {
+                if let Some(host) = self.any_up() {
+                    let command = workload::index(self.rng());
+                    self.world.command(host, command, Purpose::Tend);
+                    self.count("changed indexes");
+                }
+                let after = self.interval(Span((6e7 / self.scenario.workload.index_changes_per_minute) as u64));
+                self.plan(after, Plan::Index);
             }
             Plan::WriteAt(host, is_new) => self.write_at(host, is_new),
             Plan::Step(act) => self.act(act),

@@ -14,6 +14,7 @@ use crate::time::Span;
 /// The scenarios that come with the program.
 const SHIPPED: &[(&str, &str)] = &[
     ("mixed", include_str!("../scenarios/mixed.toml")),
+    ("indexes", include_str!("../scenarios/indexes.toml")),
     ("calm", include_str!("../scenarios/calm.toml")),
     ("quiet-19", include_str!("../scenarios/quiet-19.toml")),
     ("backfill", include_str!("../scenarios/backfill.toml")),
@@ -229,6 +230,8 @@ pub struct Workload {
     pub uneven: f64,
     /// Where the bodies of documents come from.
     pub data: Data,
+    /// How often a peer declares an index, declares it anew, or drops it, all peers together.
+    pub index_changes_per_minute: f64,
     /// How often each kind of write is made.
     pub mix: Mix,
 }
@@ -241,6 +244,7 @@ impl Default for Workload {
             hot: 0.8,
             uneven: 0.0,
             data: Data::Generated,
+            index_changes_per_minute: 0.0,
             mix: Mix::default(),
         }
     }
@@ -509,6 +513,8 @@ impl Scenario {
         check((1..=1_000_000).contains(&self.workload.documents), "documents", "from 1 to 1000000".into())?;
         check((0.0..=4.0).contains(&self.workload.hot), "hot", "from 0 to 4".into())?;
         check((0.0..=4.0).contains(&self.workload.uneven), "uneven", "from 0 to 4".into())?;
+        let changes = self.workload.index_changes_per_minute;
+        check((0.0..=6_000.0).contains(&changes), "index_changes_per_minute", "from 0 to 6000".into())?;
         let weights = self.workload.mix.weights();
         let positive = weights.iter().all(|weight| *weight >= 0.0) && weights.iter().sum::<f64>() > 0.0;
         check(positive, "mix", "weights of 0 or more, not all of them 0".into())?;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use aerolithsdb::Patch;
 use aerolithsdb::base::DocumentKey;
+use aerolithsdb::index::Definition;
 use aerolithsdb::node::{Absent, Command, Condition};
 use aerolithsdb::store::Reader;
 use rand::RngExt;
@@ -184,6 +185,27 @@ pub(crate) fn uneven(rng: &mut StdRng, many: usize, exponent: f64) -> usize {
         (at * (end.powf(1.0 - exponent) - 1.0) + 1.0).powf(1.0 / (1.0 - exponent))
     };
     (rank as usize).clamp(1, many) - 1
+}
+
+/// What a peer does to its indexes next.
+pub fn index(rng: &mut StdRng) -> Command {
+    let parse = "the name is valid";
+    let collection = format!("collection-{}", rng.random_range(0..COLLECTIONS)).parse().expect(parse);
+    let all = [
+        json!({"fields": "f0"}),
+        json!({"fields": "-f1,f2"}),
+        json!({"fields": "f2.tags,_id", "sparse": true}),
+        json!({"fields": "items"}),
+        json!({"fields": "f3", "unique": true, "sparse": true}),
+        json!({"fields": "f4", "filter": {"f5": {"$exists": true}}}),
+        json!({"type": "text"}),
+    ];
+    let number = rng.random_range(0..all.len());
+    let name = format!("index-{}", number % 4).parse().expect(parse);
+    if rng.random_bool(0.2) {
+        return Command::DropIndex(collection, name);
+    }
+    Command::PutIndex(collection, name, Definition::parse(&all[number]).expect("the definition is well-formed"))
 }
 
 fn key(kind: &str, number: usize) -> DocumentKey {

@@ -58,6 +58,8 @@ pub enum Purpose {
     Write(DocumentKey, Deed),
     /// A step of the set-up, or a question of a checker: its reply is kept.
     Ask,
+    /// Something that may fail, and of which nothing is expected but what the checks find at the end.
+    Tend,
 }
 
 /// The world.
@@ -388,9 +390,13 @@ impl World {
 
     fn replied(&mut self, host: usize, id: CommandId, reply: aerolithsdb::Result<Reply>) {
         let Some((_, purpose)) = self.commands.remove(&(host, id)) else { return };
-        let Purpose::Write(document, deed) = purpose else {
-            self.replies.insert((host, id), reply);
-            return;
+        let (document, deed) = match purpose {
+            Purpose::Write(document, deed) => (document, deed),
+            Purpose::Ask => {
+                self.replies.insert((host, id), reply);
+                return;
+            }
+            Purpose::Tend => return,
         };
         match reply {
             Ok(Reply::Written(_, record)) => {

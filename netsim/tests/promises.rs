@@ -51,6 +51,7 @@ scenarios! {
     a_paper_typed_key_by_key: "paper",
     a_third_that_is_hostile: "hostile",
     everything_at_once: "mixed",
+    indexes_that_come_and_go: "indexes",
     an_old_backup: "old-backup",
     two_changes_under_one_number: "equivocation",
     a_fresh_mesh_that_goes_quiet: "quiet-19",
