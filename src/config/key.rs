@@ -134,6 +134,7 @@ pub const KEYS: &[Key] = &[
     later("api.websocket_api.enabled", Kind::Flag, "false", "Whether changes are pushed over WebSockets."),
     later("api.websocket_api.port", PORT, "8083", "Its port."),
 
+    key("observability.slow_query_ms", COUNT, "500", "Queries that take longer are told in the log; 0 for none."),
     key("observability.logging.level", Kind::Text, "\"info\"", "error, warn, info, debug, trace, or directives such as aerolithsdb=debug,libp2p=info."),
     key("observability.logging.format", Kind::Word(&["text", "json"]), "\"text\"", "text for people, json for machines."),
     key("observability.logging.output", Kind::Text, "\"stderr\"", "stderr, stdout, or a file to append to."),

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
@@ -207,6 +208,9 @@ impl Config {
             durability: durability(settings),
             node_id: settings.text("node.node_id").map_or(defaults.node_id, str::to_owned),
             mesh_name,
+            slow_query: settings
+                .integer("observability.slow_query_ms")
+                .map_or(defaults.slow_query, Duration::from_millis),
             network: network(settings, seeds)?,
         };
         Ok(Self {

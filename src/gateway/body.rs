@@ -29,6 +29,15 @@ pub(super) async fn document(headers: &HeaderMap, body: Body) -> Answer<Object> 
     Ok(json::parse_document(&bytes)?)
 }
 
+/// Reads an object; an empty body is an empty one.
+///
+/// # Errors
+/// As [`document`].
+pub(super) async fn object(headers: &HeaderMap, body: Body) -> Answer<Object> {
+    let bytes = read(headers, body).await?;
+    if bytes.is_empty() { Ok(Object::new()) } else { Ok(json::parse_document(&bytes)?) }
+}
+
 /// Reads any JSON.
 ///
 /// # Errors
@@ -43,8 +52,7 @@ pub(super) async fn value(headers: &HeaderMap, body: Body) -> Answer<Value> {
 /// # Errors
 /// As [`document`], and 422 for fields that the call does not know.
 pub(super) async fn arguments<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Answer<T> {
-    let bytes = read(headers, body).await?;
-    let object = if bytes.is_empty() { Object::new() } else { json::parse_document(&bytes)? };
+    let object = object(headers, body).await?;
     let wrong = |error: serde_json::Error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
     serde_json::from_value(Value::Object(object)).map_err(wrong)
 }

@@ -183,9 +183,13 @@ fn reach(text: &mut Text, reach: &ReachReport) {
 }
 
 fn operations(text: &mut Text, stats: &Stats) {
-    let kinds: [(&str, Latency); 2] = [("read", stats.reads), ("write", stats.writes)];
+    let kinds: [(&str, Latency); 3] = [("read", stats.reads), ("write", stats.writes), ("query", stats.queries)];
     let name = "operation_duration_seconds";
-    text.metric(name, Kind::Summary, "How long reads and writes of documents took; quantiles since the start.");
+    text.metric(
+        name,
+        Kind::Summary,
+        "How long reads and writes of documents and queries took; quantiles since the start.",
+    );
     for (operation, latency) in kinds {
         for (quantile, micros) in [("0.5", latency.p50_us), ("0.99", latency.p99_us)] {
             // Without an operation there is no quantile.
@@ -197,7 +201,7 @@ fn operations(text: &mut Text, stats: &Stats) {
         text.sample(&format!("{name}_count"), &labels, latency.count);
     }
     let name = "operation_failures_total";
-    text.metric(name, Kind::Counter, "Reads and writes of documents that failed.");
+    text.metric(name, Kind::Counter, "Reads and writes of documents and queries that failed.");
     for (operation, latency) in kinds {
         text.sample(name, &[("operation", operation)], latency.failures);
     }

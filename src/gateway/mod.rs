@@ -25,6 +25,7 @@ mod lines;
 mod metrics;
 mod patience;
 mod problem;
+mod query_shape;
 mod reach_shape;
 mod rest;
 mod rfc3339;

@@ -466,6 +466,7 @@ impl From<CacheUse> for Cache {
 pub(super) struct Operations {
     pub(super) reads: Operation,
     pub(super) writes: Operation,
+    pub(super) queries: Operation,
 }
 
 /// Count and latencies of one kind of call.

@@ -16,6 +16,7 @@ use super::{App, Config, rest};
 use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_DEPTH_MAX, GATEWAY_REQUESTS_MAX};
 use crate::{Peer, PeerConfig};
 
+mod queries;
 mod version;
 
 pub(super) struct Client {

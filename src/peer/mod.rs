@@ -60,6 +60,9 @@ use crate::{Error, Result};
 /// Events that a slow watcher may lag behind before it loses some.
 const EVENTS_MAX: usize = 4_096;
 
+/// How long a query takes that is slow.
+const SLOW_QUERY: Duration = Duration::from_millis(500);
+
 /// How a peer is set up.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
@@ -73,6 +76,8 @@ pub struct PeerConfig {
     pub node_id: String,
     /// The name of the mesh that a new peer founds, and one that leaves the mesh that it shares.
     pub mesh_name: String,
+    /// Queries that take longer are told in the log; zero for none.
+    pub slow_query: Duration,
     /// How it meets others.
     pub network: NetworkConfig,
 }
@@ -115,6 +120,7 @@ impl Default for PeerConfig {
             durability: Durability::Durable,
             node_id: "peer".into(),
             mesh_name: "mesh".into(),
+            slow_query: SLOW_QUERY,
             network: NetworkConfig::default(),
         }
     }
@@ -161,6 +167,8 @@ pub struct Stats {
     pub reads: Latency,
     /// Writes of documents.
     pub writes: Latency,
+    /// Queries.
+    pub queries: Latency,
 }
 
 /// A running peer. Clones are handles to the same one; it runs until [`Peer::shutdown`], or until the
@@ -187,6 +195,8 @@ struct Shared {
     histories: Arc<Semaphore>,
     /// Queries that may begin.
     queries: Arc<Semaphore>,
+    queried: Meter,
+    slow_query: Duration,
     live: Arc<live::Hub>,
 }
 
@@ -237,6 +247,8 @@ impl Peer {
             writes: Meter::default(),
             histories: Arc::new(Semaphore::new(HISTORY_READS_MAX)),
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            queried: Meter::default(),
+            slow_query: config.slow_query,
             live: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -317,6 +329,7 @@ impl Peer {
             relayed: self.shared.network.relayed(),
             reads: self.shared.reads.read(),
             writes: self.shared.writes.read(),
+            queries: self.shared.queried.read(),
         })
     }
 

@@ -67,6 +67,15 @@ impl Sources for Collections<'_> {
 }
 
 impl Collection {
+    /// Whether the collection is there: it has, or had, a document, was made, or has an index.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn exists(&self) -> Result<bool> {
+        let reader = &self.peer().shared.reader;
+        Ok(reader.collection(self.name())?.is_some() || !reader.catalog().of(self.name()).is_empty())
+    }
+
     /// Finds documents.
     ///
     /// # Errors
@@ -80,8 +89,10 @@ impl Collection {
     /// # Errors
     /// As [`Collection::find`].
     pub async fn explain(&self, find: Find, limit: TimeLimit) -> Result<(Found, Explained)> {
-        let name = self.name().clone();
+        let (name, filter) = (self.name().clone(), find.filter().to_string());
+        let start = Instant::now();
         let found = self.query(move |reader| find.run_explained(reader, &name, &limit.budget())).await?;
+        self.tell_if_slow(start, &filter, Some(&found.1));
         for id in &found.0.damaged {
             self.peer().shared.runner.notify(Command::Damaged(self.key(id.clone())));
         }
@@ -93,8 +104,10 @@ impl Collection {
     /// # Errors
     /// As [`query::count`].
     pub async fn count_matching(&self, filter: Filter, limit: TimeLimit) -> Result<u64> {
-        let name = self.name().clone();
-        self.query(move |reader| query::count(reader, &name, &filter, &limit.budget())).await
+        let (name, start, text) = (self.name().clone(), Instant::now(), filter.to_string());
+        let counted = self.query(move |reader| query::count(reader, &name, &filter, &limit.budget())).await;
+        self.tell_if_slow(start, &text, None);
+        counted
     }
 
     /// How many documents match, about, without looking at them.
@@ -111,8 +124,10 @@ impl Collection {
     /// # Errors
     /// As [`query::distinct`].
     pub async fn distinct(&self, path: Path, filter: Filter, limit: TimeLimit) -> Result<Vec<Value>> {
-        let name = self.name().clone();
-        self.query(move |reader| query::distinct(reader, &name, &path, &filter, &limit.budget())).await
+        let (name, start, text) = (self.name().clone(), Instant::now(), filter.to_string());
+        let values = self.query(move |reader| query::distinct(reader, &name, &path, &filter, &limit.budget())).await;
+        self.tell_if_slow(start, &text, None);
+        values
     }
 
     /// Runs the documents through a pipeline: JSON texts of what comes out.
@@ -120,8 +135,9 @@ impl Collection {
     /// # Errors
     /// [`Error::Invalid`] when a stage cannot work on a document, or the time or the memory is over.
     pub async fn aggregate(&self, pipeline: Pipeline, limit: TimeLimit) -> Result<Vec<Bytes>> {
-        let name = self.name().clone();
-        self.query(move |reader| {
+        let (name, start) = (self.name().clone(), Instant::now());
+        let filter = pipeline.filter().map(ToString::to_string).unwrap_or_default();
+        let rows = self.query(move |reader| {
             let (reader, budget) = (&reader.pinned(), limit.budget());
             let sources = Collections { reader, budget: &budget };
             let mut run = pipeline.start(&sources, &budget);
@@ -135,8 +151,23 @@ impl Collection {
             query::each(reader, &name, pipeline.filter(), &budget, &mut |row| run.push(row, &mut take))?;
             run.finish(&mut take)?;
             Ok(rows)
-        })
-        .await
+        });
+        let rows = rows.await;
+        self.tell_if_slow(start, &filter, None);
+        rows
+    }
+
+    /// Tells of a query in the log when it took long.
+    fn tell_if_slow(&self, start: Instant, filter: &str, explained: Option<&Explained>) {
+        let (took, slow) = (start.elapsed(), self.peer().shared.slow_query);
+        if slow.is_zero() || took < slow {
+            return;
+        }
+        let filter: String = filter.chars().take(FILTER_SHOWN_CHARS).collect();
+        let (documents, entries) = explained.map_or((0, 0), |of| (of.documents_examined, of.entries_examined));
+        let plan = explained.map(|of| of.plan.to_string()).unwrap_or_default();
+        let plan: String = plan.chars().take(PLAN_SHOWN_CHARS).collect();
+        tracing::warn!(collection = %self.name(), ms = took.as_millis(), filter, documents, entries, plan, "a slow query");
     }
 
     /// Declares an index of this peer, which is filled in the background; the same again changes nothing, another one
@@ -216,9 +247,16 @@ impl Collection {
             read(&reader)
         };
         let failed = |fault| Error::Io(format!("a query of collection {}: {fault}", self.name()));
-        tokio::task::spawn_blocking(read).await.map_err(failed)?
+        let start = Instant::now();
+        let result = tokio::task::spawn_blocking(read).await.map_err(failed)?;
+        shared.queried.record(start, result.is_ok());
+        result
     }
 }
+
+/// Characters of a filter and of a plan that the log repeats.
+const FILTER_SHOWN_CHARS: usize = 200;
+const PLAN_SHOWN_CHARS: usize = 1_000;
 
 /// How long a query waits for others.
 const QUEUE: Duration = Duration::from_secs(5);

@@ -36,7 +36,7 @@ const UNDER_LOAD: [(&str, &str); 2] = [
 ];
 const FAULT: (&str, &str) = ("5XX", "A fault in this peer, such as 507 for a full disk");
 
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     (
         "documents",
         "JSON objects under ids. Reads are of this peer's replica; writes are answered when they are on its disk.",
@@ -44,6 +44,10 @@ const TAGS: [(&str, &str); 6] = [
     (
         "collections",
         "Sets of documents. A collection comes into being with its first document, or before it on demand.",
+    ),
+    (
+        "queries",
+        "Questions to this peer's replica in MongoDB's language, and the indexes of this peer that answer them sooner.",
     ),
     ("sync", "Who has what."),
     ("mesh", "The peers that share data."),

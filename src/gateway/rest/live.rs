@@ -35,7 +35,13 @@ const ALIVE: Duration = Duration::from_secs(15);
 const RETRY_MS: u64 = 1_000;
 
 /// Answers with a stream.
-pub(super) async fn stream(app: &App, collection: Collection, find: Find, limit: TimeLimit, headers: &HeaderMap) -> Answer {
+pub(super) async fn stream(
+    app: &App,
+    collection: Collection,
+    find: Find,
+    limit: TimeLimit,
+    headers: &HeaderMap,
+) -> Answer {
     let room = app.shared.feeds.clone().try_acquire_owned();
     let room = room.map_err(|_| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many live feeds and queries at a time; close some")

@@ -11,10 +11,13 @@ mod docs;
 mod document;
 mod export;
 mod feed;
+mod index;
+mod live;
 mod mesh;
 mod parameter;
 mod patch;
 mod query;
+mod search;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -71,6 +74,14 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(bulk::write))
         .routes(routes!(feed::changes))
         .routes(routes!(document::read, document::write, patch::patch, document::delete))
+        .routes(routes!(search::query))
+        .routes(routes!(search::explain))
+        .routes(routes!(search::count))
+        .routes(routes!(search::distinct))
+        .routes(routes!(search::aggregate))
+        .routes(routes!(index::list))
+        .routes(routes!(index::show, index::put, index::drop))
+        .routes(routes!(index::conflicts))
         .routes(routes!(version::history))
         .routes(routes!(version::diff))
         .routes(routes!(version::conflicts))

@@ -62,7 +62,11 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
         },
         disk_bytes: stats.disk_bytes,
         caches: shape::Caches { table: stats.table_cache.into(), open_documents: stats.peer.open_documents.into() },
-        operations: shape::Operations { reads: stats.reads.into(), writes: stats.writes.into() },
+        operations: shape::Operations {
+            reads: stats.reads.into(),
+            writes: stats.writes.into(),
+            queries: stats.queries.into(),
+        },
         peers: shape::Peers { members: stats.peer.members, connected: stats.peer.neighbours.len() },
         traffic: shape::Traffic { sent_bytes: stats.traffic.sent_bytes, received_bytes: stats.traffic.received_bytes },
         dead_letters: stats.peer.letters,

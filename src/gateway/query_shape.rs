@@ -1,0 +1,237 @@
+//! Queries and indexes as JSON on the wire. Documents are passed on as the text that they are.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::peer::IndexReport;
+use crate::query::Found;
+use crate::store::{Conflict, Progress};
+
+/// A query. All of it may be left out.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "bodies are read by the query engine, which names what is wrong in them")]
+pub(super) struct QueryBody {
+    /// Which documents, in MongoDB's language: `{"age": {"$gte": 18}}`.
+    filter: Option<Value>,
+    /// Their order: `"city,-age"`, `{"age": -1}`, or a list of such objects. That of the ids when left out; the
+    /// nearest first for `$near`, the best fit first for `$text` with an index of words.
+    sort: Option<Value>,
+    /// What is shown of them: `{"name": 1}`, `{"secret": 0}`, computed fields.
+    projection: Option<Value>,
+    /// Documents of the page, up to 10,000; 100 when left out.
+    limit: Option<u32>,
+    /// Documents to skip, up to 1,000,000. A cursor skips any number at no cost.
+    offset: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// The index to use, or `$natural` for none.
+    hint: Option<String>,
+    /// Milliseconds that it may take, up to 120,000; 10,000 when left out.
+    timeout_ms: Option<u64>,
+}
+
+/// A page of documents.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "written as text, so that documents are not parsed")]
+pub(super) struct QueryPage {
+    /// What the documents hold, with their ids under `_id`.
+    documents: Vec<Value>,
+    /// Documents that match, about.
+    total_estimate: u64,
+    /// Whether that is counted.
+    total_exact: bool,
+    /// For the next page; absent on the last one.
+    #[schema(required = false)]
+    next_cursor: Option<String>,
+    /// Ids of documents that are damaged on this peer's disk and left out; absent when there are none.
+    #[schema(required = false)]
+    damaged: Option<Vec<String>>,
+}
+
+/// Documents of a question that is answered at once.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "written as text, so that documents are not parsed")]
+pub(super) struct PipelineResult {
+    documents: Vec<Value>,
+}
+
+/// Which documents are counted.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "read field by field, so that what is wrong is named")]
+pub(super) struct CountBody {
+    filter: Option<Value>,
+    /// Whether a guess is enough, which looks at no document.
+    estimate: Option<bool>,
+    timeout_ms: Option<u64>,
+}
+
+/// A number of documents.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Count {
+    pub(super) count: u64,
+    /// Whether it was counted.
+    pub(super) exact: bool,
+}
+
+/// Which values are wanted.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "read field by field, so that what is wrong is named")]
+pub(super) struct DistinctBody {
+    /// The path of the field.
+    field: String,
+    filter: Option<Value>,
+    timeout_ms: Option<u64>,
+}
+
+/// Different values, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DistinctValues {
+    pub(super) values: Vec<Value>,
+}
+
+/// A pipeline.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "read by the query engine, which names what is wrong in it")]
+pub(super) struct PipelineBody {
+    /// Stages after MongoDB's: `[{"$match": {"city": "Rome"}}, {"$group": {"_id": "$street", "n": {"$sum": 1}}}]`.
+    pipeline: Vec<Value>,
+    timeout_ms: Option<u64>,
+}
+
+/// How a query was answered.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "made by the query engine")]
+pub(super) struct Explanation {
+    /// Documents of the page.
+    documents: u64,
+    /// The plan as a tree, from the result down: each stage with the rows that were expected and that came.
+    plan: Value,
+    /// Plans that were not taken, with their costs.
+    rejected: Vec<Value>,
+    /// Entries of indexes that were read.
+    entries_examined: u64,
+    /// Documents that were looked at.
+    documents_examined: u64,
+    time_us: u64,
+}
+
+/// An index, as it is declared.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "read by the index's own parser, which names what is wrong in it")]
+pub(super) struct IndexDeclaration {
+    /// `ordered` (when left out), `geo` or `text`.
+    r#type: Option<String>,
+    /// Fields with directions: `"country,-name"`, `{"name": 1}`, or a list of such objects.
+    fields: Option<Value>,
+    /// Whether writes on this peer are refused that give two documents the same key.
+    unique: Option<bool>,
+    /// Whether documents with none of the fields are left out.
+    sparse: Option<bool>,
+    /// Documents that do not match are left out.
+    filter: Option<Value>,
+    /// Seconds after the time in the field when a document is deleted.
+    expire_after_s: Option<u64>,
+}
+
+/// An index as it is now.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct IndexState {
+    name: String,
+    definition: Value,
+    /// `filling`, `measuring` or `ready`: queries use it when it is ready.
+    stage: &'static str,
+    /// While it is filled: documents that are in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documents_done: Option<u64>,
+    /// Documents of the collection.
+    documents: u64,
+    /// Entries, about.
+    keys: u64,
+    /// Different keys, about.
+    distinct: u64,
+    /// Whether documents have several keys in it.
+    multiple: bool,
+}
+
+/// The indexes of a collection.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Indexes {
+    pub(super) indexes: Vec<IndexState>,
+}
+
+/// Documents with the same key of a unique index.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyConflict {
+    /// The one that was created first.
+    winner: String,
+    losers: Vec<String>,
+}
+
+/// The conflicts of a unique index.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyConflicts {
+    conflicts: Vec<KeyConflict>,
+}
+
+impl IndexState {
+    pub(super) fn new(report: &IndexReport) -> Self {
+        let (stage, documents_done) = match report.progress {
+            Progress::Filling { documents } => ("filling", Some(documents)),
+            Progress::Measuring => ("measuring", None),
+            Progress::Ready => ("ready", None),
+        };
+        Self {
+            name: report.name.to_string(),
+            definition: report.definition.to_json(),
+            stage,
+            documents_done,
+            documents: report.documents,
+            keys: report.keys,
+            distinct: report.distinct,
+            multiple: report.multiple,
+        }
+    }
+}
+
+impl KeyConflicts {
+    pub(super) fn new(conflicts: &[Conflict]) -> Self {
+        let shown = |conflict: &Conflict| KeyConflict {
+            winner: conflict.winner.to_string(),
+            losers: conflict.losers.iter().map(ToString::to_string).collect(),
+        };
+        Self { conflicts: conflicts.iter().map(shown).collect() }
+    }
+}
+
+/// A page as JSON text.
+pub(super) fn page(found: &Found) -> Bytes {
+    let mut rest = json!({ "total_estimate": found.total_estimate, "total_exact": found.is_total_exact });
+    if let Some(next) = &found.next {
+        rest["next_cursor"] = next.as_str().into();
+    }
+    if !found.damaged.is_empty() {
+        rest["damaged"] = found.damaged.iter().map(ToString::to_string).collect();
+    }
+    documents(&found.documents, &rest)
+}
+
+/// Documents, and other fields behind them, as JSON text.
+pub(super) fn documents(documents: &[Bytes], rest: &Value) -> Bytes {
+    let mut text = Vec::with_capacity(documents.iter().map(|document| document.len() + 1).sum::<usize>() + 128);
+    text.extend_from_slice(b"{\"documents\":[");
+    for (index, document) in documents.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(document);
+    }
+    text.push(b']');
+    let rest = rest.to_string();
+    if rest.len() > 2 {
+        text.push(b',');
+    }
+    text.extend_from_slice(&rest.as_bytes()[1..]);
+    text.into()
+}
