@@ -61,7 +61,7 @@ fn bare(directory: &Path, collection: &str) -> Result<Duration, Failure> {
 }
 
 /// Declares an index, and waits until it is filled and measured.
-async fn index(collection: &Collection, name: &str, fields: &str) -> Result<Duration, Failure> {
+pub(super) async fn index(collection: &Collection, name: &str, fields: &str) -> Result<Duration, Failure> {
     let start = Instant::now();
     collection.put_index(name.parse()?, Definition::parse(&json!({ "fields": fields }))?).await?;
     while collection.indexes()?.iter().any(|index| index.progress != Progress::Ready) {
