@@ -169,6 +169,12 @@ impl Process {
         self.child.stdout.take()
     }
 
+    /// Its number in the system.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

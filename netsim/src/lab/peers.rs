@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +65,19 @@ impl Options {
 }
 
 impl Options {
+    /// The same, for peers that [`Peer::fill_disk`] does not kill.
+    ///
+    /// # Errors
+    /// When the file that starts them cannot be written.
+    pub fn unkillable(&self, lab: &Lab) -> Result<Self> {
+        let (program, starter) = (self.program.display(), lab.folder().join("start.sh"));
+        let text = format!("#!/bin/sh\ntrap '' XFSZ\nexec '{program}' \"$@\"\n");
+        std::fs::write(&starter, text).map_err(failed(starter.display()))?;
+        std::fs::set_permissions(&starter, std::fs::Permissions::from_mode(0o755))
+            .map_err(failed(starter.display()))?;
+        Ok(Self { program: starter, ..self.clone() })
+    }
+
     /// Whether no peer of a lab has panicked, by what they logged: a task that panics takes a connection along, and the
     /// peer goes on.
     ///
@@ -155,6 +169,16 @@ impl Peer {
         let mut peer = Self { name: name.to_owned(), id: String::new(), namespace, process, url, agent };
         peer.id = text(&peer.get("/nodes/status")?, "peer_id")?;
         Ok(peer)
+    }
+
+    /// Lets no file of it grow any more, as on a full disk. It must have been started by [`Options::unkillable`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn fill_disk(&self) -> Result<()> {
+        let number = self.process.number().to_string();
+        let done = Command::new("prlimit").args(["--pid", &number, "--fsize=0"]).status().map_err(failed("prlimit"))?;
+        if done.success() { Ok(()) } else { Err(Error::Lab(format!("prlimit of {} ended with {done}", self.name))) }
     }
 
     /// Whether its process still runs.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use super::matrix::{self, Outcome, Pair};
@@ -20,6 +22,8 @@ use crate::time::Span;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long peers may take to notice that their network is another one, and be in sync again.
 const CHANGE: Duration = Duration::from_secs(90);
+/// Bytes that came through a relay.
+const RELAYED_IN: &str = "aerolithsdb_relayed_bytes_total{direction=\"received\"}";
 /// What is written.
 const COLLECTION: &str = "countries";
 
@@ -71,6 +75,12 @@ pub const ALL: &[Scene] = &[
         about: "the only public peer is gone for good, and those that it introduced go on",
         act: bootstrap_gone,
         sites: homes,
+    },
+    Scene {
+        name: "relayed-sync",
+        about: "how much of a line a sync fills that goes through a relay, which keeps nothing of it",
+        act: relayed_sync,
+        sites: narrow,
     },
     Scene {
         name: "lying-router",
@@ -264,6 +274,17 @@ fn symmetric() -> Vec<Site> {
     ]
 }
 
+/// What the line of each peer carries, but for the relay's.
+const NARROW_KBIT: u64 = 20_000;
+
+fn narrow() -> Vec<Site> {
+    let line = Line { delay: Span::ms(10), rate_kbit: NARROW_KBIT, ..Line::default() };
+    let mut sites =
+        vec![Site::new("relay", Kind::Public), Site::new("ada", Kind::Symmetric), Site::new("bo", Kind::Symmetric)];
+    sites.iter_mut().filter(|site| site.nat != Kind::Public).for_each(|site| site.line = line);
+    sites
+}
+
 fn liars() -> Vec<Site> {
     vec![
         Site::new("relay", Kind::Public),
@@ -346,6 +367,44 @@ fn relay_dies(stage: &mut Stage<'_>) -> Result<()> {
     stage.has("bo", 2, CHANGE)?;
     stage.connected("ada", "bo", CHANGE)?;
     stage.all_equal()
+}
+
+/// The relay is a member, and would pass the documents on by itself: so its disk is full.
+fn relayed_sync(stage: &mut Stage<'_>) -> Result<()> {
+    const DOCUMENTS: u64 = 3_000;
+    stage.options = stage.options.unkillable(&stage.lab)?;
+    stage.gather(&["relay", "ada", "bo"])?;
+    stage.connected("ada", "bo", PATIENCE)?;
+    stage.peer("relay")?.fill_disk()?;
+    stage.say("the disk of the relay is full");
+    let mut rng = StdRng::seed_from_u64(1);
+    // What cannot be packed: letters at random, 4 KB a document.
+    let letter = |rng: &mut StdRng| char::from(rng.random_range(b'!'..=b'[')).to_string().replace(['"', '\\'], "~");
+    let lines: Vec<String> = (0..DOCUMENTS)
+        .map(|n| {
+            json!({ "_id": n.to_string(), "text": (0..4_096).map(|_| letter(&mut rng)).collect::<String>() })
+                .to_string()
+        })
+        .collect();
+    // What is written while bo is away it gets when it is back, on a line that carries nothing else by then.
+    stage.kill("bo");
+    lines.chunks(500).try_for_each(|some| stage.peer("ada")?.load(COLLECTION, &some.join("\n")))?;
+    stage.say(&format!("ada wrote {DOCUMENTS} documents"));
+    let bo = Peer::start(&stage.lab, "bo", &stage.options)?;
+    stage.peers.insert("bo", bo);
+    let bo = stage.peer("bo")?;
+    wait("bo gets documents", PATIENCE, || Ok(bo.count(COLLECTION)? > 0))?;
+    let moved = || Ok::<_, Error>(bo.metric(RELAYED_IN)?.unwrap_or_default());
+    let (before, start) = (moved()?, Instant::now());
+    wait("bo has all documents", PATIENCE, || Ok(bo.count(COLLECTION)? >= DOCUMENTS))?;
+    let (took, bytes) = (start.elapsed().as_secs_f64(), moved()? - before);
+    let mbit = bytes * 8.0 / 1e6 / took;
+    let share = 100.0 * mbit * 1e3 / NARROW_KBIT as f64;
+    stage.say(&format!(
+        "bo got them in {took:.1} s, {:.1} MB through the relay: {mbit:.1} Mbit/s, {share:.0} % of its line",
+        bytes / 1e6
+    ));
+    Ok(())
 }
 
 fn bootstrap_gone(stage: &mut Stage<'_>) -> Result<()> {
