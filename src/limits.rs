@@ -66,8 +66,6 @@ pub const EXPRESSION_DEPTH_MAX: usize = 50;
 pub const EXPRESSION_NODES_MAX: usize = 1_000;
 /// Fields that one projection, or one stage of a pipeline, names: each is looked at for every document.
 pub const QUERY_FIELDS_MAX: usize = 1_000;
-/// Keys of one order, as in MongoDB.
-pub const SORT_KEYS_MAX: usize = 32;
 /// Stages of one pipeline, those in its facets included.
 pub const PIPELINE_STAGES_MAX: usize = 100;
 /// Bytes of rows, groups and results that one pipeline holds at a time: what a small machine can spare for a question.

@@ -13,7 +13,7 @@ use aerolithsdb::peer::TimeLimit;
 use aerolithsdb::query::Find;
 use aerolithsdb::query::aggregate::Pipeline;
 use aerolithsdb::store::{Loss, Progress, Store};
-use aerolithsdb::{Collection, Peer};
+use aerolithsdb::{Collection, Peer, PeerConfig};
 use serde_json::{Value, json};
 
 use super::{DOCUMENTS, Failure, Row, config, data, fill, unpacked, write_all};
@@ -61,7 +61,7 @@ fn bare(directory: &Path, collection: &str) -> Result<Duration, Failure> {
 }
 
 /// Declares an index, and waits until it is filled and measured.
-async fn index(collection: &Collection, name: &str, fields: &str) -> Result<Duration, Failure> {
+pub(super) async fn index(collection: &Collection, name: &str, fields: &str) -> Result<Duration, Failure> {
     let start = Instant::now();
     collection.put_index(name.parse()?, Definition::parse(&json!({ "fields": fields }))?).await?;
     while collection.indexes()?.iter().any(|index| index.progress != Progress::Ready) {
@@ -114,6 +114,52 @@ pub(super) async fn w6(rows: &mut Vec<Row>) -> Result<(), Failure> {
     let with = median(501, |n| find(&docs, query(n))).await?;
     add("W6 the same by an index of city and name", with, "<= 0.4 ms");
     set_beside(rows, (peer, docs), directory.path(), measured).await
+}
+
+/// Writes while a thousand queries stay, each of which is about a tenth of a percent of them.
+pub(super) async fn live(rows: &mut Vec<Row>) -> Result<(), Failure> {
+    const QUERIES: usize = 1_000;
+    const WRITES: usize = 4_000;
+    let peer = Peer::start(PeerConfig::local()).await?;
+    let docs = peer.collection("docs")?;
+    let write = async |round: usize| -> Result<Duration, Failure> {
+        let start = Instant::now();
+        for n in 0..WRITES {
+            docs.put(&format!("{}", n % 1_000), json!({"of": n % QUERIES, "n": round * WRITES + n})).await?;
+        }
+        Ok(start.elapsed())
+    };
+    write(0).await?;
+    let alone = write(1).await?;
+    let mut heard = Vec::new();
+    for n in 0..QUERIES {
+        let find = Find::parse(&json!({"filter": {"of": n}, "sort": "-n", "limit": 10}))?;
+        let mut query = docs.live(find, TimeLimit::default()).await?;
+        heard.push(tokio::spawn(async move {
+            let (mut changes, mut last) = (0, Instant::now());
+            while changes < WRITES / QUERIES {
+                let Some(change) = query.next().await else { break };
+                changes += change.events.len();
+                last = Instant::now();
+            }
+            last
+        }));
+    }
+    let beside = write(2).await?;
+    let end = Instant::now();
+    let mut late = Duration::ZERO;
+    for task in heard {
+        late = late.max(task.await?.saturating_duration_since(end));
+    }
+    let each = |took: Duration| took.as_secs_f64() * 1e6 / WRITES as f64;
+    rows.push(Row {
+        work: "W6c writes with 1,000 live queries, each change in one of them",
+        figure: format!("{:.1} us a write, all told {:.1} ms after the last", each(beside), ms(late)),
+        target: "not a thousand scans",
+        beside: format!("{:.2} x without live queries ({:.1} us)", each(beside) / each(alone), each(alone)),
+    });
+    peer.shutdown().await;
+    Ok(())
 }
 
 pub(super) async fn places(rows: &mut Vec<Row>) -> Result<(), Failure> {

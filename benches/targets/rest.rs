@@ -26,6 +26,8 @@ use super::{DOCUMENTS, Failure, Row, config, data, document, fill, id, rate, unp
 const GENERATED: usize = 50_000;
 /// Connections of W2b, each with one request at a time.
 const CONNECTIONS: usize = 32;
+/// Connections of W6b.
+const QUERIES_AT_A_TIME: usize = 16;
 /// Requests of a connection in one turn.
 const REQUESTS: usize = 1_000;
 /// Turns of gateway and handler, so that what disturbs the machine meets both.
@@ -160,26 +162,57 @@ async fn constant(body: Bytes) -> Result<std::net::SocketAddr, Failure> {
     Ok(address)
 }
 
-/// A connection with a request that is made once, but for the digits of the id.
+/// A connection with a request that is made once, but for some digits in it.
 struct Connection {
     stream: TcpStream,
     request: Vec<u8>,
-    digits: usize,
+    digits: std::ops::Range<usize>,
     answer: Vec<u8>,
 }
 
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// A document by its id.
+    Document,
+    /// The one document with a value that an index has.
+    Query,
+}
+
+impl Asked {
+    /// The request, and the digits in it.
+    fn request(self, address: std::net::SocketAddr) -> (String, &'static str) {
+        match self {
+            Self::Document => {
+                let path = format!("/api/v1/collections/docs/documents/{}", id(0));
+                (format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n"), "0000000")
+            }
+            Self::Query => {
+                // Its numbers are those of the documents from 10000 on.
+                let body = r#"{"filter":{"nested.zip":10000}}"#;
+                let length = body.len();
+                let head = format!("POST /api/v1/collections/docs/query HTTP/1.1\r\nhost: {address}");
+                let types = format!("content-type: application/json\r\ncontent-length: {length}");
+                (format!("{head}\r\n{types}\r\n\r\n{body}"), "0000}}")
+            }
+        }
+    }
+}
+
 impl Connection {
-    async fn open(address: std::net::SocketAddr) -> Result<Self, Failure> {
+    async fn open(address: std::net::SocketAddr, asked: Asked) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let request = format!("GET /api/v1/collections/docs/documents/{} HTTP/1.1\r\nhost: {address}\r\n\r\n", id(0));
-        let digits = request.find(&id(0)).ok_or("no id in the request")? + "doc-".len();
+        let (request, digits) = asked.request(address);
+        let start = request.rfind(digits).ok_or("no digits in the request")?;
+        let digits = start..start + digits.trim_end_matches('}').len();
         Ok(Self { stream, request: request.into_bytes(), digits, answer: vec![0; ANSWER_BYTES_MAX] })
     }
 
     /// Reads one document, and returns the body of the answer.
     async fn get(&mut self, n: usize) -> Result<&[u8], Failure> {
-        write!(&mut self.request[self.digits..], "{n:07}")?;
+        let width = self.digits.len();
+        write!(&mut self.request[self.digits.clone()], "{n:0width$}")?;
         self.stream.write_all(&self.request).await?;
         let (mut filled, mut end) = (0, None);
         loop {
@@ -212,23 +245,28 @@ fn extent(answer: &[u8]) -> Result<Option<(usize, usize)>, Failure> {
 }
 
 /// Latencies of all connections' requests, and the seconds that they took together.
-async fn load(address: std::net::SocketAddr, requests: usize) -> Result<(Vec<Duration>, f64), Failure> {
+async fn load(
+    address: std::net::SocketAddr,
+    asked: Asked,
+    connections: usize,
+    requests: usize,
+) -> Result<(Vec<Duration>, f64), Failure> {
     let start = Instant::now();
     let mut tasks = Vec::new();
-    for connection in 0..CONNECTIONS {
+    for connection in 0..connections {
         tasks.push(tokio::spawn(async move {
             let fault = |error: Failure| error.to_string();
             let mut latencies = Vec::with_capacity(requests);
-            let mut open = Connection::open(address).await.map_err(fault)?;
+            let mut open = Connection::open(address, asked).await.map_err(fault)?;
             for n in 0..requests {
                 let start = Instant::now();
-                open.get((n * CONNECTIONS + connection) * 7_919 % DOCUMENTS).await.map_err(fault)?;
+                open.get((n * connections + connection) * 7_919 % DOCUMENTS).await.map_err(fault)?;
                 latencies.push(start.elapsed());
             }
             Ok::<_, String>(latencies)
         }));
     }
-    let mut latencies = Vec::with_capacity(CONNECTIONS * requests);
+    let mut latencies = Vec::with_capacity(connections * requests);
     for task in tasks {
         latencies.append(&mut task.await??);
     }
@@ -241,16 +279,17 @@ pub(super) async fn w2b(rows: &mut Vec<Row>) -> Result<(), Failure> {
     let peer = Peer::start(config(directory.path(), Durability::Buffered)).await?;
     fill(&peer, DOCUMENTS, 16).await?;
     let gateway = gateway::serve(peer.clone(), gateway::Config { port: 0, ..gateway::Config::default() }).await?;
-    let body = Bytes::copy_from_slice(Connection::open(gateway.address()).await?.get(DOCUMENTS / 2).await?);
+    let body =
+        Bytes::copy_from_slice(Connection::open(gateway.address(), Asked::Document).await?.get(DOCUMENTS / 2).await?);
     let addresses = [gateway.address(), constant(body.clone()).await?];
     for address in addresses {
-        load(address, REQUESTS / 10).await?;
+        load(address, Asked::Document, CONNECTIONS, REQUESTS / 10).await?;
     }
     let mut seconds = [0.0; 2];
     let mut latencies = [Vec::new(), Vec::new()];
     for _ in 0..TURNS {
         for (n, address) in addresses.into_iter().enumerate() {
-            let (mut some, took) = load(address, REQUESTS).await?;
+            let (mut some, took) = load(address, Asked::Document, CONNECTIONS, REQUESTS).await?;
             latencies[n].append(&mut some);
             seconds[n] += took;
         }
@@ -270,6 +309,30 @@ pub(super) async fn w2b(rows: &mut Vec<Row>) -> Result<(), Failure> {
             100.0 * read / raw,
             body.len()
         ),
+    });
+    gateway.shutdown().await;
+    peer.shutdown().await;
+    Ok(())
+}
+
+/// Queries of one document each through the gateway, by an index.
+pub(super) async fn w6b(rows: &mut Vec<Row>) -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    let peer = Peer::start(config(directory.path(), Durability::Buffered)).await?;
+    fill(&peer, DOCUMENTS, 16).await?;
+    super::queries::index(&peer.collection("docs")?, "zip", "nested.zip").await?;
+    let gateway = gateway::serve(peer.clone(), gateway::Config { port: 0, ..gateway::Config::default() }).await?;
+    let address = gateway.address();
+    load(address, Asked::Query, QUERIES_AT_A_TIME, REQUESTS / 10).await?;
+    let (mut queried, seconds) = load(address, Asked::Query, QUERIES_AT_A_TIME, REQUESTS).await?;
+    let (_, reading) = load(address, Asked::Document, QUERIES_AT_A_TIME, REQUESTS).await?;
+    queried.sort_unstable();
+    let at = |percent: usize| queried[queried.len() * percent / 100].as_secs_f64() * 1e3;
+    rows.push(Row {
+        work: "W6b queries by an index over REST, 16 connections",
+        figure: format!("{:.0}/s, p50 {:.2} ms, p99 {:.2} ms", queried.len() as f64 / seconds, at(50), at(99)),
+        target: ">= 5,000/s",
+        beside: format!("{:.0} % of reads by id over the same connections", 100.0 * reading / seconds),
     });
     gateway.shutdown().await;
     peer.shutdown().await;

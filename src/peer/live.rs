@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -28,6 +28,8 @@ use crate::{Error, Result};
 #[derive(Debug, Default)]
 pub(super) struct Hub {
     groups: Mutex<HashMap<CollectionName, Arc<Group>>>,
+    /// The number that the next query gets.
+    next: AtomicU64,
     queries: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -41,8 +43,6 @@ struct Group {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number that the next query gets.
-    next: u64,
     /// Queries that are on their way in.
     coming: usize,
     queries: HashMap<u64, Standing>,
@@ -116,21 +116,22 @@ impl Collection {
         let since = self.now();
         let name = self.name().clone();
         let mut live = self.query(move |reader| Live::open(find, reader, &name, &limit.budget())).await?;
-        let group = hub.group(self);
+        let place = Place {
+            collection: self.clone(),
+            group: hub.group(self),
+            number: hub.next.fetch_add(1, Ordering::Relaxed),
+        };
         let (sender, changes) = mpsc::channel(LIVE_CHANGES_WAITING_MAX);
-        let mut state = group.state.lock();
+        let mut state = place.group.state.lock();
         state.coming -= 1;
         // What the others have heard of since the walk began; what is brought to them later comes to this one as well.
         let cursor = catch_up(self, &mut live, since)?;
-        let number = state.next;
-        state.next += 1;
         hub.queries.fetch_add(1, Ordering::Relaxed);
         hub.bytes.fetch_add(live.bytes(), Ordering::Relaxed);
         let documents = live.result().cloned().collect();
-        state.add(number, Standing { required: required(live.filter()), live, changes: sender });
+        state.add(place.number, Standing { required: required(live.filter()), live, changes: sender });
         drop(state);
-        let _place = Place { collection: self.clone(), group, number };
-        Ok(LiveQuery { documents, cursor, changes, _place })
+        Ok(LiveQuery { documents, cursor, changes, _place: place })
     }
 }
 

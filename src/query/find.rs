@@ -57,7 +57,7 @@ impl Find {
     /// "hint": "index"}`, all of which may be left out.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the place of what is wrong.
+    /// [`Error::Invalid`](crate::Error::Invalid) with the place of what is wrong.
     pub fn parse(value: &Value) -> Result<Self> {
         let Value::Object(fields) = value else {
             return Err(fault("", "a query is an object, such as {\"filter\": {\"age\": {\"$gte\": 18}}}"));
@@ -107,8 +107,8 @@ impl Find {
     /// Finds the documents.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a cursor of another query, a hint that is of no use, and when the time or the memory of the
-    /// query is over; [`Error::Io`] when the disk cannot be read.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a cursor of another query, a hint that is of no use, and when the time or the memory of the
+    /// query is over; [`Error::Io`](crate::Error::Io) when the disk cannot be read.
     pub fn run(&self, reader: &Reader, collection: &CollectionName, budget: &Budget) -> Result<Found> {
         Ok(self.run_explained(reader, collection, budget)?.0)
     }

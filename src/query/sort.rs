@@ -13,11 +13,10 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::{Budget, fault, row, too_large, within};
+use super::{Budget, fault, row};
+use crate::Result;
 use crate::filter::expression::whole;
-use crate::limits::SORT_KEYS_MAX;
-use crate::value::{Direction, Kind, Leaf, Path, Row, encode, encode_missing, encode_undefined};
-use crate::{Error, Result};
+use crate::value::{Direction, Kind, Leaf, Path, Pattern, Row, encode, encode_missing, encode_undefined};
 
 /// By which fields rows are sorted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,29 +28,10 @@ impl Sort {
     /// Reads `{"age": -1}`, `[{"city": 1}, {"age": -1}]`, or `"city,-age"`; `at` is its place in the request.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for anything else, for a path that comes twice, and for more than [`SORT_KEYS_MAX`] keys.
+    /// As [`Pattern::parse`].
     pub fn parse(value: &Value, at: &str) -> Result<Self> {
-        let keys = match value {
-            Value::String(text) => text.split(',').map(|key| written(key.trim(), at)).collect::<Result<Vec<_>>>()?,
-            Value::Array(items) => {
-                let items = items.iter().enumerate();
-                items.map(|(index, item)| single(item, &within(at, index))).collect::<Result<_>>()?
-            }
-            Value::Object(_) => vec![single(value, at)?],
-            Value::Null | Value::Bool(_) | Value::Number(_) => return Err(fault(at, WANTED)),
-        };
-        if keys.is_empty() {
-            return Err(fault(at, WANTED));
-        }
-        if keys.len() > SORT_KEYS_MAX {
-            return Err(too_large(at, format!("sorts by {} keys, the limit is {SORT_KEYS_MAX}", keys.len())));
-        }
-        for (index, (path, _)) in keys.iter().enumerate() {
-            if keys[..index].iter().any(|(other, _)| other == path) {
-                return Err(fault(at, format!("sorts by {path} twice")));
-            }
-        }
-        Ok(Self { keys })
+        let pattern = Pattern::parse(value).map_err(|error| fault(at, error))?;
+        Ok(Self { keys: pattern.fields().to_vec() })
     }
 
     /// The order by one field.
@@ -93,43 +73,6 @@ impl std::fmt::Display for Sort {
         }
         Ok(())
     }
-}
-
-const WANTED: &str = "the order is written {\"age\": -1}, [{\"city\": 1}, {\"age\": -1}] or \"city,-age\"";
-
-/// `age`, `-age`.
-fn written(key: &str, at: &str) -> Result<(Path, Direction)> {
-    let (name, direction) = match key.strip_prefix('-') {
-        Some(name) => (name, Direction::Descending),
-        None => (key.strip_prefix('+').unwrap_or(key), Direction::Ascending),
-    };
-    Ok((path(name, at)?, direction))
-}
-
-fn path(text: &str, at: &str) -> Result<Path> {
-    text.parse().map_err(|error: Error| fault(at, error))
-}
-
-/// An object with one key.
-fn single(value: &Value, at: &str) -> Result<(Path, Direction)> {
-    let fields = value.as_object().ok_or_else(|| fault(at, WANTED))?;
-    let mut entries = fields.iter();
-    let (Some((name, direction)), None) = (entries.next(), entries.next()) else {
-        if fields.is_empty() {
-            return Err(fault(at, WANTED));
-        }
-        let list = fields.iter().take(3).map(|(name, direction)| format!("{{\"{name:.40}\": {direction}}}"));
-        let list = list.collect::<Vec<_>>().join(", ");
-        let message =
-            format!("an object keeps no order of its keys; write a list such as [{list}], first what decides first");
-        return Err(fault(at, message));
-    };
-    let direction = match direction.as_f64() {
-        Some(1.0) => Direction::Ascending,
-        Some(-1.0) => Direction::Descending,
-        _ => return Err(fault(&within(at, name), "a direction is 1 (the smallest first) or -1 (the greatest first)")),
-    };
-    Ok((path(name, at)?, direction))
 }
 
 /// Appends what a path finds that comes first in a direction.

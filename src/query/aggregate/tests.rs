@@ -389,7 +389,7 @@ fn what_is_no_pipeline_is_refused_with_what_would_be_right() {
         (json!([{"$match": 5}]), "0.$match", ""),
         (json!([{"$limit": 0}]), "0.$limit", "from 1 on"),
         (json!([{"$skip": -1}]), "0.$skip", "from 0 on"),
-        (json!([{"$sort": {"a": 1, "b": 1}}]), "0.$sort", "write a list"),
+        (json!([{"$sort": {"a": 1, "b": 1}}]), "0.$sort", "as a list"),
         (json!([{"$count": "$a"}]), "0.$count", "name of a new field"),
         (json!([{"$group": {"n": {"$sum": 1}}}]), "0.$group", "_id"),
         (json!([{"$group": {"_id": 1, "n": {"$total": 1}}}]), "0.$group.n", "$sum $avg"),
