@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::failure::Outcome;
 use super::http::{Access, Peer};
 use super::output::{Format, Output, line};
-use super::{bench, collection, config, document, export, import, mesh, node, status, sync, watch};
+use super::{bench, collection, config, document, export, import, index, mesh, node, query, status, sync, watch};
 
 /// The name of `--format` among the arguments.
 const SHOWN: &str = "shown_as";
@@ -35,6 +35,12 @@ enum Command {
     /// List collections and what they hold, make and drop them
     #[command(subcommand)]
     Collection(collection::Command),
+    /// Ask for documents: filter, sort, count, aggregate, and see how that is done
+    #[command(subcommand)]
+    Query(query::Command),
+    /// Declare indexes, see how far they are, drop them
+    #[command(subcommand)]
+    Index(index::Command),
     /// Found a mesh, invite peers, join, leave, see its members
     #[command(subcommand)]
     Mesh(mesh::Command),
@@ -106,6 +112,8 @@ fn execute(args: Args) -> Outcome {
     match args.command {
         Command::Document(command) => document::run(command, &peer()?, output),
         Command::Collection(command) => collection::run(command, &peer()?, output),
+        Command::Query(command) => query::run(command, &peer()?, output),
+        Command::Index(command) => index::run(command, &peer()?, output),
         Command::Mesh(command) => mesh::run(command, &peer()?, output),
         Command::Node(command) => node::run(command, &peer()?, output),
         Command::Sync(command) => sync::run(command, &peer()?, output),
@@ -153,6 +161,22 @@ mod tests {
             "collection stats",
             "collection create users",
             "collection drop users --yes",
+            r#"query search users --filter {"age":{"$gte":18}} --limit 100"#,
+            r#"query search users --sort -age,name --offset 20 --projection {"name":1} --hint by-age --timeout-ms 500"#,
+            "query search users --cursor -AAA --all",
+            "query search users --explain",
+            r#"query count users --filter {"age":{"$gte":18}} --estimate"#,
+            r#"query aggregate users [{"$count":"n"}] --timeout-ms 100"#,
+            "query aggregate users -",
+            "query distinct users address.city --filter {}",
+            "query explain users --filter {} --sort name --limit 5",
+            "index create users by-name --fields country,-name --unique --sparse --wait",
+            "index create users by-age --fields -age --filter {} --expire-after-s 60",
+            "index create users words --type text",
+            "index create users place --type geo --fields place",
+            "index list users --format table",
+            "index drop users by-name",
+            "index conflicts users by-name --limit 5",
             "mesh init office --local-documents leave",
             "mesh leave",
             "mesh leave --local-documents carry",

@@ -188,7 +188,7 @@ fn patch(patch: &Patch, peer: &Peer, output: Output) -> Outcome {
 }
 
 /// The data itself, or standard input for `-`. One byte beyond the limit is enough for the peer to refuse it.
-fn read(data: &str) -> Outcome<Vec<u8>> {
+pub(super) fn read(data: &str) -> Outcome<Vec<u8>> {
     if data != "-" {
         return Ok(data.into());
     }

@@ -1,8 +1,8 @@
 //! The two programs: the peer and its client. Both are thin around what the layers below do.
 //!
 //! - `serve` the peer: from flags to a running peer, and back down on a signal
-//! - `document`, `collection`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands, one file each;
-//!   `version` those of `document` that are about its past
+//! - `document`, `collection`, `query`, `index`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands,
+//!   one file each; `version` those of `document` that are about its past, `plan` how a query is answered
 //! - `import`, `export` files into collections and back; `bench` load on a peer
 //! - `http` how the client calls a peer, `tls` whom it trusts; `output` how it shows an answer; `failure` how it ends
 //!
@@ -18,10 +18,13 @@ mod export;
 mod failure;
 mod http;
 mod import;
+mod index;
 mod log;
 mod mesh;
 mod node;
 mod output;
+mod plan;
+mod query;
 mod seed;
 mod serve;
 mod status;

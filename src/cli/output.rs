@@ -1,5 +1,7 @@
 //! How answers are shown: tables for people, JSON for programs.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -9,9 +11,13 @@ use serde_json::Value;
 
 use super::failure::{Failure, Kind, Outcome};
 use crate::base::PeerId;
+use crate::value::ID_FIELD;
 
 /// Characters of a nested value in a cell.
 const CELL_CHARS_MAX: usize = 100;
+
+/// Columns of documents whose fields are their own: what fits the widest screens.
+const COLUMNS_MAX: usize = 10;
 
 /// Characters that a column needs to be readable.
 const COLUMN_CHARS: usize = 12;
@@ -57,6 +63,11 @@ impl Output {
         self.is_asked && !self.is_table()
     }
 
+    /// Whether a list is one JSON text, which a pipe alone does not make it where items may be many.
+    fn is_json_list(self) -> bool {
+        self.is_asked && self.format == Format::Json
+    }
+
     /// Shows a document: JSON in any form, since its fields are its own.
     pub(super) fn document(self, document: &Value) -> Outcome {
         match self.format {
@@ -79,7 +90,7 @@ impl Output {
     }
 
     /// Shows a list: the fields as columns of a table, or all of it as JSON.
-    pub(super) fn list(self, items: &[Value], fields: &[Field]) -> Outcome {
+    pub(super) fn list(self, items: &[Value], fields: &[(&str, &str)]) -> Outcome {
         match self.format {
             Format::Json => self.document(&Value::Array(items.to_vec())),
             Format::Ndjson => items.iter().try_for_each(|item| line(&compact(item))),
@@ -101,14 +112,98 @@ impl Output {
     }
 }
 
+/// Documents, or other values, that come page by page: a line of JSON for each in a pipe, a table of each page on a
+/// terminal, one list where JSON was asked for.
+#[derive(Debug)]
+pub(super) struct Rows {
+    output: Output,
+    count: usize,
+}
+
+impl Rows {
+    pub(super) fn new(output: Output) -> Self {
+        Self { output, count: 0 }
+    }
+
+    /// Shows a page.
+    pub(super) fn page(&mut self, items: &[Value]) -> Outcome {
+        if self.output.is_table() {
+            if self.count > 0 && !items.is_empty() {
+                line("")?;
+            }
+            self.count += items.len();
+            return documents(items);
+        }
+        for item in items {
+            let before = match (self.output.is_json_list(), self.count) {
+                (false, _) => "",
+                (true, 0) => "[",
+                (true, _) => ",",
+            };
+            line(&format!("{before}{item}"))?;
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// Shows that there are no more.
+    pub(super) fn end(self) -> Outcome {
+        match (self.output.is_table(), self.output.is_json_list(), self.count) {
+            (true, _, 0) => line("(none)"),
+            (false, true, 0) => line("[]"),
+            (false, true, _) => line("]"),
+            (true | false, _, _) => Ok(()),
+        }
+    }
+}
+
+/// Documents as rows: as many of their fields as there is room for, those first that most of them have.
+fn documents(items: &[Value]) -> Outcome {
+    if items.is_empty() {
+        return Ok(());
+    }
+    let names = common_fields(items);
+    let titles: Vec<(String, String)> = names.iter().map(|name| (printable(name), pointer(name))).collect();
+    let fields: Vec<(&str, &str)> = titles.iter().map(|(title, pointer)| (title.as_str(), pointer.as_str())).collect();
+    let fitting = (1..=fields.len().min(COLUMNS_MAX)).rev().find(|count| fits(&columns(items, &fields[..*count])));
+    let count = fitting.unwrap_or(fields.len().min(1));
+    text(&columns(items, &fields[..count]))?;
+    if count < fields.len() {
+        let rest: Vec<&str> = fields[count..].iter().take(COLUMNS_MAX).map(|(title, _)| *title).collect();
+        let more = if fields.len() - count > rest.len() { ", ..." } else { "" };
+        eprintln!("not shown: {}{more}; --output ndjson shows all, --projection chooses", rest.join(", "));
+    }
+    Ok(())
+}
+
+/// The fields of documents: `_id` first, then those that the most have.
+fn common_fields(items: &[Value]) -> Vec<&str> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in items.iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys) {
+        *counts.entry(name).or_default() += 1;
+    }
+    let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|(name, count)| (*name != ID_FIELD, Reverse(*count)));
+    counts.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Where a field is, as a JSON pointer.
+fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // So says a terminal that does not know how wide it is.
+    if table.width() == Some(0) {
+        table.set_width(80);
+    }
     table
 }
 
 /// Items as rows, fields as columns.
-fn columns(items: &[Value], fields: &[Field]) -> Table {
+fn columns(items: &[Value], fields: &[(&str, &str)]) -> Table {
     let mut table = table();
     table.set_header(fields.iter().map(|(title, _)| *title));
     for item in items {
@@ -119,7 +214,7 @@ fn columns(items: &[Value], fields: &[Field]) -> Table {
 }
 
 /// One item, its fields as rows.
-fn block(item: &Value, fields: &[Field]) -> Table {
+fn block(item: &Value, fields: &[(&str, &str)]) -> Table {
     let mut table = table();
     for (title, pointer) in fields {
         table.add_row([(*title).to_owned(), cell(item.pointer(pointer))]);
@@ -258,6 +353,19 @@ mod tests {
         }
         let fits_in = |width| fits(columns(&items, &fields).set_width(width));
         assert!(!fits_in(120) && fits_in(300));
+    }
+
+    #[test]
+    fn documents_show_the_fields_first_that_most_have() {
+        let items = [
+            json!({"_id": "a", "name": "Ada", "A/b~": 1}),
+            json!({"_id": "b", "name": "Bo", "z": 1}),
+            json!({"name": "Cy", "z": 2, "a": 3}),
+        ];
+        let names = common_fields(&items);
+        assert_eq!(names, ["_id", "name", "z", "A/b~", "a"]);
+        assert_eq!(items[0].pointer(&pointer("A/b~")), Some(&json!(1)));
+        assert!(common_fields(&[json!(1)]).is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod lan;
 mod patching;
 mod profiles;
 mod programs;
+mod querying;
 mod security;
 mod survival;
 mod versions;
