@@ -242,6 +242,8 @@ pub const DHT_KEYS_MAX: usize = 1_024;
 pub const FEED_DOCUMENTS_MAX: usize = 100;
 /// Live feeds over HTTP at a time: each holds a connection, and is woken by every change.
 pub const GATEWAY_FEEDS_MAX: usize = 256;
+/// Live queries over HTTP at a time: each holds a connection, and is woken by what it is about only.
+pub const GATEWAY_LIVE_MAX: usize = 512;
 
 // Filters.
 

@@ -55,7 +55,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::clients::Clients;
 use self::token::Token;
-use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_REQUESTS_MAX, GATEWAY_STREAMS_MAX};
+use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_LIVE_MAX, GATEWAY_REQUESTS_MAX, GATEWAY_STREAMS_MAX};
 use crate::peer::Peer;
 use crate::{Error, Result};
 
@@ -148,6 +148,8 @@ struct Shared {
     permits: Semaphore,
     /// Room for live feeds.
     feeds: Arc<Semaphore>,
+    /// Room for live queries.
+    live: Arc<Semaphore>,
     /// Of requests whose bodies are streams, which go on when they have left the guard.
     streams: Arc<Semaphore>,
     /// Random, so that the ids of two runs differ.
@@ -165,6 +167,7 @@ impl App {
             stopping: watch::Sender::new(false),
             permits: Semaphore::new(GATEWAY_REQUESTS_MAX),
             feeds: Arc::new(Semaphore::new(GATEWAY_FEEDS_MAX)),
+            live: Arc::new(Semaphore::new(GATEWAY_LIVE_MAX)),
             streams: Arc::new(Semaphore::new(GATEWAY_STREAMS_MAX)),
             run,
             requests: AtomicU64::new(0),

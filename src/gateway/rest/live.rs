@@ -42,10 +42,9 @@ pub(super) async fn stream(
     limit: TimeLimit,
     headers: &HeaderMap,
 ) -> Answer {
-    let room = app.shared.feeds.clone().try_acquire_owned();
-    let room = room.map_err(|_| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many live feeds and queries at a time; close some")
-    })?;
+    let room = app.shared.live.clone().try_acquire_owned();
+    let room =
+        room.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many live queries at a time; close some"))?;
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok()?.parse().ok());
     let query = collection.live(find, limit).await?;
     let first = begun(&collection, &query, last);
