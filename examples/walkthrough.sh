@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every call of the gateway, with curl, on the countries of the world.
+# Every call of the gateway but those of queries (see queries.sh), with curl, on the countries of the world.
 #
 # It starts two peers of its own on free ports, shows each command with the beginning of its answer, fails at the
 # first answer that is not the expected one, and leaves nothing behind. Needs bash and curl, and the programs: those of
