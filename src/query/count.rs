@@ -58,8 +58,7 @@ fn by_keys(reader: &Reader, access: &Access, budget: &Budget) -> Result<Option<u
         is_whole = false;
         ControlFlow::Break(())
     })?;
-    // A document may have got a second key since the bounds were made.
-    if !is_whole || index.is_multiple() {
+    if !is_whole {
         return Ok(None);
     }
     let (mut counted, mut ended) = (0, Ok(()));
@@ -70,7 +69,9 @@ fn by_keys(reader: &Reader, access: &Access, budget: &Budget) -> Result<Option<u
             if ended.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
     }
-    ended.map(|()| Some(counted))
+    ended?;
+    // A document may have got a second key since the bounds were made.
+    Ok((!index.is_multiple()).then_some(counted))
 }
 
 /// The different values that a path finds in the matching documents, in their order; the items of arrays count each,

@@ -146,6 +146,13 @@ impl Find {
         let in_index_order = plan.in_order && !self.is_by_id();
         let (id, key) = (start.0.as_deref(), start.1.as_deref());
         walk.run(&plan.access, in_index_order, Start { id, key }, &mut |row| page.push(row))?;
+        if let Access::Index { index, .. } = &plan.access
+            && in_index_order
+            && index.is_multiple()
+        {
+            // A document has got a second key since the plan was made, and may have been seen twice.
+            return self.run_explained(reader, collection, budget);
+        }
         let is_whole = !page.is_cut && cursor.is_none();
         let (documents, last) = page.finish();
         let next = last.map(|(key, id_bytes)| Cursor::new(query, key, id_bytes).to_string());
