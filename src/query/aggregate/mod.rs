@@ -36,16 +36,13 @@ use std::ops::ControlFlow;
 
 use serde_json::Value;
 
-use super::{Budget, Projection, Sort};
+use super::{Budget, Flow, Projection, Sort};
 use crate::Result;
 use crate::filter::{Expression, Filter};
 use crate::value::{Path, Row};
 use group::Grouping;
 use lookup::Lookup;
 use unwind::Unwind;
-
-/// Whether more rows are wanted.
-pub type Flow = Result<ControlFlow<()>>;
 
 /// Takes rows one by one, and says whether more are wanted.
 pub type Sink<'s> = &'s mut dyn FnMut(Row<'_>) -> Flow;
