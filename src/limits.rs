@@ -231,7 +231,7 @@ pub const STUN_ANSWERS_PER_ADDRESS_MAX: u32 = 50;
 /// See [`STUN_ANSWERS_MAX`].
 pub const STUN_ADDRESSES_MAX: usize = 1_000;
 /// Strangers that stay connected for a while: their connection may be wanted as a relay, or they ask the DHT. The oldest
-/// makes room for the next, so that they never take the places of members.
+/// makes room for the next, so that they take few of the places of members.
 pub const LINGERING_MAX: usize = 64;
 /// Provider records held for others in the DHT, by key.
 pub const DHT_KEYS_MAX: usize = 1_024;

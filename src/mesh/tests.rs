@@ -478,35 +478,44 @@ async fn is_answered(stranger: &mut Stranger) -> bool {
     }
 }
 
+/// Has a peer dial a stranger, until it knows that there is no session to be had.
+async fn dial_in_vain(peer: &mut Peer, at: &Multiaddr, stranger: &mut Stranger) {
+    peer.dial(&at.to_string());
+    tokio::select! {
+        input = peer.next() => {
+            assert!(matches!(&input, Input::DialFailed(_, why) if why.contains("does not speak")), "{input:?}");
+        }
+        _ = is_answered(stranger) => panic!("the stranger asked nothing, and lost its connection"),
+    }
+}
+
 #[tokio::test]
 async fn strangers_may_ask_the_dht_and_make_room_for_the_next() {
     let mut peer = Peer::with(Config { kademlia: true, ..config(1, &[TCP]) }, mesh(1)).await;
     let (address, id) = super::address::split(peer.address().parse().unwrap());
     let id = id.unwrap();
     let (mut first, at) = stranger().await;
-    peer.dial(&at.to_string());
-    let ask = async {
-        // The peer knows by now that there is no session to be had.
-        let input = peer.next().await;
-        assert!(matches!(&input, Input::DialFailed(_, why) if why.contains("does not speak")), "{input:?}");
-    };
-    tokio::select! {
-        () = ask => {}
-        _ = is_answered(&mut first) => panic!("the stranger asked nothing, and lost its connection"),
-    }
+    let at = at.with_p2p(*first.local_peer_id()).unwrap();
     first.behaviour_mut().add_address(&id, address);
+    dial_in_vain(&mut peer, &at, &mut first).await;
     first.behaviour_mut().get_closest_peers(id);
     assert!(timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the DHT is not for strangers");
 
     let mut others = tokio::task::JoinSet::new();
-    for _ in 0..LINGERING_MAX {
+    for number in 1..=LINGERING_MAX {
+        if number == LINGERING_MAX {
+            // All places are taken. The first gets a new one, and makes room for nobody.
+            dial_in_vain(&mut peer, &at, &mut first).await;
+            assert!(others.try_join_next().is_none(), "nobody had to go");
+        }
         let (mut other, at) = stranger().await;
-        others.spawn(async move { is_answered(&mut other).await });
-        peer.dial(&at.to_string());
-        assert!(matches!(peer.next().await, Input::DialFailed(..)));
+        dial_in_vain(&mut peer, &at, &mut other).await;
+        others.spawn(async move { (number, is_answered(&mut other).await) });
     }
-    assert!(!timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the first has made room");
-    assert!(others.try_join_next().is_none(), "nobody else had to");
+    let gone = timeout(PATIENCE, others.join_next()).await.unwrap().unwrap();
+    assert_eq!(gone.unwrap(), (1, false), "the oldest makes room");
+    first.behaviour_mut().get_closest_peers(id);
+    assert!(timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the first had to go");
 }
 
 #[tokio::test]

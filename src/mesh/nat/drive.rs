@@ -165,6 +165,8 @@ impl Driver {
     pub(in crate::mesh) fn reach_closed(&mut self, peer: Libp2pId, connection: ConnectionId) {
         self.nat.evidence.closed(connection);
         if !self.swarm.is_connected(&peer) {
+            // Strangers that have left make room, too.
+            self.nat.lingering.retain(|(_, other)| *other != peer);
             self.nat.identified.remove(&peer);
             self.nat.symmetric.remove(&peer);
             self.nat.named.remove(&peer);
@@ -187,8 +189,10 @@ impl Driver {
     }
 
     /// Has a peer without a session stay connected for a while: it may be on its way through us, or we through it, or it
-    /// may speak no more than the DHT's protocol.
+    /// may speak no more than the DHT's protocol. Once for each peer, so that those through whom something goes cannot
+    /// pile up, and that nobody makes room for itself.
     pub(in crate::mesh) fn keep_for_now(&mut self, peer: Libp2pId) {
+        self.nat.lingering.retain(|(_, other)| *other != peer);
         if self.nat.lingering.len() >= LINGERING_MAX
             && let Some((_, oldest)) = self.nat.lingering.pop_front()
         {
@@ -197,9 +201,7 @@ impl Driver {
         self.stay(peer);
     }
 
-    /// Once for each peer, so that those through whom something goes cannot pile up.
     fn stay(&mut self, peer: Libp2pId) {
-        self.nat.lingering.retain(|(_, other)| *other != peer);
         self.nat.lingering.push_back((Instant::now() + LINGER, peer));
     }
 
