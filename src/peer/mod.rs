@@ -33,7 +33,7 @@ pub use feed::{Changes, Feed, KeyConflict};
 pub use live::{LiveChange, LiveQuery};
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
-pub use query::{IndexReport, TimeLimit};
+pub use query::{Declared, IndexReport, TimeLimit};
 pub use version::Diff;
 
 pub use crate::document::{

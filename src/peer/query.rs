@@ -38,6 +38,17 @@ pub struct IndexReport {
     pub multiple: bool,
 }
 
+/// What declaring an index did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declared {
+    /// There was none of that name.
+    Created,
+    /// It took the place of one that was declared differently.
+    Replaced,
+    /// It was declared so already.
+    Unchanged,
+}
+
 /// How long queries of a handle may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLimit(pub Duration);
@@ -177,12 +188,19 @@ impl Collection {
     }
 
     /// Declares an index of this peer, which is filled in the background; the same again changes nothing, another one
-    /// takes the place of what had its name. Says whether anything changed.
+    /// takes the place of what had its name.
     ///
     /// # Errors
     /// [`Error::Invalid`] when there are as many as there may be, [`Error::Denied`] for a collection of the system's.
-    pub async fn put_index(&self, name: IndexName, definition: Definition) -> Result<bool> {
-        self.change_index(Command::PutIndex(self.name().clone(), name, definition)).await
+    pub async fn put_index(&self, name: IndexName, definition: Definition) -> Result<Declared> {
+        // As it was a moment before: of two that declare one name at once both may be told that it was created.
+        let was_there = self.peer().shared.reader.catalog().get(self.name(), &name).is_some();
+        let changed = self.change_index(Command::PutIndex(self.name().clone(), name, definition)).await?;
+        Ok(match (changed, was_there) {
+            (false, _) => Declared::Unchanged,
+            (true, true) => Declared::Replaced,
+            (true, false) => Declared::Created,
+        })
     }
 
     /// Drops an index.

@@ -73,8 +73,15 @@ async fn an_index_is_declared_used_and_dropped() {
     let put = client.ask(&format!("PUT {path}"), json!({"fields": "city,-age"})).await;
     assert_eq!(put.status, 201);
     assert_eq!(put.json()["definition"]["fields"], json!([{"city": 1}, {"age": -1}]));
-    assert_eq!(client.ask(&format!("PUT {path}"), json!({"fields": [{"city": 1}, {"age": -1}]})).await.status, 200);
+    assert_eq!(put.json()["outcome"], "created");
+    let put = client.ask(&format!("PUT {path}"), json!({"fields": [{"city": 1}, {"age": -1}]})).await;
+    assert_eq!((put.status.as_u16(), &put.json()["outcome"]), (200, &json!("unchanged")));
+    for fields in ["city", "city,-age"] {
+        let put = client.ask(&format!("PUT {path}"), json!({ "fields": fields })).await;
+        assert_eq!((put.status.as_u16(), &put.json()["outcome"]), (200, &json!("replaced")), "{fields}");
+    }
     let index = client.ready(path).await;
+    assert!(index.get("outcome").is_none(), "{index}");
     assert_eq!((&index["keys"], &index["documents"], &index["multiple"]), (&json!(4), &json!(4), &json!(false)));
     let listed = client.send("GET /collections/people/indexes", &[], Body::empty()).await.json();
     assert_eq!(listed["indexes"][0]["name"], "by-city");
