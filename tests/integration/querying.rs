@@ -95,6 +95,7 @@ fn wrong_questions_end_with_the_codes_that_say_so() {
         (1, &["index", "create", "docs", "i", "--type", "geo", "--fields", "place", "--unique"]),
         (3, &["query", "search", "nowhere"]),
         (3, &["query", "explain", "nowhere"]),
+        (3, &["index", "list", "nowhere"]),
         (3, &["index", "drop", "docs", "nothing"]),
         (3, &["index", "conflicts", "docs", "nothing"]),
     ] {

@@ -44,11 +44,12 @@ pub(super) struct Wanted {
     params(CollectionPath),
     responses(
         (status = 200, description = "All of them", body = query_shape::Indexes),
+        (status = 404, description = "There is no such collection, and no index is declared for it"),
         (status = 422, description = "A collection cannot have this name"),
     ),
 )]
 pub(super) async fn list(State(app): State<App>, Path(at): Path<CollectionPath>) -> Answer {
-    let collection = app.peer.collection(&at.collection)?;
+    let collection = present(&app, &at).await?;
     let indexes = blocking(move || collection.indexes()).await?;
     let indexes = indexes.iter().map(query_shape::IndexState::new).collect();
     Ok(json(StatusCode::OK, &query_shape::Indexes { indexes }))

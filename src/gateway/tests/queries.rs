@@ -90,6 +90,13 @@ async fn an_index_is_declared_used_and_dropped() {
     let explained = explained.json();
     assert_eq!((&explained["documents"], &explained["entries_examined"]), (&json!(2), &json!(2)), "{explained}");
     assert!(explained["plan"].to_string().contains("by-city"));
+    // An index comes before the documents, and the collection is there as long as it is.
+    let early = client.ask("PUT /collections/later/indexes/i", json!({"fields": "n"})).await;
+    assert_eq!((early.status.as_u16(), &early.json()["documents"]), (201, &json!(0)));
+    let listed = client.send("GET /collections/later/indexes", &[], Body::empty()).await.json();
+    assert_eq!(listed["indexes"][0]["name"], "i");
+    assert_eq!(client.send("DELETE /collections/later/indexes/i", &[], Body::empty()).await.status, 204);
+    assert_eq!(client.send("GET /collections/later/indexes", &[], Body::empty()).await.status, 404);
     assert_eq!(client.send(&format!("DELETE {path}"), &[], Body::empty()).await.status, 204);
     assert_eq!(client.send(&format!("DELETE {path}"), &[], Body::empty()).await.status, 404);
     assert_eq!(client.send(&format!("GET {path}"), &[], Body::empty()).await.status, 404);
