@@ -101,13 +101,18 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
         Command::Create(create) => {
             let body = create.body()?.to_string();
             let path = create.name.path();
-            let index = peer.call(Method::PUT, &path, &[], Some(body.as_bytes()))?;
-            let index = if create.wait { ready(peer, &path, index)? } else { index };
+            let mut index = peer.call(Method::PUT, &path, &[], Some(body.as_bytes()))?;
+            let outcome = index["outcome"].clone();
+            if create.wait {
+                index = ready(peer, &path, index)?;
+                // An index that is read later does not say it.
+                index["outcome"] = outcome;
+            }
             tell_conflicts(peer, &create.name, &index)?;
             if !output.is_table() {
                 return output.document(&index);
             }
-            output.thing(&row(&index), &INDEX)
+            output.thing(&row(&index), &[&INDEX[..1], &[("OUTCOME", "/outcome")], &INDEX[1..]].concat())
         }
         Command::List { collection } => {
             let answer = peer.get(&path(&collection))?;

@@ -98,7 +98,11 @@ pub(super) struct Aggregate {
     /// The collection
     collection: String,
     /// A list of stages, or - to read it from standard input: [{"$match": {..}}, {"$group": {"_id": "$city"}}]
-    pipeline: String,
+    #[arg(required_unless_present = "option")]
+    pipeline: Option<String>,
+    /// The same as an option
+    #[arg(long = "pipeline", conflicts_with = "pipeline", value_name = "PIPELINE")]
+    option: Option<String>,
     /// Milliseconds that it may take
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
@@ -128,7 +132,8 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
             output.thing(&ask(peer, &count.collection, "count", body)?, &COUNT)
         }
         Command::Aggregate(aggregate) => {
-            let pipeline = parsed("the pipeline", &read(&aggregate.pipeline)?)?;
+            let stages = aggregate.pipeline.or(aggregate.option).unwrap_or_default();
+            let pipeline = parsed("the pipeline", &read(&stages)?)?;
             let mut body = Map::from_iter([("pipeline".to_owned(), pipeline)]);
             body.extend(limited(aggregate.timeout_ms));
             let answer = ask(peer, &aggregate.collection, "aggregate", body)?;

@@ -205,6 +205,7 @@ fn operations(text: &mut Text, stats: &Stats) {
     for (operation, latency) in kinds {
         text.sample(name, &[("operation", operation)], latency.failures);
     }
+    text.single("slow_queries_total", Kind::Counter, "Queries that the log tells of as slow.", stats.slow_queries);
 }
 
 fn storage(text: &mut Text, stats: &Stats) {
@@ -321,6 +322,7 @@ mod tests {
         stats.reach.router_refused.insert("not_public", 5);
         stats.reach.stun_served.answered = 6;
         stats.reach.service.circuits_denied = 7;
+        stats.slow_queries = 8;
         let said = text(&stats, Duration::from_millis(1_500));
         let samples = parse(&said).unwrap_or_else(|error| panic!("{error}\n{said}"));
         for (series, value) in [
@@ -342,6 +344,7 @@ mod tests {
             ("operation_duration_seconds_count{operation=\"write\"}", 3.0),
             ("operation_duration_seconds_count{operation=\"read\"}", 1.0),
             ("operation_failures_total{operation=\"write\"}", 1.0),
+            ("slow_queries_total", 8.0),
             ("members", 1.0),
             ("connected_peers", 0.0),
             ("dead_letters", 0.0),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::peer::IndexReport;
+use crate::peer::{Declared, IndexReport};
 use crate::query::Found;
 use crate::store::{Conflict, Progress};
 
@@ -139,6 +139,9 @@ pub(super) struct IndexDeclaration {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct IndexState {
     name: String,
+    /// What declaring it did: `created`, `replaced` or `unchanged`; in the answer to a declaration only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
     definition: Value,
     /// `filling`, `measuring` or `ready`: queries use it when it is ready.
     stage: &'static str,
@@ -184,6 +187,7 @@ impl IndexState {
         };
         Self {
             name: report.name.to_string(),
+            outcome: None,
             definition: report.definition.to_json(),
             stage,
             documents_done,
@@ -192,6 +196,16 @@ impl IndexState {
             distinct: report.distinct,
             multiple: report.multiple,
         }
+    }
+
+    /// The same, with what declaring it did.
+    pub(super) fn declared(report: &IndexReport, declared: Declared) -> Self {
+        let outcome = match declared {
+            Declared::Created => "created",
+            Declared::Replaced => "replaced",
+            Declared::Unchanged => "unchanged",
+        };
+        Self { outcome: Some(outcome), ..Self::new(report) }
     }
 }
 

@@ -33,7 +33,7 @@ pub use feed::{Changes, Feed, KeyConflict};
 pub use live::{LiveChange, LiveQuery};
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
-pub use query::{IndexReport, TimeLimit};
+pub use query::{Declared, IndexReport, TimeLimit};
 pub use version::Diff;
 
 pub use crate::document::{
@@ -42,6 +42,7 @@ pub use crate::document::{
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -169,6 +170,8 @@ pub struct Stats {
     pub writes: Latency,
     /// Queries.
     pub queries: Latency,
+    /// Those of them that took longer than [`PeerConfig::slow_query`].
+    pub slow_queries: u64,
 }
 
 /// A running peer. Clones are handles to the same one; it runs until [`Peer::shutdown`], or until the
@@ -197,6 +200,7 @@ struct Shared {
     queries: Arc<Semaphore>,
     queried: Meter,
     slow_query: Duration,
+    slow_queries: AtomicU64,
     live: Arc<live::Hub>,
 }
 
@@ -249,6 +253,7 @@ impl Peer {
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             queried: Meter::default(),
             slow_query: config.slow_query,
+            slow_queries: AtomicU64::new(0),
             live: Arc::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -330,6 +335,7 @@ impl Peer {
             reads: self.shared.reads.read(),
             writes: self.shared.writes.read(),
             queries: self.shared.queried.read(),
+            slow_queries: self.shared.slow_queries.load(Ordering::Relaxed),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Queries of a collection, and its indexes. Queries read beside the node, on threads that may wait for the disk, a few
 //! at a time; each has a limit of time and of memory.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,6 +36,17 @@ pub struct IndexReport {
     pub distinct: u64,
     /// Whether documents have several keys in it.
     pub multiple: bool,
+}
+
+/// What declaring an index did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declared {
+    /// There was none of that name.
+    Created,
+    /// It took the place of one that was declared differently.
+    Replaced,
+    /// It was declared so already.
+    Unchanged,
 }
 
 /// How long queries of a handle may take.
@@ -91,8 +103,9 @@ impl Collection {
     pub async fn explain(&self, find: Find, limit: TimeLimit) -> Result<(Found, Explained)> {
         let (name, filter) = (self.name().clone(), find.filter().to_string());
         let start = Instant::now();
-        let found = self.query(move |reader| find.run_explained(reader, &name, &limit.budget())).await?;
-        self.tell_if_slow(start, &filter, Some(&found.1));
+        let found = self.query(move |reader| find.run_explained(reader, &name, &limit.budget())).await;
+        self.tell_if_slow(start, &filter, found.as_ref().map(|found| Some(&found.1)));
+        let found = found?;
         for id in &found.0.damaged {
             self.peer().shared.runner.notify(Command::Damaged(self.key(id.clone())));
         }
@@ -106,7 +119,7 @@ impl Collection {
     pub async fn count_matching(&self, filter: Filter, limit: TimeLimit) -> Result<u64> {
         let (name, start, text) = (self.name().clone(), Instant::now(), filter.to_string());
         let counted = self.query(move |reader| query::count(reader, &name, &filter, &limit.budget())).await;
-        self.tell_if_slow(start, &text, None);
+        self.tell_if_slow(start, &text, counted.as_ref().map(|_| None));
         counted
     }
 
@@ -126,7 +139,7 @@ impl Collection {
     pub async fn distinct(&self, path: Path, filter: Filter, limit: TimeLimit) -> Result<Vec<Value>> {
         let (name, start, text) = (self.name().clone(), Instant::now(), filter.to_string());
         let values = self.query(move |reader| query::distinct(reader, &name, &path, &filter, &limit.budget())).await;
-        self.tell_if_slow(start, &text, None);
+        self.tell_if_slow(start, &text, values.as_ref().map(|_| None));
         values
     }
 
@@ -153,30 +166,41 @@ impl Collection {
             Ok(rows)
         });
         let rows = rows.await;
-        self.tell_if_slow(start, &filter, None);
+        self.tell_if_slow(start, &filter, rows.as_ref().map(|_| None));
         rows
     }
 
-    /// Tells of a query in the log when it took long.
-    fn tell_if_slow(&self, start: Instant, filter: &str, explained: Option<&Explained>) {
+    /// Tells of a query in the log when it took long, one that came to its time limit too. One for which there was no
+    /// room never ran: it is not slow, and there may be many of those.
+    fn tell_if_slow(&self, start: Instant, filter: &str, answer: std::result::Result<Option<&Explained>, &Error>) {
         let (took, slow) = (start.elapsed(), self.peer().shared.slow_query);
-        if slow.is_zero() || took < slow {
+        if slow.is_zero() || took < slow || matches!(answer, Err(Error::Unavailable(_))) {
             return;
         }
+        self.peer().shared.slow_queries.fetch_add(1, Ordering::Relaxed);
+        let error = answer.err().map(tracing::field::display);
+        let explained = answer.ok().flatten();
         let filter: String = filter.chars().take(FILTER_SHOWN_CHARS).collect();
         let (documents, entries) = explained.map_or((0, 0), |of| (of.documents_examined, of.entries_examined));
         let plan = explained.map(|of| of.plan.to_string()).unwrap_or_default();
         let plan: String = plan.chars().take(PLAN_SHOWN_CHARS).collect();
-        tracing::warn!(collection = %self.name(), ms = took.as_millis(), filter, documents, entries, plan, "a slow query");
+        tracing::warn!(collection = %self.name(), ms = took.as_millis(), filter, documents, entries, plan, error, "a slow query");
     }
 
     /// Declares an index of this peer, which is filled in the background; the same again changes nothing, another one
-    /// takes the place of what had its name. Says whether anything changed.
+    /// takes the place of what had its name.
     ///
     /// # Errors
     /// [`Error::Invalid`] when there are as many as there may be, [`Error::Denied`] for a collection of the system's.
-    pub async fn put_index(&self, name: IndexName, definition: Definition) -> Result<bool> {
-        self.change_index(Command::PutIndex(self.name().clone(), name, definition)).await
+    pub async fn put_index(&self, name: IndexName, definition: Definition) -> Result<Declared> {
+        // As it was a moment before: of two that declare one name at once both may be told that it was created.
+        let was_there = self.peer().shared.reader.catalog().get(self.name(), &name).is_some();
+        let changed = self.change_index(Command::PutIndex(self.name().clone(), name, definition)).await?;
+        Ok(match (changed, was_there) {
+            (false, _) => Declared::Unchanged,
+            (true, true) => Declared::Replaced,
+            (true, false) => Declared::Created,
+        })
     }
 
     /// Drops an index.

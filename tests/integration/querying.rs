@@ -63,6 +63,12 @@ fn pages_follow_each_other() {
     let count = |is: fn(&str) -> bool| table.lines().filter(|line| is(line)).count();
     assert_eq!((count(|line| line.contains("_id")), count(str::is_empty)), (2, 1));
     assert_eq!(table.lines().count(), MANY + 3);
+    // A pipeline is an argument or an option.
+    let stages = r#"[{"$match": {"n": {"$lt": 700}}}, {"$count": "n"}]"#;
+    for pipeline in [&[stages][..], &["--pipeline", stages]] {
+        let (counted, _) = ok(&peer, &[&["query", "aggregate", "many"], pipeline].concat());
+        assert_eq!(numbers(&lines(&counted)), [700], "{pipeline:?}");
+    }
     // Nothing found is no failure.
     let nothing = ["query", "search", "many", "--filter", r#"{"n": -1}"#];
     assert_eq!(ok(&peer, &nothing), (String::new(), String::new()));
@@ -77,6 +83,8 @@ fn wrong_questions_end_with_the_codes_that_say_so() {
     for (code, arguments) in [
         (2, &["query", "search", "docs", "--filter", "{n: 1}"][..]),
         (2, &["query", "aggregate", "docs", "[{]"]),
+        (2, &["query", "aggregate", "docs"]),
+        (2, &["query", "aggregate", "docs", "[]", "--pipeline", "[]"]),
         (2, &["query", "search", "docs", "--all", "--limit", "3"]),
         (2, &["index", "create", "docs", "i"]),
         (1, &["query", "count", "docs", "--filter", r#"{"n": {"$gr": 1}}"#]),
@@ -87,6 +95,7 @@ fn wrong_questions_end_with_the_codes_that_say_so() {
         (1, &["index", "create", "docs", "i", "--type", "geo", "--fields", "place", "--unique"]),
         (3, &["query", "search", "nowhere"]),
         (3, &["query", "explain", "nowhere"]),
+        (3, &["index", "list", "nowhere"]),
         (3, &["index", "drop", "docs", "nothing"]),
         (3, &["index", "conflicts", "docs", "nothing"]),
     ] {

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -14,7 +14,7 @@ use super::search::present;
 use super::{Path, Query, blocking, json, page_limit};
 use crate::Error;
 use crate::index::{Definition, IndexName};
-use crate::peer::Collection;
+use crate::peer::{Collection, Declared, IndexReport};
 
 /// An index in a path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -44,11 +44,12 @@ pub(super) struct Wanted {
     params(CollectionPath),
     responses(
         (status = 200, description = "All of them", body = query_shape::Indexes),
+        (status = 404, description = "There is no such collection, and no index is declared for it"),
         (status = 422, description = "A collection cannot have this name"),
     ),
 )]
 pub(super) async fn list(State(app): State<App>, Path(at): Path<CollectionPath>) -> Answer {
-    let collection = app.peer.collection(&at.collection)?;
+    let collection = present(&app, &at).await?;
     let indexes = blocking(move || collection.indexes()).await?;
     let indexes = indexes.iter().map(query_shape::IndexState::new).collect();
     Ok(json(StatusCode::OK, &query_shape::Indexes { indexes }))
@@ -65,16 +66,16 @@ pub(super) async fn list(State(app): State<App>, Path(at): Path<CollectionPath>)
     ),
 )]
 pub(super) async fn show(State(app): State<App>, Path(at): Path<IndexPath>) -> Answer {
-    answer(app.peer.collection(&at.collection)?, StatusCode::OK, at.name.parse()?).await
+    let index = named(app.peer.collection(&at.collection)?, &at.name.parse()?).await?;
+    Ok(json(StatusCode::OK, &query_shape::IndexState::new(&index)))
 }
 
-async fn answer(collection: Collection, status: StatusCode, name: IndexName) -> Answer<Response> {
+/// The index of a name.
+async fn named(collection: Collection, name: &IndexName) -> Answer<IndexReport> {
     let of = collection.name().clone();
     let indexes = blocking(move || collection.indexes()).await?;
-    match indexes.iter().find(|index| index.name == name) {
-        Some(index) => Ok(json(status, &query_shape::IndexState::new(index))),
-        None => Err(Error::NotFound(format!("collection {of} has no index {name}")).into()),
-    }
+    let found = indexes.into_iter().find(|index| index.name == *name);
+    Ok(found.ok_or_else(|| Error::NotFound(format!("collection {of} has no index {name}")))?)
 }
 
 /// Declares an index of this peer. It is filled in the background, and used by queries when it is ready.
@@ -86,8 +87,9 @@ async fn answer(collection: Collection, status: StatusCode, name: IndexName) -> 
     params(IndexPath),
     request_body(content = query_shape::IndexDeclaration),
     responses(
-        (status = 200, description = "It was declared so already", body = query_shape::IndexState),
-        (status = 201, description = "It is declared, and being filled", body = query_shape::IndexState),
+        (status = 200, description = "It was declared so already, or took the place of another one, as outcome says",
+            body = query_shape::IndexState),
+        (status = 201, description = "It is new, and being filled", body = query_shape::IndexState),
         (status = 400, description = "The body is no JSON"),
         (status = 403, description = "The collection belongs to the system"),
         (status = 408, description = "The body did not arrive in time"),
@@ -99,8 +101,9 @@ async fn answer(collection: Collection, status: StatusCode, name: IndexName) -> 
 pub(super) async fn put(State(app): State<App>, Path(at): Path<IndexPath>, headers: HeaderMap, body: Body) -> Answer {
     let definition = Definition::parse(&body::object(&headers, body).await?.into())?;
     let (collection, name): (_, IndexName) = (app.peer.collection(&at.collection)?, at.name.parse()?);
-    let is_new = collection.put_index(name.clone(), definition).await?;
-    answer(collection, if is_new { StatusCode::CREATED } else { StatusCode::OK }, name).await
+    let declared = collection.put_index(name.clone(), definition).await?;
+    let status = if declared == Declared::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(json(status, &query_shape::IndexState::declared(&named(collection, &name).await?, declared)))
 }
 
 /// Drops an index.

@@ -353,6 +353,7 @@ const TABLE: &[Provocation] = &[
     (403, "PUT /collections/_system/indexes/i", &[], r#"{"fields": "n"}"#),
     (422, "PUT /collections/users/indexes/i", &[], r#"{"fields": 1}"#),
     (200, "GET /collections/users/indexes", &[], ""),
+    (404, "GET /collections/nobody/indexes", &[], ""),
     (422, "GET /collections/.a/indexes", &[], ""),
     (200, "GET /collections/users/indexes/i", &[], ""),
     (404, "GET /collections/users/indexes/j", &[], ""),

@@ -1,10 +1,13 @@
 //! Queries and indexes over HTTP.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::peer::Collection;
+use crate::peer::{Collection, TimeLimit};
+use crate::query::Find;
 
 async fn people() -> (Client, Collection) {
     let client = Client::new().await;
@@ -28,7 +31,7 @@ impl Client {
                 return index;
             }
             tokio::task::yield_now().await;
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         panic!("the index is never ready");
     }
@@ -70,8 +73,15 @@ async fn an_index_is_declared_used_and_dropped() {
     let put = client.ask(&format!("PUT {path}"), json!({"fields": "city,-age"})).await;
     assert_eq!(put.status, 201);
     assert_eq!(put.json()["definition"]["fields"], json!([{"city": 1}, {"age": -1}]));
-    assert_eq!(client.ask(&format!("PUT {path}"), json!({"fields": [{"city": 1}, {"age": -1}]})).await.status, 200);
+    assert_eq!(put.json()["outcome"], "created");
+    let put = client.ask(&format!("PUT {path}"), json!({"fields": [{"city": 1}, {"age": -1}]})).await;
+    assert_eq!((put.status.as_u16(), &put.json()["outcome"]), (200, &json!("unchanged")));
+    for fields in ["city", "city,-age"] {
+        let put = client.ask(&format!("PUT {path}"), json!({ "fields": fields })).await;
+        assert_eq!((put.status.as_u16(), &put.json()["outcome"]), (200, &json!("replaced")), "{fields}");
+    }
     let index = client.ready(path).await;
+    assert!(index.get("outcome").is_none(), "{index}");
     assert_eq!((&index["keys"], &index["documents"], &index["multiple"]), (&json!(4), &json!(4), &json!(false)));
     let listed = client.send("GET /collections/people/indexes", &[], Body::empty()).await.json();
     assert_eq!(listed["indexes"][0]["name"], "by-city");
@@ -80,6 +90,13 @@ async fn an_index_is_declared_used_and_dropped() {
     let explained = explained.json();
     assert_eq!((&explained["documents"], &explained["entries_examined"]), (&json!(2), &json!(2)), "{explained}");
     assert!(explained["plan"].to_string().contains("by-city"));
+    // An index comes before the documents, and the collection is there as long as it is.
+    let early = client.ask("PUT /collections/later/indexes/i", json!({"fields": "n"})).await;
+    assert_eq!((early.status.as_u16(), &early.json()["documents"]), (201, &json!(0)));
+    let listed = client.send("GET /collections/later/indexes", &[], Body::empty()).await.json();
+    assert_eq!(listed["indexes"][0]["name"], "i");
+    assert_eq!(client.send("DELETE /collections/later/indexes/i", &[], Body::empty()).await.status, 204);
+    assert_eq!(client.send("GET /collections/later/indexes", &[], Body::empty()).await.status, 404);
     assert_eq!(client.send(&format!("DELETE {path}"), &[], Body::empty()).await.status, 204);
     assert_eq!(client.send(&format!("DELETE {path}"), &[], Body::empty()).await.status, 404);
     assert_eq!(client.send(&format!("GET {path}"), &[], Body::empty()).await.status, 404);
@@ -126,6 +143,45 @@ async fn what_is_wrong_is_named_with_its_place() {
     }
     let bad = client.send("POST /collections/people/query", &[("content-type", "application/json")], "{").await;
     assert_eq!(bad.status, 400);
+}
+
+#[tokio::test]
+async fn slow_queries_are_told_and_counted_and_those_that_fail_too() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    // For this thread only, on which the whole test runs.
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    // Every query takes longer than the first limit; the second one is none.
+    for (slow, expected) in [(Duration::from_nanos(1), 3), (Duration::ZERO, 0)] {
+        lines.0.lock().clear();
+        let peer = Peer::start(PeerConfig { slow_query: slow, ..PeerConfig::local() }).await.unwrap();
+        let router = rest::router(App::new(peer.clone(), Config::default(), 0, None));
+        let client = Client { peer, router };
+        let many = client.peer.collection("many").unwrap();
+        for n in 0..100 {
+            many.put(&format!("d{n}"), json!({"n": n})).await.unwrap();
+        }
+        let filter = json!({"filter": {"n": {"$gte": 7}}});
+        assert_eq!(client.ask("POST /collections/many/query", filter.clone()).await.status, 200);
+        assert_eq!(client.ask("POST /collections/many/count", filter.clone()).await.json()["count"], 93);
+        let find = Find::parse(&filter).unwrap();
+        let late = many.find(find, TimeLimit(Duration::ZERO)).await.unwrap_err();
+        assert!(late.to_string().contains("time limit"), "{late}");
+        let text = lines.text();
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("a slow query")).collect();
+        assert_eq!(told.len(), expected, "{text}");
+        if let [found, counted, late] = told[..] {
+            for part in ["WARN", "collection=many", "$gte", "documents=100", "walk"] {
+                assert!(found.contains(part), "{part} is not in {found}");
+            }
+            assert!(!found.contains("error=") && !counted.contains("error="), "{text}");
+            assert!(late.contains("time limit") && late.contains("$gte"), "{late}");
+        }
+        let metrics = String::from_utf8(client.get("/metrics").await.bytes).unwrap();
+        assert!(metrics.contains(&format!("\naerolithsdb_slow_queries_total {expected}\n")), "{metrics}");
+        client.peer.shutdown().await;
+    }
 }
 
 /// Reads a stream up to the end of its next event.
