@@ -1,5 +1,11 @@
 //! How far two words are apart, for messages that guess what was meant.
 
+/// The word among `known` that is nearest to one that somebody wrote; of a long one its beginning counts.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> &'a str {
+    let word: String = word.chars().take(32).collect();
+    known.into_iter().min_by_key(|known| edit_distance(&word, known)).unwrap_or_default()
+}
+
 /// Levenshtein's distance in bytes, row by row.
 #[must_use]
 pub fn edit_distance(a: &str, b: &str) -> usize {

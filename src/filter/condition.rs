@@ -178,6 +178,12 @@ impl Type {
 }
 
 impl Condition {
+    /// The path and the test of a condition on one field; `None` for any other.
+    #[must_use]
+    pub fn field(&self) -> Option<(&Path, &Test)> {
+        if let Self::Field { path, test } = self { Some((path, test)) } else { None }
+    }
+
     /// What must hold together, as a list.
     #[must_use]
     pub fn together(&self) -> &[Self] {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::edit_distance;
+use crate::base::nearest;
 use crate::error::{Error, Invalid, InvalidKind};
 
 /// A filter that means nothing at a place such as `$and.1.age.$gte`.
@@ -24,12 +24,6 @@ fn refusal(at: &str, message: String, kind: InvalidKind) -> Error {
 /// The place of a name or a position at another place.
 pub(super) fn join(at: &str, name: impl std::fmt::Display) -> String {
     if at.is_empty() { name.to_string() } else { format!("{at}.{name}") }
-}
-
-/// The word among `known` that is nearest to `word`.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> &'a str {
-    let word: String = word.chars().take(32).collect();
-    known.into_iter().min_by_key(|known| edit_distance(&word, known)).unwrap_or_default()
 }
 
 /// The start of a text that somebody sent.

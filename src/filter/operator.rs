@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::condition::{Comparison, Element, Operand, Test, Type};
-use super::fault::{brief, fault, join, kind, nearest, too_large, unknown};
+use super::fault::{brief, fault, join, kind, too_large, unknown};
 use super::geo::{Near, Shape};
 use super::parse::{Parser, Place, operators};
 use super::regex::Regex;
 use crate::Result;
+use crate::base::nearest;
 use crate::limits::DOCUMENT_DEPTH_MAX;
 use crate::value::compare;
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::edit_distance;
+use crate::base::nearest;
 use crate::filter::Filter;
 use crate::limits::{INDEX_DEFINITION_BYTES_MAX, INDEX_EXPIRE_AFTER_S_MAX, INDEX_NAME_BYTES_MAX};
 use crate::value::{Direction, Path, Pattern, Row};
@@ -98,7 +98,7 @@ impl Definition {
         if let Some(key) = fields.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             return Err(Error::invalid(format!(
                 "an index has no {key:?}; the nearest known is {:?}",
-                nearest(key, KNOWN)
+                nearest(key, KNOWN.iter().copied())
             )));
         }
         let definition = Self {
@@ -194,10 +194,6 @@ impl Definition {
     }
 }
 
-fn nearest(word: &str, known: &[&'static str]) -> &'static str {
-    known.iter().min_by_key(|known| edit_distance(word, known)).expect("some are known")
-}
-
 fn flag(fields: &Map<String, Value>, name: &str) -> Result<bool> {
     match fields.get(name) {
         None => Ok(false),
@@ -231,7 +227,7 @@ fn shape(fields: &Map<String, Value>) -> Result<Shape> {
         },
         other => Err(Error::invalid(format!(
             "there is no index of the type {other:?}; the nearest is {:?}",
-            nearest(other, TYPES)
+            nearest(other, TYPES.iter().copied())
         ))),
     }
 }

@@ -1,6 +1,7 @@
 //! Queries of a collection, and its indexes. Queries read beside the node, on threads that may wait for the disk, a few
 //! at a time; each has a limit of time and of memory.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,8 @@ impl Collection {
     /// # Errors
     /// As [`Find::run`], and [`Error::Unavailable`] when too many queries run.
     pub async fn find(&self, find: Find, limit: TimeLimit) -> Result<Found> {
-        Ok(self.explain(find, limit).await?.0)
+        let slow = self.peer().shared.slow_query;
+        Ok(self.find_explained(find, limit, if slow.is_zero() { Duration::MAX } else { slow }).await?.0)
     }
 
     /// Finds documents, and says how.
@@ -101,10 +103,16 @@ impl Collection {
     /// # Errors
     /// As [`Collection::find`].
     pub async fn explain(&self, find: Find, limit: TimeLimit) -> Result<(Found, Explained)> {
-        let (name, filter) = (self.name().clone(), find.filter().to_string());
-        let start = Instant::now();
-        let found = self.query(move |reader| find.run_explained(reader, &name, &limit.budget())).await;
-        self.tell_if_slow(start, &filter, found.as_ref().map(|found| Some(&found.1)));
+        let (found, explained) = self.find_explained(find, limit, Duration::ZERO).await?;
+        Ok((found, explained.expect("whatever was found took at least no time")))
+    }
+
+    /// Finds documents, and says how when that took at least so long.
+    async fn find_explained(&self, find: Find, limit: TimeLimit, slow: Duration) -> Result<(Found, Option<Explained>)> {
+        let (name, find, start) = (self.name().clone(), Arc::new(find), Instant::now());
+        let asked = find.clone();
+        let found = self.query(move |reader| asked.run_explained(reader, &name, &limit.budget(), slow)).await;
+        self.tell_if_slow(start, Some(find.filter()), found.as_ref().map(|found| found.1.as_ref()));
         let found = found?;
         for id in &found.0.damaged {
             self.peer().shared.runner.notify(Command::Damaged(self.key(id.clone())));
@@ -117,9 +125,10 @@ impl Collection {
     /// # Errors
     /// As [`query::count`].
     pub async fn count_matching(&self, filter: Filter, limit: TimeLimit) -> Result<u64> {
-        let (name, start, text) = (self.name().clone(), Instant::now(), filter.to_string());
-        let counted = self.query(move |reader| query::count(reader, &name, &filter, &limit.budget())).await;
-        self.tell_if_slow(start, &text, counted.as_ref().map(|_| None));
+        let (name, start, filter) = (self.name().clone(), Instant::now(), Arc::new(filter));
+        let asked = filter.clone();
+        let counted = self.query(move |reader| query::count(reader, &name, &asked, &limit.budget())).await;
+        self.tell_if_slow(start, Some(&filter), counted.as_ref().map(|_| None));
         counted
     }
 
@@ -137,9 +146,10 @@ impl Collection {
     /// # Errors
     /// As [`query::distinct`].
     pub async fn distinct(&self, path: Path, filter: Filter, limit: TimeLimit) -> Result<Vec<Value>> {
-        let (name, start, text) = (self.name().clone(), Instant::now(), filter.to_string());
-        let values = self.query(move |reader| query::distinct(reader, &name, &path, &filter, &limit.budget())).await;
-        self.tell_if_slow(start, &text, values.as_ref().map(|_| None));
+        let (name, start, filter) = (self.name().clone(), Instant::now(), Arc::new(filter));
+        let asked = filter.clone();
+        let values = self.query(move |reader| query::distinct(reader, &name, &path, &asked, &limit.budget())).await;
+        self.tell_if_slow(start, Some(&filter), values.as_ref().map(|_| None));
         values
     }
 
@@ -148,8 +158,8 @@ impl Collection {
     /// # Errors
     /// [`Error::Invalid`] when a stage cannot work on a document, or the time or the memory is over.
     pub async fn aggregate(&self, pipeline: Pipeline, limit: TimeLimit) -> Result<Vec<Bytes>> {
-        let (name, start) = (self.name().clone(), Instant::now());
-        let filter = pipeline.filter().map(ToString::to_string).unwrap_or_default();
+        let (name, start, asked) = (self.name().clone(), Instant::now(), Arc::new(pipeline));
+        let pipeline = asked.clone();
         let rows = self.query(move |reader| {
             let (reader, budget) = (&reader.pinned(), limit.budget());
             let sources = Collections { reader, budget: &budget };
@@ -166,13 +176,18 @@ impl Collection {
             Ok(rows)
         });
         let rows = rows.await;
-        self.tell_if_slow(start, &filter, rows.as_ref().map(|_| None));
+        self.tell_if_slow(start, asked.filter(), rows.as_ref().map(|_| None));
         rows
     }
 
     /// Tells of a query in the log when it took long, one that came to its time limit too. One for which there was no
     /// room never ran: it is not slow, and there may be many of those.
-    fn tell_if_slow(&self, start: Instant, filter: &str, answer: std::result::Result<Option<&Explained>, &Error>) {
+    fn tell_if_slow(
+        &self,
+        start: Instant,
+        filter: Option<&Filter>,
+        answer: std::result::Result<Option<&Explained>, &Error>,
+    ) {
         let (took, slow) = (start.elapsed(), self.peer().shared.slow_query);
         if slow.is_zero() || took < slow || matches!(answer, Err(Error::Unavailable(_))) {
             return;
@@ -180,6 +195,7 @@ impl Collection {
         self.peer().shared.slow_queries.fetch_add(1, Ordering::Relaxed);
         let error = answer.err().map(tracing::field::display);
         let explained = answer.ok().flatten();
+        let filter = filter.map(ToString::to_string).unwrap_or_default();
         let filter: String = filter.chars().take(FILTER_SHOWN_CHARS).collect();
         let (documents, entries) = explained.map_or((0, 0), |of| (of.documents_examined, of.entries_examined));
         let plan = explained.map(|of| of.plan.to_string()).unwrap_or_default();

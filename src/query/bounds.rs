@@ -72,15 +72,17 @@ fn implies(filter: &Filter, taken: &Filter) -> bool {
 
 /// The cells of the points that a filter is about.
 fn geo(field: &Path, filter: &Filter) -> Option<Vec<Span>> {
-    let shape = filter.condition.together().iter().find_map(|condition| match condition {
-        Condition::Field { path, test: Test::Within(shape) } if path == field => Some(shape.clone()),
-        Condition::Field { path, test: Test::Near(near) } if path == field => near.circle(),
-        Condition::Field { .. }
-        | Condition::All(_)
-        | Condition::Any(_)
-        | Condition::Not(_)
-        | Condition::Expression { .. }
-        | Condition::Text(_) => None,
+    let mut tests = filter.condition.together().iter().filter_map(Condition::field);
+    let shape = tests.find_map(|(path, test)| {
+        if path != field {
+            None
+        } else if let Test::Within(shape) = test {
+            Some(shape.clone())
+        } else if let Test::Near(near) = test {
+            near.circle()
+        } else {
+            None
+        }
     })?;
     Some(geo_spans(&shape))
 }
@@ -152,16 +154,8 @@ fn product(prefixes: &[Vec<u8>], pieces: &[Piece]) -> Vec<Span> {
 
 /// What the tests of one field are about together, and how many of them were heeded; `None` when nothing narrows it.
 fn of_field(conditions: &[Condition], field: &Path, multiple: bool) -> Option<(Pieces, usize)> {
-    let tests = conditions.iter().filter_map(|condition| match condition {
-        Condition::Field { path, test } if path == field => of_test(test),
-        Condition::Field { .. }
-        | Condition::All(_)
-        | Condition::Any(_)
-        | Condition::Not(_)
-        | Condition::Expression { .. }
-        | Condition::Text(_) => None,
-    });
-    let mut tests: Vec<Pieces> = tests.collect();
+    let tests = conditions.iter().filter_map(Condition::field).filter(|(path, _)| *path == field);
+    let mut tests: Vec<Pieces> = tests.filter_map(|(_, test)| of_test(test)).collect();
     if multiple && tests.len() > 1 {
         // The one with the fewest points, or else any.
         let weight = |pieces: &Pieces| {

@@ -149,7 +149,7 @@ impl<'a> Walk<'a> {
                     ids.append(&mut self.ids(way)?);
                 }
             }
-            Access::Intersection(one, other) => {
+            Access::Intersection(one, other, _) => {
                 let (one, other) = (self.ids(one)?, self.ids(other)?);
                 ids.extend(one.into_iter().filter(|id| other.contains(id)));
             }

@@ -98,7 +98,7 @@ fn access(way: &Access) -> Value {
             shown
         }
         Access::Union(ways) => json!({ "stage": "union", "inputs": ways.iter().map(access).collect::<Vec<_>>() }),
-        Access::Intersection(one, other) => {
+        Access::Intersection(one, other, _) => {
             json!({ "stage": "intersection", "inputs": [access(one), access(other)] })
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::plan::{Access, Plan, Planner, Wanted};
 use super::rank::{Rank, in_fields_of_index};
 use super::{Budget, Projection, Sort, fault, whole};
 use crate::Result;
-use crate::base::{CollectionName, DocumentId, edit_distance};
+use crate::base::{CollectionName, DocumentId, nearest};
 use crate::filter::Filter;
 use crate::limits::{PAGE_BYTES_MAX, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_OFFSET_MAX};
 use crate::store::Reader;
@@ -64,7 +65,7 @@ impl Find {
         };
         for key in fields.keys() {
             if !KNOWN.contains(&key.as_str()) {
-                let nearest = KNOWN.iter().min_by_key(|known| edit_distance(key, known)).expect("some are known");
+                let nearest = nearest(key, KNOWN.iter().copied());
                 return Err(fault(key, format!("a query has no such field; the nearest known is {nearest:?}")));
             }
         }
@@ -107,13 +108,13 @@ impl Find {
     /// Finds the documents.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for a cursor of another query, a hint that is of no use, and when the time or the memory of the
-    /// query is over; [`Error::Io`](crate::Error::Io) when the disk cannot be read.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a cursor of another query, a hint that is of no use, and when the
+    /// time or the memory of the query is over; [`Error::Io`](crate::Error::Io) when the disk cannot be read.
     pub fn run(&self, reader: &Reader, collection: &CollectionName, budget: &Budget) -> Result<Found> {
-        Ok(self.run_explained(reader, collection, budget)?.0)
+        Ok(self.run_explained(reader, collection, budget, Duration::MAX)?.0)
     }
 
-    /// Finds the documents, and says how.
+    /// Finds the documents, and says how when that took at least so long.
     ///
     /// # Errors
     /// As [`Find::run`].
@@ -122,10 +123,11 @@ impl Find {
         reader: &Reader,
         collection: &CollectionName,
         budget: &Budget,
-    ) -> Result<(Found, Explained)> {
+        slow: Duration,
+    ) -> Result<(Found, Option<Explained>)> {
         let reader = &reader.pinned();
-        let query = fingerprint(collection, &self.filter.to_string(), &self.order.to_string());
-        let cursor = self.cursor.as_ref().map(|cursor| Cursor::parse(cursor, query)).transpose()?;
+        let query = || fingerprint(collection, &self.filter.to_string(), &self.order.to_string());
+        let cursor = self.cursor.as_ref().map(|cursor| Cursor::parse(cursor, query())).transpose()?;
         let filter = &in_fields_of_index(reader, collection, &self.filter);
         let rank = Rank::new(reader, collection, filter).filter(|_| self.is_default);
         let planner = Planner::new(reader, collection)?;
@@ -151,11 +153,11 @@ impl Find {
             && index.is_multiple()
         {
             // A document has got a second key since the plan was made, and may have been seen twice.
-            return self.run_explained(reader, collection, budget);
+            return self.run_explained(reader, collection, budget, slow);
         }
         let is_whole = !page.is_cut && cursor.is_none();
         let (documents, last) = page.finish();
-        let next = last.map(|(key, id_bytes)| Cursor::new(query, key, id_bytes).to_string());
+        let next = last.map(|(key, id_bytes)| Cursor::new(query(), key, id_bytes).to_string());
         let matching = counters.matching.get();
         // A filter that everything passes need not be tried to know how many.
         let all = self.filter.is_everything().then(|| reader.collection(collection)).transpose()?.flatten();
@@ -165,8 +167,11 @@ impl Find {
             (false, None) => (plan.matching.round() as u64).max(matching),
         };
         let is_total_exact = is_whole || self.filter.is_everything();
-        let by = rank.map_or_else(|| self.order.to_string(), |rank| rank.name().to_owned());
-        let explained = explain(self, &by, &plans, &counters, documents.len() as u64, budget.elapsed());
+        let took = budget.elapsed();
+        let explained = (took >= slow).then(|| {
+            let by = rank.map_or_else(|| self.order.to_string(), |rank| rank.name().to_owned());
+            explain(self, &by, &plans, &counters, documents.len() as u64, took)
+        });
         Ok((Found { documents, next, total_estimate, is_total_exact, damaged }, explained))
     }
 

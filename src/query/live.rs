@@ -275,21 +275,14 @@ impl Live {
 /// live queries a change may be for is found by it.
 #[must_use]
 pub fn required(filter: &Filter) -> Option<(Path, Vec<u8>)> {
-    filter.condition.together().iter().find_map(|condition| match condition {
-        Condition::Field { path, test: Test::Equal(operand) } if !operand.is_null() => {
-            // An array is equal as a whole or as an item, which its keys do not tell apart.
-            if operand.json().kind() == Kind::Array {
-                return None;
-            }
-            let mut key = Vec::new();
-            encode(operand.json(), Direction::Ascending, &mut key);
-            Some((path.clone(), key))
+    filter.condition.together().iter().filter_map(Condition::field).find_map(|(path, test)| {
+        let Test::Equal(operand) = test else { return None };
+        // What is not there is equal to null, and an array is equal as a whole or as an item: their keys do not say.
+        if operand.is_null() || operand.json().kind() == Kind::Array {
+            return None;
         }
-        Condition::Field { .. }
-        | Condition::All(_)
-        | Condition::Any(_)
-        | Condition::Not(_)
-        | Condition::Expression { .. }
-        | Condition::Text(_) => None,
+        let mut key = Vec::new();
+        encode(operand.json(), Direction::Ascending, &mut key);
+        Some((path.clone(), key))
     })
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::bounds::{Bounds, bounds};
 use crate::Result;
 use crate::base::CollectionName;
-use crate::filter::{Condition, Filter, Test};
+use crate::filter::{Condition, Filter, Operand, Test};
 use crate::index::Span;
 use crate::limits::PLAN_COUNT_MAX;
 use crate::store::{Index, Reader};
@@ -40,8 +40,8 @@ pub(super) enum Access {
     Index { index: Arc<Index>, bounds: Bounds },
     /// Those of any of these ways.
     Union(Vec<Access>),
-    /// Those of both.
-    Intersection(Box<Access>, Box<Access>),
+    /// Those of both, which have so many entries together, about.
+    Intersection(Box<Access>, Box<Access>, f64),
 }
 
 /// A way with what is expected of it.
@@ -166,17 +166,9 @@ impl<'a> Planner<'a> {
             Access::Ids(_) => looked_at * FETCH,
             Access::Index { .. } if in_order && !by_id => looked_at * (ENTRY + FETCH),
             Access::Index { .. } | Access::Union(_) => entries * ENTRY + looked_at * FETCH,
-            Access::Intersection(a, b) => (self.weight(a) + self.weight(b)) * ENTRY + looked_at * FETCH,
+            Access::Intersection(_, _, read) => read * ENTRY + looked_at * FETCH,
         };
         Plan { access, in_order, candidates: entries, matching, cost: cost + sorting }
-    }
-
-    /// Entries of a way that is an index.
-    fn weight(&self, access: &Access) -> f64 {
-        match access {
-            Access::Index { index, bounds } => self.entries(index, &bounds.spans).unwrap_or(self.documents),
-            Access::Walk | Access::Ids(_) | Access::Union(_) | Access::Intersection(..) => self.documents,
-        }
     }
 
     /// Whether an index has the documents in the order that is asked for, when its first fields are fixed.
@@ -227,7 +219,8 @@ impl<'a> Planner<'a> {
             }
         }
         let (one, other, both) = best?;
-        Some((Access::Intersection(Box::new(ways[one].0.clone()), Box::new(ways[other].0.clone())), both))
+        let ((a, a_entries), (b, b_entries)) = (ways[one].clone(), ways[other].clone());
+        Some((Access::Intersection(Box::new(a), Box::new(b), a_entries + b_entries), both))
     }
 
     /// The branches of an `$or`, when each has an index.
@@ -289,18 +282,18 @@ fn share_field(a: &Access, b: &Access) -> bool {
 
 /// The ids that a filter names, sorted, each once.
 fn ids(filter: &Filter) -> Option<Vec<String>> {
-    let named = filter.condition.together().iter().find_map(|condition| match condition {
-        Condition::Field { path, test: Test::Equal(operand) } if path.is_id() => Some(vec![operand]),
-        Condition::Field { path, test: Test::In(operands) } if path.is_id() => Some(operands.iter().collect()),
-        Condition::Field { .. }
-        | Condition::All(_)
-        | Condition::Any(_)
-        | Condition::Not(_)
-        | Condition::Expression { .. }
-        | Condition::Text(_) => None,
+    let mut tests = filter.condition.together().iter().filter_map(Condition::field).filter(|(path, _)| path.is_id());
+    let named: &[Operand] = tests.find_map(|(_, test)| {
+        if let Test::Equal(operand) = test {
+            Some(std::slice::from_ref(operand))
+        } else if let Test::In(operands) = test {
+            Some(operands.as_slice())
+        } else {
+            None
+        }
     })?;
     // Ids are strings; nothing else is equal to one.
-    let strings = named.into_iter().filter(|operand| operand.json().kind() == Kind::String);
+    let strings = named.iter().filter(|operand| operand.json().kind() == Kind::String);
     let mut ids: Vec<String> = strings.filter_map(|operand| Some(operand.json().as_str()?.into_owned())).collect();
     ids.sort();
     ids.dedup();

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::Path;
 use super::equality::{canonical, compare};
-use super::{Path, nearest};
+use crate::base::nearest;
 use crate::document::json::Object;
 use crate::error::Error;
 use crate::limits::PATCH_CONDITIONS_MAX;
@@ -105,7 +106,7 @@ fn comparison(path: &Path, operator: &str, value: &Value) -> Result<Test, Error>
         "$lt" => &[Less],
         "$lte" => &[Less, Equal],
         unknown => {
-            let near = nearest(unknown, &COMPARISONS);
+            let near = nearest(unknown, COMPARISONS);
             return Err(path.fault(format!("unknown condition {unknown:?} in $pull; did you mean {near}?")));
         }
     };

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::nearest;
 use super::path::{Path, fault, shown};
+use crate::base::nearest;
 use crate::document::change::{check_depth, fits};
 use crate::error::Error;
 
@@ -59,7 +59,7 @@ fn parse_step(index: usize, step: Value) -> Result<Step, Error> {
             }
         }
         unknown => {
-            let near = nearest(unknown, &OPERATIONS);
+            let near = nearest(unknown, OPERATIONS);
             let unknown: String = unknown.chars().take(40).collect();
             return Err(wrong(format!("is {unknown:?}, which is unknown; did you mean {near:?}?")));
         }

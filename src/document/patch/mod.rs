@@ -92,11 +92,5 @@ fn bounded(count: usize) -> Result<(), Error> {
     Err(Error::Invalid(Invalid { message, field: None, position: None, kind: InvalidKind::TooLarge }))
 }
 
-/// The word among `known` that is nearest to `word`.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> &'a str {
-    let word: String = word.chars().take(32).collect();
-    known.iter().min_by_key(|known| crate::base::edit_distance(&word, known)).copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests;

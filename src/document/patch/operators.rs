@@ -3,7 +3,8 @@
 use serde_json::{Number, Value};
 
 use super::path::{Path, shown};
-use super::{Condition, bounded, nearest};
+use super::{Condition, bounded};
+use crate::base::nearest;
 use crate::document::change::fits;
 use crate::document::json::Object;
 use crate::error::Error;
@@ -93,7 +94,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
     let brief: String = name.chars().take(40).collect();
     if name.starts_with('$') {
-        let near = nearest(name, &OPERATORS);
+        let near = nearest(name, OPERATORS);
         return Err(Error::invalid(format!("unknown update operator {brief:?}; did you mean {near}?")));
     }
     Err(Error::invalid(format!(
@@ -185,7 +186,7 @@ fn push_items(path: &Path, argument: Value, operator: &str, modifiers: &[&str]) 
             unknown => {
                 let brief: String = unknown.chars().take(40).collect();
                 let known = ["$each"].iter().chain(modifiers).copied().collect::<Vec<_>>();
-                let near = nearest(unknown, &known);
+                let near = nearest(unknown, known);
                 return Err(path.fault(format!("{operator} knows no {brief:?}; did you mean {near}?")));
             }
         };

@@ -1,7 +1,5 @@
 //! The operators, and how many arguments each takes.
 
-use super::super::fault;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
     Eq,
@@ -105,5 +103,5 @@ impl Operator {
 
 /// The known name that is nearest to one.
 pub(super) fn nearest(name: &str) -> &'static str {
-    fault::nearest(name, TABLE.iter().map(|entry| entry.0).chain(FORMS.iter().copied()))
+    crate::base::nearest(name, TABLE.iter().map(|entry| entry.0).chain(FORMS.iter().copied()))
 }

@@ -19,8 +19,9 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value};
 
-use super::fault::{fault, join, kind, nearest};
+use super::fault::{fault, join, kind};
 use crate::Result;
+use crate::base::nearest;
 use crate::value::{Json, Kind, Leaf, Path, Row};
 
 /// Metres from the middle of the Earth to its surface, on average (IUGG).

@@ -10,7 +10,7 @@ use super::lookup::Lookup;
 use super::unwind::Unwind;
 use super::{Pipeline, Stage, Step, path};
 use crate::Result;
-use crate::base::edit_distance;
+use crate::base::nearest;
 use crate::filter::Expression;
 use crate::limits::{DOCUMENT_DEPTH_MAX, PIPELINE_STAGES_MAX, QUERY_FIELDS_MAX};
 use crate::value::{Direction, ID_FIELD, Json, Path, encode};
@@ -108,8 +108,7 @@ impl Parser {
             "$facet" => Stage::Facet(self.facet(argument, at)?),
             _ => {
                 let word = name.chars().take(32).collect::<String>();
-                let nearest =
-                    STAGES.iter().min_by_key(|known| edit_distance(&word, known)).copied().unwrap_or_default();
+                let nearest = nearest(name, STAGES.iter().copied());
                 return Err(fault(at, format!("there is no stage {word}; did you mean {nearest}?")));
             }
         })

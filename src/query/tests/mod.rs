@@ -1,6 +1,7 @@
 //! Queries against a scan.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -71,7 +72,7 @@ impl World {
 
     fn explain(&self, query: Value) -> Value {
         let find = Find::parse(&query).unwrap();
-        find.run_explained(&self.node.reader(), &name(), &budget()).unwrap().1.to_json()
+        find.run_explained(&self.node.reader(), &name(), &budget(), Duration::ZERO).unwrap().1.unwrap().to_json()
     }
 
     /// The names of the stages of a plan, from the result down.
