@@ -25,7 +25,10 @@ pub(super) fn init(logging: &Logging) -> Result<()> {
             (BoxMakeWriter::new(Mutex::new(file.map_err(failed)?)), false)
         }
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colors);
+    // What cannot be logged, on a full disk or into a pipe that nobody reads any more, must not end whatever logs it: by
+    // default it would be said on stderr, where failing is a panic.
+    let subscriber = tracing_subscriber::fmt().log_internal_errors(false);
+    let subscriber = subscriber.with_env_filter(filter).with_writer(writer).with_ansi(colors);
     let started = if logging.json { subscriber.json().try_init() } else { subscriber.with_target(false).try_init() };
     started.map_err(|error| Error::Io(format!("the log cannot be started: {error}")))
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::harness::{Peer, program};
+use crate::harness::{Peer, program, wait_equal};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = program();
@@ -72,6 +72,18 @@ fn a_damaged_identity_is_named_and_kept() {
     refused(&run(folder.path(), &[]), "identity.key");
     fs::write(&key, &before).unwrap();
     Peer::start(folder.path());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |name| Peer::start_on_full_disk_for_logs(&folder.path().join(name));
+    let peers = [start("a"), start("b")];
+    peers[0].let_in(&peers[1]);
+    for (n, peer) in peers.iter().enumerate() {
+        assert_eq!(peer.put(&format!("/api/v1/collections/docs/documents/{n}"), &json!({})).status, 201);
+    }
+    wait_equal("docs", 2, &peers.each_ref());
 }
 
 #[test]

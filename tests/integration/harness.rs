@@ -60,17 +60,25 @@ impl Peer {
     pub(crate) fn start_with(folder: &Path, port: u16, extra: &[String]) -> Self {
         let listen = format!("/ip4/127.0.0.1/udp/{port}/quic-v1");
         let network = ["--no-mdns".to_owned(), "--listen".to_owned(), listen];
-        Self::launch(folder, [&network, extra].concat())
+        Self::launch(folder, [&network, extra].concat(), Stdio::inherit())
+    }
+
+    /// Starts a peer that logs all there is to where nothing can be written.
+    pub(crate) fn start_on_full_disk_for_logs(folder: &Path) -> Self {
+        let listen = format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port());
+        let arguments = ["--no-mdns", "--log", "trace", "--listen", &listen].map(str::to_owned).to_vec();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        Self::launch(folder, arguments, full.into())
     }
 
     /// Starts a peer that looks for others on the LAN, at a port that nobody knows.
     pub(crate) fn start_on_lan(folder: &Path) -> Self {
-        Self::launch(folder, ["--listen", "/ip4/0.0.0.0/udp/0/quic-v1"].map(str::to_owned).to_vec())
+        Self::launch(folder, ["--listen", "/ip4/0.0.0.0/udp/0/quic-v1"].map(str::to_owned).to_vec(), Stdio::inherit())
     }
 
-    fn launch(folder: &Path, arguments: Vec<String>) -> Self {
+    fn launch(folder: &Path, arguments: Vec<String>, log: Stdio) -> Self {
         let mut command = program();
-        command.args(["--rest-port", "0", "--data-dir"]).arg(folder).args(&arguments).stderr(Stdio::inherit());
+        command.args(["--rest-port", "0", "--data-dir"]).arg(folder).args(&arguments).stderr(log);
         let mut child = command.spawn().unwrap();
         let (url, rest) = served_url(&mut child);
         // Whatever it prints later must not fill the pipe.
@@ -89,7 +97,7 @@ impl Peer {
         // Nothing is left to kill after a stop.
         _ = self.child.kill();
         _ = self.child.wait();
-        Self::launch(&self.folder.clone(), std::mem::take(&mut self.arguments))
+        Self::launch(&self.folder.clone(), std::mem::take(&mut self.arguments), Stdio::inherit())
     }
 
     /// SIGTERM, and the exit status.
