@@ -129,6 +129,11 @@ pub const ITEMS_MAX: usize = 8_192;
 pub const OUTBOX_JOBS_MAX: usize = 16_384;
 /// Bytes of one gossip message before sealing: gossipsub's own limit is 64 KiB.
 pub const GOSSIP_BYTES_MAX: usize = 60 << 10;
+/// Bytes of a peer's writes that go out over gossip at once: what takes longer than that is no live change, and goes by
+/// comparing, which follows each line's own pace.
+pub const GOSSIP_BURST_BYTES: u64 = 256 << 10;
+/// Bytes of writes a second that go out over gossip for as long as one likes: 250 edits of 500 bytes.
+pub const GOSSIP_BYTES_PER_S: u64 = 128 << 10;
 /// Gossip topics of a mesh; collections are spread over them by hash. A libp2p peer accepts at most 100.
 pub const GOSSIP_TOPICS: u8 = 16;
 

@@ -42,6 +42,9 @@ const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_millis(700);
 /// The first heartbeat comes soon, so that a new peer is woven in at once.
 const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
+/// How long a gossip message waits in front of a slow line. What was to come over gossip is compared 750 ms after it was
+/// written: a message that is sent later than that brings what is on its way already.
+const GOSSIP_WAIT: Duration = Duration::from_millis(500);
 /// Bytes of a gossip message with everything.
 const GOSSIP_MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Topics that one neighbour may subscribe to: those of several meshes, as it may change from one to another.
@@ -184,6 +187,8 @@ fn gossipsub() -> Gossipsub {
         .message_id_fn(|message| MessageId::from(blake3::hash(&message.data).as_bytes().to_vec()))
         .max_transmit_size(GOSSIP_MESSAGE_BYTES_MAX)
         .flood_publish(true)
+        .publish_queue_duration(GOSSIP_WAIT)
+        .forward_queue_duration(GOSSIP_WAIT)
         .build()
         .expect("the settings above are consistent");
     let subscriptions = gossipsub::MaxCountSubscriptionFilter {
@@ -197,11 +202,13 @@ fn gossipsub() -> Gossipsub {
     gossipsub
 }
 
-/// Peers behind one address are common (an office, a lab), and meshes are often quiet: neither costs score.
+/// Peers behind one address are common (an office, a lab), meshes are often quiet, and lines are slow: none of it costs
+/// score.
 fn scores() -> gossipsub::PeerScoreParams {
     gossipsub::PeerScoreParams {
         topics: HashMap::new(),
         ip_colocation_factor_weight: 0.0,
+        slow_peer_weight: 0.0,
         behaviour_penalty_threshold: 6.0,
         ..gossipsub::PeerScoreParams::default()
     }

@@ -294,21 +294,19 @@ impl Node {
         }
     }
 
-    /// Publishes what was written in this call, in messages that gossip can carry. What is too large goes
-    /// by reconciliation alone.
+    /// Publishes what was written in this call, in messages that gossip can carry. What is too large for one, or part of
+    /// a load, goes by reconciliation alone.
     pub(super) fn publish_fresh(&mut self, now: Timestamp) {
         let fresh = std::mem::take(&mut self.fresh);
         if fresh.is_empty() {
             return;
         }
-        self.compare_soon(now);
-        if !self.neighbours.values().any(|neighbour| neighbour.is_admitted()) {
-            return;
-        }
         let mut by_topic: BTreeMap<Topic, (Vec<Unchecked>, usize)> = BTreeMap::new();
+        let mut unpublished = false;
         for change in fresh {
             let bytes = change.run.bytes() + change.document.id.as_str().len() + 256;
-            if bytes > GOSSIP_BYTES_MAX {
+            if !self.pace.is_live(now, bytes) || bytes > GOSSIP_BYTES_MAX {
+                unpublished = true;
                 continue;
             }
             let topic = Topic::of(&change.document.collection);
@@ -323,5 +321,7 @@ impl Node {
         for (topic, (batch, _)) in by_topic {
             self.effects.push(Effect::Publish(topic, batch));
         }
+        // Gossip is given its time, unless there is something that it does not bring.
+        if unpublished { self.compare_by(now) } else { self.compare_soon(now) }
     }
 }

@@ -62,7 +62,7 @@ use crate::identity::{Keypair, Verified};
 use crate::kv::Kv;
 use crate::limits::CLOCK_DRIFT_MAX_MS;
 use crate::store::{Audit, FeedCursor, Loss, Reader, Store};
-use crate::sync::gossip::Secret;
+use crate::sync::gossip::{Pace, Secret};
 use crate::sync::{Ledger, Message};
 use crate::{Error, Result};
 
@@ -123,6 +123,7 @@ pub struct Node {
     expiry: Expiry,
     /// Changes of this call that go out over gossip.
     fresh: Vec<crate::document::Unchecked>,
+    pace: Pace,
     counters: Counters,
     effects: Vec<Effect>,
 }
@@ -177,6 +178,7 @@ impl Node {
             index_at: Some(now),
             expiry: Expiry::default(),
             fresh: Vec::new(),
+            pace: Pace::default(),
             counters: Counters::default(),
             effects: Vec::new(),
         };

@@ -50,6 +50,10 @@ pub(super) struct Neighbour {
     pub(super) compare_at: Timestamp,
     /// The salt of a question that is not answered yet, and when it was asked.
     pub(super) asked: Option<(u64, Timestamp)>,
+    /// How long our last question waited for its answer, in milliseconds.
+    pub(super) answer_ms: u64,
+    /// When something of a comparison that found differences last arrived.
+    pub(super) talked_at: Option<Timestamp>,
     /// When the last changes arrived from it outside gossip.
     pub(super) received_at: Option<Timestamp>,
     /// When to see again whether the disk has room for its changes, of which some were not taken.
@@ -73,6 +77,8 @@ impl Neighbour {
             outbox: Outbox::default(),
             compare_at: now.plus_ms(INTERVAL_MS),
             asked: None,
+            answer_ms: SETTLE_MS,
+            talked_at: None,
             received_at: None,
             no_room_until: None,
             fruitless: 0,
@@ -94,8 +100,16 @@ impl Neighbour {
 
     /// Whether a comparison may start: one is due, and nothing is under way in either direction.
     pub(super) fn may_compare(&self, now: Timestamp) -> bool {
-        let quiet = self.received_at.is_none_or(|at| now.since_ms(at) >= SETTLE_MS);
-        self.is_admitted() && self.compare_at <= now && self.asked.is_none() && self.outbox.is_empty() && quiet
+        self.is_admitted() && self.asked.is_none() && self.outbox.is_empty() && self.compare_when_quiet() <= now
+    }
+
+    /// When the next comparison is due and nothing of the one before will come any more: what is on its way would be
+    /// found again. There is no last message of a comparison, so it is over when nobody has said anything for twice the
+    /// time that an answer takes.
+    fn compare_when_quiet(&self) -> Timestamp {
+        let over = self.talked_at.map(|at| at.plus_ms(2 * self.answer_ms));
+        let received = self.received_at.map(|at| at.plus_ms(SETTLE_MS));
+        [over, received].into_iter().flatten().fold(self.compare_at, Timestamp::max)
     }
 
     /// When something must be done about this neighbour.
@@ -108,10 +122,7 @@ impl Neighbour {
             (Stage::Greeting { until }, _) => Some(until),
             (Stage::Admitted, Some((_, at))) => Some(at.plus_ms(ANSWER_MS)),
             (Stage::Admitted, None) if !self.outbox.is_empty() => None,
-            (Stage::Admitted, None) => {
-                let quiet = self.received_at.map_or(self.compare_at, |at| at.plus_ms(SETTLE_MS));
-                Some(self.compare_at.max(quiet))
-            }
+            (Stage::Admitted, None) => Some(self.compare_when_quiet()),
         }
     }
 

@@ -14,8 +14,13 @@ const FRUITLESS_MIN: u32 = 2;
 impl Node {
     /// Something changed here: compare with everybody once gossip has had its time.
     pub(super) fn compare_soon(&mut self, now: Timestamp) {
+        self.compare_by(now.plus_ms(SETTLE_MS));
+    }
+
+    /// Something changed here: compare with everybody at that time.
+    pub(super) fn compare_by(&mut self, at: Timestamp) {
         for neighbour in self.neighbours.values_mut() {
-            neighbour.compare_by(now.plus_ms(SETTLE_MS));
+            neighbour.compare_by(at);
             neighbour.fruitless = 0;
         }
     }
@@ -58,13 +63,21 @@ impl Node {
         if theirs.ask && !neighbour.take_ask(now) || !theirs.ask && !answered {
             return;
         }
-        let busy = !neighbour.outbox.is_empty();
+        // What is being sent already would only be found again, and when both have asked one comparison is enough. Which
+        // one is up to chance, as the sides of a comparison differ in what they find, see `answer_items`.
+        let stands = neighbour.asked.is_none_or(|(salt, _)| theirs.salt < salt);
+        let opens = stands && neighbour.outbox.is_empty();
         let differing = reconcile::differing(&self.store, theirs);
+        if !differing.is_empty() {
+            neighbour.talked_at = Some(now);
+        }
         self.note_comparison(now, peer, theirs, &differing);
+        if opens || !theirs.ask {
+            self.note_progress(peer, theirs, differing.is_empty());
+        }
         if theirs.ask {
             self.send(peer, Message::Roots(reconcile::roots(&self.store, theirs.salt, false)));
-            // What is being sent already would only be found again.
-            if !busy {
+            if opens {
                 for collection in differing {
                     match reconcile::open(&self.store, theirs.salt, &collection) {
                         Ok(ranges) => self.send(peer, Message::Ranges(ranges)),
@@ -73,8 +86,7 @@ impl Node {
                 }
             }
         } else {
-            let their_count = theirs.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.count));
-            self.schedule(now, peer, differing.is_empty(), their_count);
+            self.schedule(now, peer, differing.is_empty());
         }
     }
 
@@ -102,20 +114,27 @@ impl Node {
         }
     }
 
-    /// When to compare with a neighbour next: rarely when equal, soon when a difference is being worked
-    /// off, ever more rarely when differences remain and nothing moves.
-    fn schedule(&mut self, now: Timestamp, peer: PeerId, equal: bool, their_count: u64) {
-        let jitter = self.random_u64() % (INTERVAL_MS / 3);
-        let position = self.store.next_position();
+    /// Whether comparing leads to something: then something has changed here or there since the last one.
+    fn note_progress(&mut self, peer: PeerId, theirs: &Roots, equal: bool) {
+        let their_count = theirs.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.count));
+        let progress = (self.store.next_position(), their_count);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        neighbour.asked = None;
-        let progress = (position, their_count);
         if equal || progress != neighbour.progress {
             neighbour.fruitless = 0;
         } else {
             neighbour.fruitless = (neighbour.fruitless + 1).min(6);
         }
         neighbour.progress = progress;
+    }
+
+    /// When to compare with a neighbour next: rarely when equal, soon when a difference is being worked
+    /// off, ever more rarely when differences remain and nothing moves.
+    fn schedule(&mut self, now: Timestamp, peer: PeerId, equal: bool) {
+        let jitter = self.random_u64() % (INTERVAL_MS / 3);
+        let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
+        if let Some((_, at)) = neighbour.asked.take() {
+            neighbour.answer_ms = now.since_ms(at);
+        }
         let wait = if equal { INTERVAL_MS + jitter } else { RETRY_MS << neighbour.fruitless };
         neighbour.compare_at = now.plus_ms(wait);
     }
@@ -139,6 +158,9 @@ impl Node {
 
     fn answer(&mut self, now: Timestamp, peer: PeerId, collection: &crate::base::CollectionName, answer: Answer) {
         self.ledger.expects(peer, collection, answer.to_receive);
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.talked_at = Some(now);
+        }
         for ranges in answer.ranges {
             self.send(peer, Message::Ranges(ranges));
         }
@@ -149,7 +171,6 @@ impl Node {
             && !answer.jobs.is_empty()
         {
             neighbour.outbox.push(answer.jobs);
-            neighbour.compare_by(now.plus_ms(SETTLE_MS));
         }
     }
 

@@ -11,9 +11,9 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use super::frame;
-use crate::base::{CollectionName, DecodeError};
+use crate::base::{CollectionName, DecodeError, Timestamp};
 use crate::document::Unchecked;
-use crate::limits::{CHANGES_PER_FRAME_MAX, GOSSIP_TOPICS};
+use crate::limits::{CHANGES_PER_FRAME_MAX, GOSSIP_BURST_BYTES, GOSSIP_BYTES_PER_S, GOSSIP_TOPICS};
 
 /// Bytes of the nonce in front of a sealed message.
 const NONCE_BYTES: usize = 24;
@@ -32,6 +32,26 @@ impl Topic {
     /// All topics.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..GOSSIP_TOPICS).map(Self)
+    }
+}
+
+/// How fast this peer writes, as a leaky bucket. Gossip has no pace of its own: what a line cannot carry waits in front
+/// of it, while comparing finds the same changes missing and sends them as well. So only what is live goes out over
+/// gossip, and a load goes by comparing alone.
+#[derive(Debug, Default)]
+pub struct Pace {
+    bytes: u64,
+    at: Timestamp,
+}
+
+impl Pace {
+    /// Takes note of bytes that were written, and says whether they are to be published. After a load nothing is
+    /// for some seconds: whoever writes much goes on with it.
+    pub fn is_live(&mut self, now: Timestamp, bytes: usize) -> bool {
+        let leaked = now.since_ms(self.at).saturating_mul(GOSSIP_BYTES_PER_S) / 1_000;
+        self.bytes = self.bytes.saturating_sub(leaked).saturating_add(bytes as u64).min(2 * GOSSIP_BURST_BYTES);
+        self.at = now;
+        self.bytes <= GOSSIP_BURST_BYTES
     }
 }
 
@@ -101,6 +121,22 @@ impl Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_live_is_published_and_a_load_is_not() {
+        let (mut pace, mut now) = (Pace::default(), Timestamp(1_700_000_000_000));
+        // A write of 1 KiB every 10 ms is below the pace.
+        for _ in 0..10_000 {
+            now = now.plus_ms(10);
+            assert!(pace.is_live(now, 1 << 10));
+        }
+        // A load is published up to the burst, and not again before it has been over for a while.
+        let mut load = |now| (0..1_000).filter(|_| pace.is_live(now, 4 << 10)).count() as u64;
+        assert!((1..=GOSSIP_BURST_BYTES >> 12).contains(&load(now)));
+        assert_eq!(load(now.plus_ms(1_000)), 0);
+        let over = 1_001 + 1_000 * 2 * GOSSIP_BURST_BYTES / GOSSIP_BYTES_PER_S;
+        assert_eq!(load(now.plus_ms(over)), GOSSIP_BURST_BYTES >> 12);
+    }
 
     #[test]
     fn only_the_same_secret_and_topic_open_a_message() {

@@ -15,6 +15,10 @@
 //! Nothing of this needs a session on the answering side: each message is answered from the store as it
 //! is. Live changes take the fast path over gossip ([`gossip`]); reconciliation is what guarantees.
 //!
+//! What is on its way is not here yet, so a comparison finds it missing. That nothing is sent twice for that reason is
+//! the node's care: it asks nobody while changes are on their way or a comparison is not over, opens one comparison when
+//! both sides ask at once, and publishes only as much as gossip brings over before it compares ([`gossip::Pace`]).
+//!
 //! - [`message`] the messages and their encoding
 //! - [`frame`] changes packed for the wire
 //! - [`reconcile`] the answers, as functions of a store

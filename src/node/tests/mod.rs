@@ -3,6 +3,7 @@
 mod fork;
 mod full;
 mod index;
+mod once;
 mod power;
 mod receipt;
 mod runs;
@@ -38,6 +39,11 @@ struct World {
     links: BTreeSet<(usize, usize)>,
     /// Pairs that cannot reach each other.
     cut: BTreeSet<(usize, usize)>,
+    /// Bytes that a line carries in a millisecond, in each direction.
+    rate: u64,
+    /// When a line, by sender, receiver and whether it is gossip, has carried what was given to it: streams do not wait
+    /// for each other.
+    free: BTreeMap<(usize, usize, bool), Timestamp>,
     /// Inputs under way, in the order of their arrival.
     queue: VecDeque<(Timestamp, usize, Input)>,
     replies: BTreeMap<(usize, CommandId), Result<Reply>>,
@@ -66,6 +72,8 @@ impl World {
             peers: Vec::new(),
             links: BTreeSet::new(),
             cut: BTreeSet::new(),
+            rate: u64::MAX,
+            free: BTreeMap::new(),
             queue: VecDeque::new(),
             replies: BTreeMap::new(),
             next_id: 0,
@@ -124,7 +132,21 @@ impl World {
     }
 
     fn later(&mut self, to: usize, input: Input) {
-        self.queue.push_back((self.now.plus_ms(LATENCY_MS), to, input));
+        self.arrives(self.now.plus_ms(LATENCY_MS), to, input);
+    }
+
+    fn arrives(&mut self, at: Timestamp, to: usize, input: Input) {
+        let place = self.queue.partition_point(|(other, ..)| *other <= at);
+        self.queue.insert(place, (at, to, input));
+    }
+
+    /// Gives bytes to a line, after what it has to carry already.
+    fn over_the_line(&mut self, from: usize, to: usize, bytes: usize, input: Input) {
+        let stream = (from, to, matches!(input, Input::Published { .. }));
+        let starts = self.free.get(&stream).copied().unwrap_or_default().max(self.now);
+        let free = starts.plus_ms(bytes as u64 / self.rate);
+        self.free.insert(stream, free);
+        self.arrives(free.plus_ms(LATENCY_MS), to, input);
     }
 
     fn carry_out(&mut self, at: usize, effect: Effect) {
@@ -139,7 +161,8 @@ impl World {
                     self.say(&line);
                     // Through the wire form, as between real peers.
                     let message = crate::sync::message::decode(&bytes).unwrap();
-                    self.later(to, Input::Received(self.id(at), Box::new(message)));
+                    let input = Input::Received(self.id(at), Box::new(message));
+                    self.over_the_line(at, to, bytes.len(), input);
                 }
             }
             Effect::Publish(topic, changes) if self.gossip => {
@@ -149,7 +172,8 @@ impl World {
                     let context = self.peers[to].node.context();
                     if let Ok(changes) = context.secret.open(topic, &sealed) {
                         let changes = crate::sync::check(context.mesh, changes);
-                        self.later(to, Input::Published { from: self.id(at), id: 1, changes });
+                        let input = Input::Published { from: self.id(at), id: 1, changes };
+                        self.over_the_line(at, to, sealed.len(), input);
                     }
                 }
             }
