@@ -70,6 +70,7 @@ pub(super) struct Connection {
     pub(super) peer: Libp2pId,
     pub(super) remote: Multiaddr,
     pub(super) link: Link,
+    pub(super) since: Instant,
 }
 
 /// What the driver shares with its handle.
@@ -178,7 +179,11 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.established(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => self.closed(peer_id, connection_id),
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                let cause = cause.as_ref().map_or_else(|| "closed from here".into(), ToString::to_string);
+                tracing::debug!(peer = %peer_id, %connection_id, cause, "connection is closed");
+                self.closed(peer_id, connection_id);
+            }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_error(connection_id, peer_id, &error);
             }

@@ -5,14 +5,20 @@
 //! session is over, and all connections of the peer are closed, so that both sides start anew. When the
 //! peer opens another stream on another connection, it has started anew without our noticing (a crash, a
 //! change of network): the newest pair counts.
+//!
+//! The two sides may come to know a relayed connection and a direct one in different orders. So that their
+//! streams do not cross, direct beats relayed: whoever is offered a stream on a direct connection follows it
+//! there, and whoever has a direct connection takes no stream on a relayed one of the same time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use libp2p::PeerId as Libp2pId;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::{ConnectionId, Stream};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::address::{self, ours, theirs};
 use super::driver::{Connection, Driver, remote};
@@ -25,6 +31,9 @@ use crate::node::{DropReason, Link};
 
 /// Sessions, and former ones that have not told the node yet; more means that the node does not keep up.
 const TASKS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
+
+/// How much later than a direct connection a relayed one may come up and still be of the same attempt to connect.
+const SAME_TIME: Duration = Duration::from_secs(3);
 
 /// A peer that is linked, or about to be.
 #[derive(Debug)]
@@ -65,12 +74,35 @@ impl Linked {
     }
 }
 
+/// What becomes of a stream that a peer opened to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It is the other half of the session.
+    Take,
+    /// The peer has moved to its connection, or started anew there.
+    Follow,
+    /// It belongs to no session, or to one that is over.
+    Refuse,
+}
+
+/// Judges a stream on a connection by where our own stream is, and where the last one of the peer was.
+fn judge(on: ConnectionId, theirs: &Connection, ours: &Connection, accepted: Option<ConnectionId>) -> Verdict {
+    match (theirs.link.direct, ours.link.direct) {
+        (true, false) => Verdict::Follow,
+        (false, true) if theirs.since < ours.since + SAME_TIME => Verdict::Refuse,
+        (_, _) if accepted.is_none() => Verdict::Take,
+        (_, _) if accepted == Some(on) => Verdict::Refuse,
+        (_, _) => Verdict::Follow,
+    }
+}
+
 impl Driver {
     pub(super) fn established(&mut self, peer: Libp2pId, connection: ConnectionId, endpoint: &ConnectedPoint) {
         let remote = remote(endpoint, peer);
+        tracing::debug!(%peer, %connection, %remote, dialed = endpoint.is_dialer(), "connection is open");
         let link =
             Link { address: remote.to_string(), dialed: endpoint.is_dialer(), direct: address::is_direct(&remote) };
-        self.connections.insert(connection, Connection { peer, remote, link });
+        self.connections.insert(connection, Connection { peer, remote, link, since: Instant::now() });
         if !self.links.contains_key(&peer) {
             self.begin(peer, connection, None);
         } else {
@@ -240,28 +272,40 @@ impl Driver {
             // It was a stranger before, and is none any more.
             return self.begin(peer, connection, Some((connection, stream)));
         };
-        match &mut linked.state {
-            State::Opening { accepted } => *accepted = Some((connection, stream)),
-            State::Open { accept, accepted, .. } => {
-                if let Some(accept) = accept.take() {
-                    *accepted = Some(connection);
-                    // When the task is over, its note is on the way.
-                    _ = accept.send(stream);
-                } else if *accepted != Some(connection) {
-                    self.start_anew(peer, connection, stream);
-                }
+        let of = |id| self.connections.get(id);
+        let (Some(theirs), Some(ours)) = (of(&connection), of(&linked.connection)) else { return };
+        let before = match &linked.state {
+            // Ours is not there yet, so a second one on the same connection takes the place of the first.
+            State::Opening { accepted } => accepted.as_ref().map(|(on, _)| *on).filter(|on| *on != connection),
+            State::Open { accepted, .. } => *accepted,
+        };
+        match (judge(connection, theirs, ours, before), &mut linked.state) {
+            (Verdict::Take, State::Opening { accepted }) => *accepted = Some((connection, stream)),
+            (Verdict::Take, State::Open { accept, accepted, .. }) => {
+                *accepted = Some(connection);
+                // When the task is over, its note is on the way.
+                _ = accept.take().map(|accept| accept.send(stream));
             }
+            (Verdict::Follow, _) => self.follow(peer, connection, stream),
+            (Verdict::Refuse, _) => {}
         }
     }
 
-    fn start_anew(&mut self, peer: Libp2pId, connection: ConnectionId, stream: Stream) {
-        tracing::debug!(%peer, "the peer started anew");
+    fn follow(&mut self, peer: Libp2pId, connection: ConnectionId, stream: Stream) {
+        let Some(id) = self.links.get(&peer).map(|linked| linked.peer) else { return };
+        tracing::debug!(%peer, "the session moves to where the peer is, which has moved or started anew");
+        // Our stream may be under way there already.
+        let moving = self.is_moving(peer, connection);
         self.leave(peer, true);
         let of_peer = self.connections.iter().filter(|(id, known)| known.peer == peer && **id != connection);
         for stale in of_peer.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.swarm.close_connection(stale);
         }
-        self.begin(peer, connection, Some((connection, stream)));
+        if moving {
+            self.link(peer, id, connection, Some((connection, stream)));
+        } else {
+            self.begin(peer, connection, Some((connection, stream)));
+        }
     }
 
     /// A session's task is over.
@@ -326,6 +370,39 @@ impl Driver {
             }
             self.leaving.retain(|_, done| matches!(done.try_recv(), Err(TryRecvError::Empty)));
             self.leaving.insert(peer, done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_do_not_cross_between_a_relay_and_a_direct_connection() {
+        let start = Instant::now();
+        let peer = Libp2pId::random();
+        let connection = |direct, after_ms| {
+            let link = Link { address: String::new(), dialed: true, direct };
+            let since = start + Duration::from_millis(after_ms);
+            Connection { peer, remote: libp2p::Multiaddr::empty(), link, since }
+        };
+        let [one, other, third] = [1, 2, 3].map(ConnectionId::new_unchecked);
+        let (relayed, direct) = (connection(false, 0), connection(true, 20));
+        for accepted in [None, Some(one), Some(other)] {
+            // Whoever saw the relay first follows, whoever saw the direct connection first waits for that.
+            assert_eq!(judge(one, &direct, &relayed, accepted), Verdict::Follow);
+            assert_eq!(judge(one, &relayed, &direct, accepted), Verdict::Refuse);
+            assert_eq!(judge(one, &connection(false, 2_000), &direct, accepted), Verdict::Refuse);
+        }
+        // A peer that comes back through a relay has lost the direct connection.
+        let back = connection(false, 20_000);
+        assert_eq!(judge(third, &back, &direct, Some(one)), Verdict::Follow);
+        // Both dialed at once, each side has its stream on another connection: that is a pair.
+        for other in [direct, connection(true, 9_000)] {
+            assert_eq!(judge(one, &other, &connection(true, 0), None), Verdict::Take);
+            assert_eq!(judge(one, &other, &connection(true, 0), Some(one)), Verdict::Refuse);
+            assert_eq!(judge(one, &other, &connection(true, 0), Some(third)), Verdict::Follow);
         }
     }
 }

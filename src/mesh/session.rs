@@ -204,13 +204,38 @@ async fn in_time(writing: impl Future<Output = std::io::Result<()>>) -> Result<(
     timeout(STALL, writing).await.map_err(|_| End::Stalled)?.map_err(|error| FrameError::from(error).into())
 }
 
-/// Returns when the session is to end, having given it time to finish when it may.
+/// Returns when the session is to end, having given it time to finish when it may. A session that the driver forgot, so
+/// that nobody is left to change its course, ends as well, whatever its streams do: the next one waits for it.
 async fn over(course: &mut watch::Receiver<Course>) {
-    let changed = course.wait_for(|course| *course != Course::On).await.map(|course| *course);
-    // Nobody is left to change it: the session ends with its streams.
-    let Ok(changed) = changed else { return future::pending().await };
-    if let Course::Finish(_) = changed {
-        // Nothing but a stop can come now; without one this ends by the time.
-        _ = timeout(FINISH, course.wait_for(|course| matches!(course, Course::Stop(_)))).await;
+    _ = course.wait_for(|course| *course != Course::On).await;
+    let stopped = async {
+        if course.wait_for(|course| matches!(course, Course::Stop(_))).await.is_err() {
+            future::pending().await
+        }
+    };
+    _ = timeout(FINISH, stopped).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_ends_when_it_is_told_to_and_when_it_is_forgotten() {
+        let (sender, mut course) = watch::channel(Course::On);
+        assert!(over(&mut course).now_or_never().is_none());
+        sender.send_replace(Course::Finish(None));
+        assert!(over(&mut course).now_or_never().is_none());
+        sender.send_replace(Course::Stop(None));
+        assert!(over(&mut course).now_or_never().is_some());
+        for last in [Course::On, Course::Finish(None)] {
+            let (sender, mut course) = watch::channel(last);
+            drop(sender);
+            // It may hand over what has arrived.
+            assert!(over(&mut course).now_or_never().is_none());
+            timeout(STALL, over(&mut course)).await.unwrap();
+        }
     }
 }
