@@ -284,7 +284,9 @@ impl Driver {
             (Verdict::Take, State::Open { accept, accepted, .. }) => {
                 *accepted = Some(connection);
                 // When the task is over, its note is on the way.
-                _ = accept.take().map(|accept| accept.send(stream));
+                if let Some(accept) = accept.take() {
+                    _ = accept.send(stream);
+                }
             }
             (Verdict::Follow, _) => self.follow(peer, connection, stream),
             (Verdict::Refuse, _) => {}
