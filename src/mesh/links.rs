@@ -147,12 +147,16 @@ impl Driver {
         if self.links.contains_key(&peer) {
             return false;
         }
-        let of_peer = self.connections.iter().filter(|(_, known)| known.peer == peer);
-        let best = of_peer.max_by_key(|(_, known)| known.link.direct).map(|(connection, _)| *connection);
-        let Some(connection) = best else { return false };
+        let Some(connection) = self.best(peer) else { return false };
         self.dials.insert(connection, address.to_owned());
         self.begin(peer, connection, None);
         true
+    }
+
+    /// A connection of a peer for a session: a direct one, if there is any.
+    fn best(&self, peer: Libp2pId) -> Option<ConnectionId> {
+        let of_peer = self.connections.iter().filter(|(_, known)| known.peer == peer);
+        of_peer.max_by_key(|(_, known)| known.link.direct).map(|(connection, _)| *connection)
     }
 
     /// Starts a session by opening our stream.
@@ -188,8 +192,7 @@ impl Driver {
                 State::Opening { accepted } => {
                     let accepted = accepted.take().filter(|(on, _)| *on != connection);
                     self.links.remove(&peer);
-                    let other = self.connections.iter().find(|(_, other)| other.peer == peer);
-                    if let Some(other) = other.map(|(id, _)| *id) {
+                    if let Some(other) = self.best(peer) {
                         return self.begin(peer, other, accepted);
                     }
                 }
