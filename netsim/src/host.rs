@@ -74,6 +74,8 @@ pub struct Host {
     pub passed: Vec<u64>,
     /// The most bytes of memory that its node ever held.
     pub memory_max: i64,
+    /// Changes that came to its earlier lives, and those of them that were there already.
+    came_before: Came,
     account: Account,
     /// When the node wants to be called again.
     pub wake_at: Option<Span>,
@@ -87,6 +89,15 @@ pub struct Host {
     pub was_restored: bool,
     /// A copy of its disk.
     pub backup: Option<FaultyDisk>,
+}
+
+/// Changes that came from others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Came {
+    /// All of them.
+    pub all: u64,
+    /// Those that were there already.
+    pub twice: u64,
 }
 
 impl Host {
@@ -112,6 +123,7 @@ impl Host {
             inbox_max: 0,
             passed: Vec::new(),
             memory_max: 0,
+            came_before: Came::default(),
             account: Account::open(),
             wake_at: None,
             seen: BTreeSet::new(),
@@ -120,6 +132,15 @@ impl Host {
             was_restored: false,
             backup: None,
         }
+    }
+
+    /// What came from others, in this life and before.
+    #[must_use]
+    pub fn came(&self) -> Came {
+        let Came { all, twice } = self.came_before;
+        let (applied, known) =
+            self.node.as_ref().map_or((0, 0), |node| (node.counters().applied, node.counters().known));
+        Came { all: all + applied + known, twice: twice + known }
     }
 
     /// Its identity.
@@ -176,6 +197,7 @@ impl Host {
 
     /// Ends its process, whatever it was at. What is on its disk stays.
     pub fn stop(&mut self) {
+        self.came_before = self.came();
         self.node = None;
         self.boot += 1;
         self.inbox.clear();

@@ -24,6 +24,8 @@ pub struct Summary {
     injected: BTreeMap<&'static str, u64>,
     messages: u64,
     bytes: u64,
+    came: u64,
+    came_twice: u64,
     virtual_ms: u64,
     real_ms: u64,
 }
@@ -41,6 +43,8 @@ impl Summary {
         }
         self.messages += outcome.messages;
         self.bytes += outcome.bytes;
+        self.came += outcome.came;
+        self.came_twice += outcome.came_twice;
         self.virtual_ms += outcome.virtual_ms;
         self.real_ms += outcome.real_ms;
     }
@@ -65,6 +69,8 @@ impl Summary {
         if !injected.is_empty() {
             _ = writeln!(text, "{}", injected.join(", "));
         }
+        let share = 100.0 * self.came_twice as f64 / (self.came as f64).max(1.0);
+        _ = writeln!(text, "{} changes came to peers, {share:.1} % of them were there already", self.came);
         _ = write!(
             text,
             "{} messages, {:.1} MB; {:.1} h of virtual time in {:.1} s",

@@ -56,6 +56,10 @@ pub struct Outcome {
     pub messages: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Changes that came to honest peers.
+    pub came: u64,
+    /// Those of them that were there already.
+    pub came_twice: u64,
     /// Events of the simulation.
     pub events: u64,
     /// The most inputs that waited at one peer.
@@ -158,6 +162,8 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
         documents: documents.unwrap_or(0),
         messages: world.network.messages,
         bytes: world.network.bytes,
+        came: world.honest().map(|host| host.came().all).sum(),
+        came_twice: world.honest().map(|host| host.came().twice).sum(),
         events: world.events,
         inbox_max: world.hosts.iter().map(|host| host.inbox_max).max().unwrap_or(0),
         memory_max: world.honest().map(|host| host.memory_max).max().unwrap_or(0),

@@ -216,6 +216,12 @@ impl Node {
         self.members.mesh()
     }
 
+    /// What happened since the start, in numbers.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// What the driver must know of the mesh.
     #[must_use]
     pub fn context(&self) -> MeshContext {

@@ -6,7 +6,7 @@ use crate::sync::{Items, Message, Ranges, Roots};
 
 use super::Node;
 use super::effect::{DropReason, Event};
-use super::neighbour::{ANSWER_MS, INTERVAL_MS, RETRY_MS, SETTLE_MS, Stage};
+use super::neighbour::{ANSWER_MS, INTERVAL_MS, Neighbour, RETRY_MS, SETTLE_MS, Stage};
 
 /// Comparisons in a row that led to nothing, after which vectors are not believed to tell the difference.
 const FRUITLESS_MIN: u32 = 2;
@@ -48,12 +48,24 @@ impl Node {
             self.part(peer, DropReason::Silent);
         }
         for peer in due {
+            if self.waits_for_another(now, peer) {
+                if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                    neighbour.compare_at = now.plus_ms(RETRY_MS);
+                }
+                continue;
+            }
             let salt = self.random_u64();
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {
                 neighbour.asked = Some((salt, now));
             }
             self.send(peer, Message::Roots(reconcile::roots(&self.store, salt, true)));
         }
+    }
+
+    /// Whether a neighbour has a load for us while one comes from another: it would be the same.
+    fn waits_for_another(&self, now: Timestamp, peer: PeerId) -> bool {
+        let is_ahead = self.neighbours.get(&peer).is_some_and(Neighbour::is_ahead);
+        is_ahead && self.neighbours.iter().any(|(other, neighbour)| *other != peer && neighbour.is_source(now))
     }
 
     /// Fingerprints of a neighbour: a question, or the answer to ours.
@@ -66,11 +78,14 @@ impl Node {
         // What is being sent already would only be found again, and when both have asked one comparison is enough. Which
         // one is up to chance, as the sides of a comparison differ in what they find, see `answer_items`.
         let stands = neighbour.asked.is_none_or(|(salt, _)| theirs.salt < salt);
-        let opens = stands && neighbour.outbox.is_empty();
+        let is_free = stands && neighbour.outbox.is_empty();
         let differing = reconcile::differing(&self.store, theirs);
         if !differing.is_empty() {
             neighbour.talked_at = Some(now);
         }
+        let our_count: u64 = self.store.totals().map(|(_, total)| total.count).sum();
+        neighbour.note_counts(count(theirs), our_count);
+        let opens = is_free && !self.waits_for_another(now, peer);
         self.note_comparison(now, peer, theirs, &differing);
         if opens || !theirs.ask {
             self.note_progress(peer, theirs, differing.is_empty());
@@ -78,6 +93,7 @@ impl Node {
         if theirs.ask {
             self.send(peer, Message::Roots(reconcile::roots(&self.store, theirs.salt, false)));
             if opens {
+                self.draw_from(now, peer);
                 for collection in differing {
                     match reconcile::open(&self.store, theirs.salt, &collection) {
                         Ok(ranges) => self.send(peer, Message::Ranges(ranges)),
@@ -116,8 +132,7 @@ impl Node {
 
     /// Whether comparing leads to something: then something has changed here or there since the last one.
     fn note_progress(&mut self, peer: PeerId, theirs: &Roots, equal: bool) {
-        let their_count = theirs.roots.iter().fold(0u64, |sum, root| sum.saturating_add(root.count));
-        let progress = (self.store.next_position(), their_count);
+        let progress = (self.store.next_position(), count(theirs));
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         if equal || progress != neighbour.progress {
             neighbour.fruitless = 0;
@@ -139,8 +154,18 @@ impl Node {
         neighbour.compare_at = now.plus_ms(wait);
     }
 
+    fn draw_from(&mut self, now: Timestamp, peer: PeerId) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.draw_from(now);
+        }
+    }
+
     /// Ranges of a neighbour.
     pub(super) fn ranges(&mut self, now: Timestamp, peer: PeerId, theirs: &Ranges) {
+        if self.waits_for_another(now, peer) {
+            return;
+        }
+        self.draw_from(now, peer);
         match reconcile::answer_ranges(&self.store, theirs) {
             Ok(answer) => self.answer(now, peer, &theirs.collection, answer),
             Err(error) => self.storage_failed("comparing", &error),
@@ -197,4 +222,9 @@ impl Node {
             }
         }
     }
+}
+
+/// Documents that a neighbour has.
+fn count(theirs: &Roots) -> u64 {
+    theirs.roots.iter().fold(0, |sum: u64, root| sum.saturating_add(root.count))
 }

@@ -17,7 +17,8 @@
 //!
 //! What is on its way is not here yet, so a comparison finds it missing. That nothing is sent twice for that reason is
 //! the node's care: it asks nobody while changes are on their way or a comparison is not over, opens one comparison when
-//! both sides ask at once, and publishes only as much as gossip brings over before it compares ([`gossip::Pace`]).
+//! both sides ask at once, draws a load from one neighbour at a time, and publishes only as much as gossip brings over
+//! before it compares ([`gossip::Pace`]).
 //!
 //! - [`message`] the messages and their encoding
 //! - [`frame`] changes packed for the wire

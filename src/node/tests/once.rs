@@ -69,3 +69,53 @@ fn who_comes_back_over_a_slow_line_gets_everything_once() {
     assert_eq!(world.state(0), world.state(1));
     assert_eq!(known(&world, 1), 0);
 }
+
+/// Peer 0 with many documents, and two more that have them as well.
+fn three_with_a_load() -> World {
+    let mut world = World::mesh(4);
+    load(&mut world, 0, "a", 1_000);
+    world.connect(0, 1);
+    world.connect(0, 2);
+    world.connect(1, 2);
+    world.run(10_000);
+    world.rate = SLOW;
+    world
+}
+
+#[test]
+fn who_comes_back_to_many_gets_everything_once() {
+    let mut world = three_with_a_load();
+    world.put(3, "docs/own", json!({"written": "while away"})).unwrap();
+    for at in 0..3 {
+        world.connect(3, at);
+    }
+    world.run(15_000);
+    for at in 0..3 {
+        assert_eq!(world.state(at), world.state(3));
+    }
+    assert_eq!(known(&world, 3), 0);
+}
+
+#[test]
+fn a_neighbour_that_only_says_that_it_has_much_keeps_others_away_for_a_while_only() {
+    let mut world = World::mesh(3);
+    load(&mut world, 0, "a", 500);
+    world.connect(1, 2);
+    world.run(2_000);
+    // From now on nothing is heard of peer 1 but what is made up here.
+    let liar = world.id(1);
+    world.links.retain(|link| *link != (1, 2) && *link != (2, 1));
+    let claim = |world: &mut World| {
+        let (collection, salt) = ("docs".parse().unwrap(), world.now.0);
+        let roots = vec![crate::sync::Root { collection, count: 1 << 40, fingerprint: [7; 16] }];
+        let claim = Message::Roots(crate::sync::Roots { salt, ask: true, roots });
+        world.feed(2, vec![Input::Received(liar, Box::new(claim))]);
+        world.run(500);
+    };
+    claim(&mut world);
+    world.connect(0, 2);
+    (0..200).for_each(|_| claim(&mut world));
+    assert_eq!(world.state(2).len(), 0);
+    (0..50).for_each(|_| claim(&mut world));
+    assert_eq!(world.state(2).len(), 500);
+}
