@@ -30,6 +30,7 @@ mod neighbour;
 mod receipt;
 mod report;
 mod session;
+mod source;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -55,6 +56,7 @@ use self::index::Expiry;
 use self::membership::Joining;
 use self::neighbour::Neighbour;
 use self::receipt::Receipts;
+use self::source::Turns;
 use self::turn::{Carry, CarryCursor};
 use crate::access::{Genesis, MemberRecord, Members};
 use crate::base::{Clock, DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
@@ -115,6 +117,7 @@ pub struct Node {
     ledger: Ledger,
     receipts: Receipts,
     neighbours: BTreeMap<PeerId, Neighbour>,
+    turns: Turns,
     addresses: AddressBook,
     joining: Option<Joining>,
     carry: Option<Carry>,
@@ -174,6 +177,7 @@ impl Node {
             ledger: Ledger::default(),
             receipts: Receipts::default(),
             neighbours: BTreeMap::new(),
+            turns: Turns::default(),
             joining: None,
             index_at: Some(now),
             expiry: Expiry::default(),

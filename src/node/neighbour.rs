@@ -20,13 +20,6 @@ pub(super) const SETTLE_MS: u64 = 750;
 /// Milliseconds before comparing again when a comparison led to nothing; doubled each time.
 pub(super) const RETRY_MS: u64 = 1_000;
 
-/// Documents that a neighbour must have more for what it sends to be a load: then others wait, who would send the same.
-const LOAD_DOCUMENTS: u64 = 256;
-
-/// Milliseconds for which a load from one neighbour holds up those from others. Whoever only says that it has much, or
-/// sends it slowly, holds them up no longer than that.
-const SOURCE_MS: u64 = 120_000;
-
 /// Milliseconds between two looks at a disk that was full.
 pub(super) const NO_ROOM_MS: u64 = 10_000;
 
@@ -60,9 +53,7 @@ pub(super) struct Neighbour {
     /// How long our last question waited for its answer, in milliseconds.
     pub(super) answer_ms: u64,
     /// Documents that it had more than this peer at the last comparison.
-    ahead: u64,
-    /// When it became the one from whom a load comes.
-    source_since: Option<Timestamp>,
+    pub(super) ahead: u64,
     /// When something of a comparison that found differences last arrived.
     pub(super) talked_at: Option<Timestamp>,
     /// When the last changes arrived from it outside gossip.
@@ -90,7 +81,6 @@ impl Neighbour {
             asked: None,
             answer_ms: SETTLE_MS,
             ahead: 0,
-            source_since: None,
             talked_at: None,
             received_at: None,
             no_room_until: None,
@@ -125,30 +115,9 @@ impl Neighbour {
         [over, received].into_iter().flatten().fold(self.compare_at, Timestamp::max)
     }
 
-    /// Whether it had more documents than this peer at the last comparison.
-    pub(super) fn is_ahead(&self) -> bool {
-        self.ahead > 0
-    }
-
-    /// Whether a load is coming from it, as far as one knows.
-    pub(super) fn is_source(&self, now: Timestamp) -> bool {
-        let last = [self.source_since, self.talked_at, self.received_at].into_iter().flatten().max();
-        let goes_on = last.is_some_and(|at| now.since_ms(at) < ANSWER_MS);
-        goes_on && self.source_since.is_some_and(|since| now.since_ms(since) < SOURCE_MS)
-    }
-
-    /// Takes note of how many documents it has, and how many there are here.
-    pub(super) fn note_counts(&mut self, theirs: u64, ours: u64) {
-        self.ahead = theirs.saturating_sub(ours);
-        self.source_since = self.source_since.filter(|_| self.is_ahead());
-    }
-
-    /// A comparison with it goes on, which brings a load when it is far ahead. It has one turn for as long as it is
-    /// ahead.
-    pub(super) fn draw_from(&mut self, now: Timestamp) {
-        if self.ahead >= LOAD_DOCUMENTS {
-            self.source_since.get_or_insert(now);
-        }
+    /// When something of a comparison, or what came of it, last arrived.
+    pub(super) fn heard_at(&self) -> Option<Timestamp> {
+        self.talked_at.max(self.received_at)
     }
 
     /// When something must be done about this neighbour.

@@ -6,7 +6,7 @@ use crate::sync::{Items, Message, Ranges, Roots};
 
 use super::Node;
 use super::effect::{DropReason, Event};
-use super::neighbour::{ANSWER_MS, INTERVAL_MS, Neighbour, RETRY_MS, SETTLE_MS, Stage};
+use super::neighbour::{ANSWER_MS, INTERVAL_MS, RETRY_MS, SETTLE_MS, Stage};
 
 /// Comparisons in a row that led to nothing, after which vectors are not believed to tell the difference.
 const FRUITLESS_MIN: u32 = 2;
@@ -62,12 +62,6 @@ impl Node {
         }
     }
 
-    /// Whether a neighbour has a load for us while one comes from another: it would be the same.
-    fn waits_for_another(&self, now: Timestamp, peer: PeerId) -> bool {
-        let is_ahead = self.neighbours.get(&peer).is_some_and(Neighbour::is_ahead);
-        is_ahead && self.neighbours.iter().any(|(other, neighbour)| *other != peer && neighbour.is_source(now))
-    }
-
     /// Fingerprints of a neighbour: a question, or the answer to ours.
     pub(super) fn roots(&mut self, now: Timestamp, peer: PeerId, theirs: &Roots) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
@@ -84,7 +78,7 @@ impl Node {
             neighbour.talked_at = Some(now);
         }
         let our_count: u64 = self.store.totals().map(|(_, total)| total.count).sum();
-        neighbour.note_counts(count(theirs), our_count);
+        neighbour.ahead = count(theirs).saturating_sub(our_count);
         let opens = is_free && !self.waits_for_another(now, peer);
         self.note_comparison(now, peer, theirs, &differing);
         if opens || !theirs.ask {
@@ -152,12 +146,6 @@ impl Node {
         }
         let wait = if equal { INTERVAL_MS + jitter } else { RETRY_MS << neighbour.fruitless };
         neighbour.compare_at = now.plus_ms(wait);
-    }
-
-    fn draw_from(&mut self, now: Timestamp, peer: PeerId) {
-        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-            neighbour.draw_from(now);
-        }
     }
 
     /// Ranges of a neighbour.
