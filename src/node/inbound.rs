@@ -301,11 +301,14 @@ impl Node {
         if fresh.is_empty() {
             return;
         }
+        if !self.neighbours.values().any(Neighbour::is_admitted) {
+            return self.compare_soon(now);
+        }
         let mut by_topic: BTreeMap<Topic, (Vec<Unchecked>, usize)> = BTreeMap::new();
         let mut unpublished = false;
         for change in fresh {
             let bytes = change.run.bytes() + change.document.id.as_str().len() + 256;
-            if !self.pace.is_live(now, bytes) || bytes > GOSSIP_BYTES_MAX {
+            if !self.pace.allows(now, bytes) || bytes > GOSSIP_BYTES_MAX {
                 unpublished = true;
                 continue;
             }

@@ -47,7 +47,7 @@ pub struct Pace {
 impl Pace {
     /// Takes note of bytes that were written, and says whether they are to be published. After a load nothing is
     /// for some seconds: whoever writes much goes on with it.
-    pub fn is_live(&mut self, now: Timestamp, bytes: usize) -> bool {
+    pub fn allows(&mut self, now: Timestamp, bytes: usize) -> bool {
         let leaked = now.since_ms(self.at).saturating_mul(GOSSIP_BYTES_PER_S) / 1_000;
         self.bytes = self.bytes.saturating_sub(leaked).saturating_add(bytes as u64).min(2 * GOSSIP_BURST_BYTES);
         self.at = now;
@@ -128,10 +128,10 @@ mod tests {
         // A write of 1 KiB every 10 ms is below the pace.
         for _ in 0..10_000 {
             now = now.plus_ms(10);
-            assert!(pace.is_live(now, 1 << 10));
+            assert!(pace.allows(now, 1 << 10));
         }
         // A load is published up to the burst, and not again before it has been over for a while.
-        let mut load = |now| (0..1_000).filter(|_| pace.is_live(now, 4 << 10)).count() as u64;
+        let mut load = |now| (0..1_000).filter(|_| pace.allows(now, 4 << 10)).count() as u64;
         assert!((1..=GOSSIP_BURST_BYTES >> 12).contains(&load(now)));
         assert_eq!(load(now.plus_ms(1_000)), 0);
         let over = 1_001 + 1_000 * 2 * GOSSIP_BURST_BYTES / GOSSIP_BYTES_PER_S;

@@ -28,6 +28,15 @@ fn known(world: &World, at: usize) -> u64 {
 }
 
 #[test]
+fn a_peer_that_is_alone_publishes_nothing() {
+    let mut world = World::new(1);
+    let (document, condition) = (key("docs/a"), Condition::Any);
+    let put = Command::Put { document, body: object(json!({"n": 1})), condition };
+    let effects = world.peers[0].node.handle(world.now, vec![Input::Command(1, put)]);
+    assert!(!effects.0.iter().any(|effect| matches!(effect, Effect::Publish(..))));
+}
+
+#[test]
 fn peers_that_ask_each_other_at_about_the_same_time_send_once() {
     let mut world = World::mesh(2);
     world.gossip = false;
