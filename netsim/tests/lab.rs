@@ -166,7 +166,7 @@ fn peers_behind_nats_reach_each_other_as_well_as_the_nats_allow() {
     ];
     let Some(plan) = supported().then(|| plan(&pairs, Line::default())).flatten() else { return };
     let results = matrix::measure_all(&plan, |measured| println!("{measured:?}"));
-    matrix::judge(&results).unwrap();
+    matrix::judge(&results, matrix::Limits::default()).unwrap();
     let relayed: Vec<_> = results.iter().filter(|result| result.outcome == Outcome::Relayed).collect();
     assert!(relayed.iter().all(|result| result.relay_bytes.is_some_and(|bytes| bytes > 0.0)), "{relayed:#?}");
 }

@@ -13,7 +13,7 @@ use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    StreamProtocol, Swarm, SwarmBuilder, allow_block_list, autonat, connection_limits, dcutr, identify, kad, mdns,
+    StreamProtocol, Swarm, SwarmBuilder, allow_block_list, autonat, connection_limits, identify, kad, mdns,
     memory_connection_limits, noise, ping, quic, relay, tcp, tls, yamux,
 };
 
@@ -77,7 +77,7 @@ pub(super) struct Behaviour {
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) relay: Toggle<nat::Service>,
     relay_client: relay::client::Behaviour,
-    dcutr: Toggle<dcutr::Behaviour>,
+    dcutr: Toggle<nat::Punching>,
     pub(super) autonat: nat::Asking,
     autonat_server: autonat::v2::server::Behaviour,
 }
@@ -135,7 +135,7 @@ impl Behaviour {
             mdns: mdns.into(),
             relay: config.nat.relay_server.then(|| nat::Service::new(peer, relaying(&config.nat))).into(),
             relay_client,
-            dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| dcutr::Behaviour::new(peer)).into(),
+            dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| nat::Punching::new(peer)).into(),
             autonat: nat::Asking::new(AUTONAT),
             autonat_server: autonat::v2::server::Behaviour::default(),
         })

@@ -19,10 +19,10 @@ use crate::node::Input;
 
 /// How often the DHT is asked for peers of the mesh.
 const SEARCH: Duration = Duration::from_secs(60);
-/// How soon it is asked when something changed: a new mesh, a new neighbour in the DHT. Peers that start
-/// together may ask before the others are announced, so the first pauses are short: each is three times
-/// the one before.
-pub(super) const SEARCH_SOON: Duration = Duration::from_secs(1);
+/// How soon it is asked again when there is a new neighbour in the DHT. Peers that start together may ask before the
+/// others are announced, so the first pauses after a start or in a new mesh are short as well: each is three times the one
+/// before.
+pub(super) const SEARCH_SOON: Duration = Duration::from_millis(200);
 
 impl Driver {
     /// A peer said at which addresses it listens.
@@ -104,12 +104,12 @@ impl Driver {
         self.search_at = self.search_at.min(Instant::now() + SEARCH_SOON);
     }
 
-    /// Stops announcing the mesh that was left, and searches in the new one soon.
+    /// Stops announcing the mesh that was left, and searches in the new one.
     pub(super) fn search_anew(&mut self, left: crate::base::MeshId) {
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
             kad.stop_providing(&RecordKey::new(left.as_bytes()));
         }
-        self.search_at = Instant::now() + SEARCH_SOON;
+        self.search_at = Instant::now();
         self.search_pause = SEARCH_SOON;
     }
 

@@ -294,7 +294,10 @@ impl Driver {
         };
         let connection = options.connection_id();
         match self.swarm.dial(options) {
-            Ok(()) => _ = self.dials.insert(connection, text),
+            Ok(()) => {
+                tracing::debug!(%connection, address = text, "dialing");
+                self.dials.insert(connection, text);
+            }
             // It is connected, which is what was wanted.
             Err(DialError::DialPeerConditionFalse(_)) => {}
             Err(

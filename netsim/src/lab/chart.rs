@@ -96,6 +96,21 @@ pub fn grid(results: &[Measured]) -> String {
     text
 }
 
+/// How long it took over all pairs.
+#[must_use]
+pub fn times(results: &[Measured]) -> String {
+    let spread = |times: Vec<u64>| {
+        let mut times = times;
+        times.sort_unstable();
+        let at = |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).copied();
+        let words = at(50).zip(at(90)).zip(times.last());
+        words.map_or_else(|| "-".to_owned(), |((half, most), all)| format!("{half} / {most} / {all}"))
+    };
+    let connected = spread(results.iter().filter_map(|result| result.connected_ms).collect());
+    let direct = spread(results.iter().filter_map(Measured::until_direct_ms).collect());
+    format!("ms in the median / for nine of ten / at most: connected {connected}, direct after that {direct}")
+}
+
 /// The grid as a picture.
 #[must_use]
 pub fn svg(results: &[Measured]) -> String {
@@ -179,6 +194,8 @@ mod tests {
         let text = grid(&results);
         assert!(text.contains(" direct 1.2s") && text.contains("!apart") && text.contains("3 of 4"), "{text}");
         assert!(text.contains(" relayed") && text.contains("behind one router  direct"), "{text}");
+        assert!(times(&results).ends_with("connected 1234 / 1234 / 1234, direct after that 0 / 0 / 0"));
+        assert!(times(&results[1..2]).ends_with("connected -, direct after that -"));
         assert!(line(&results[2]).ends_with("WORSE") && !line(&results[1]).contains("WORSE"));
         let svg = svg(&results);
         assert_eq!((svg.matches("<rect x").count(), svg.matches("#7a0000").count()), (3, 1));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::matrix::{self, Measured, Pair, Plan};
+use super::matrix::{self, Limits, Measured, Pair, Plan};
 use super::nat::Family;
 use super::peers::Options;
 use super::wire::Line;
@@ -67,6 +67,12 @@ pub struct Matrix {
     /// What the lines draw their losses from
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Fail when a pair is connected later than this
+    #[arg(long, value_name = "MS")]
+    connected_within_ms: Option<u64>,
+    /// Fail when a pair is connected directly, where that is possible, later than this after it was connected at all
+    #[arg(long, value_name = "MS")]
+    direct_within_ms: Option<u64>,
     /// Write each measurement to this file, as NDJSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -190,17 +196,18 @@ fn measure(args: &Matrix) -> Result<ExitCode> {
     };
     println!("{}", chart::heading());
     let results = matrix::measure_all(&plan, |result| println!("{}", chart::line(result)));
-    println!("\n{}", chart::grid(&results));
+    println!("\n{}\n{}", chart::grid(&results), chart::times(&results));
     if let Some(file) = &args.json {
         write(file, &results.iter().map(json).collect::<String>())?;
     }
     if let Some(file) = &args.svg {
         write(file, &chart::svg(&results))?;
     }
-    match matrix::judge(&results) {
+    let limits = Limits { connected_ms: args.connected_within_ms, direct_ms: args.direct_within_ms };
+    match matrix::judge(&results, limits) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(worse) => {
-            println!("{worse}");
+        Err(faults) => {
+            println!("{faults}");
             Ok(ExitCode::FAILURE)
         }
     }

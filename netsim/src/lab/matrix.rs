@@ -77,6 +77,15 @@ pub struct Plan {
     pub options: Options,
 }
 
+/// How long pairs may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Milliseconds until they are connected at all.
+    pub connected_ms: Option<u64>,
+    /// Milliseconds from then on until nobody is in between, where the NATs allow it.
+    pub direct_ms: Option<u64>,
+}
+
 /// What was measured of a pair. Times are in milliseconds, from the moment the dialer asks to join.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
@@ -108,6 +117,27 @@ impl Measured {
     #[must_use]
     pub fn is_worse(&self) -> bool {
         self.outcome < self.expected
+    }
+
+    /// How long after the connection nobody was in between, in milliseconds, where that is expected.
+    #[must_use]
+    pub fn until_direct_ms(&self) -> Option<u64> {
+        let direct = self.direct_ms.filter(|_| self.expected == Outcome::Direct)?;
+        Some(direct.saturating_sub(self.connected_ms?))
+    }
+
+    /// What is wrong with it, if anything is.
+    fn fault(&self, limits: Limits) -> Option<String> {
+        let is_over = |ms: Option<u64>, limit: Option<u64>| ms.zip(limit).is_some_and(|(ms, limit)| ms > limit);
+        if self.is_worse() {
+            return Some(format!("{} is {}", self.pair, self.outcome.word()));
+        }
+        if is_over(self.connected_ms, limits.connected_ms) {
+            return Some(format!("{} is connected after {} ms", self.pair, self.connected_ms?));
+        }
+        let until_direct = self.until_direct_ms();
+        is_over(until_direct, limits.direct_ms)
+            .then(|| format!("{} is direct {} ms later", self.pair, until_direct.unwrap_or(0)))
     }
 }
 
@@ -315,20 +345,17 @@ pub fn best(one: &Peer, other: &Peer) -> Result<Option<Neighbour>> {
     Ok(shown.into_iter().flatten().max_by_key(|connection| connection.direct))
 }
 
-/// Whether all is as good as it must be.
+/// Whether all is as good and as soon as it must be.
 ///
 /// # Errors
 /// [`Error::Lab`] that names the pairs that are not.
-pub fn judge(results: &[Measured]) -> Result<()> {
-    let worse: Vec<String> = results
-        .iter()
-        .filter(|result| result.is_worse())
-        .map(|result| format!("{} is {}", result.pair, result.outcome.word()))
-        .collect();
-    if worse.is_empty() {
+pub fn judge(results: &[Measured], limits: Limits) -> Result<()> {
+    let faults: Vec<String> = results.iter().filter_map(|result| result.fault(limits)).collect();
+    if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::Lab(format!("{} of {} are worse than expected: {}", worse.len(), results.len(), worse.join(", "))))
+    let (bad, all) = (faults.len(), results.len());
+    Err(Error::Lab(format!("{bad} of {all} are worse or later than they must be: {}", faults.join(", "))))
 }
 
 #[cfg(test)]
@@ -343,6 +370,47 @@ mod tests {
         let error = "symmetric:cone".parse::<Pair>().unwrap_err();
         assert!(error.contains("full_cone") && error.contains("same:NAT"), "{error}");
         assert!("symmetric".parse::<Pair>().is_err());
+    }
+
+    #[test]
+    fn who_is_worse_or_later_than_it_must_be_is_named() {
+        let result = |text: &str, outcome, connected_ms, direct_ms| {
+            let pair: Pair = text.parse().unwrap();
+            let (expected, relay_bytes, error) = (pair.expected(), None, None);
+            let (transport, document_ms) = (None, None);
+            Measured {
+                pair,
+                run: 0,
+                expected,
+                outcome,
+                connected_ms,
+                direct_ms,
+                transport,
+                document_ms,
+                relay_bytes,
+                error,
+            }
+        };
+        let limits = Limits { connected_ms: Some(3000), direct_ms: Some(2000) };
+        let good = [
+            result("cgnat:cgnat", Outcome::Direct, Some(3000), Some(5000)),
+            result("cgnat:symmetric", Outcome::Relayed, Some(10), None),
+            // More than it must.
+            result("symmetric:symmetric", Outcome::Direct, Some(10), Some(9000)),
+        ];
+        judge(&good, limits).unwrap();
+        let bad = [
+            result("cgnat:cgnat", Outcome::Direct, Some(3001), Some(3001)),
+            result("upnp:cgnat", Outcome::Direct, Some(10), Some(2011)),
+            result("public:cgnat", Outcome::Relayed, Some(10), None),
+        ];
+        let said = judge(&bad, limits).unwrap_err().to_string();
+        for part in
+            ["3 of 3", "cgnat:cgnat is connected after 3001 ms", "direct 2001 ms later", "public:cgnat is relayed"]
+        {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(judge(&bad, Limits::default()).unwrap_err().to_string().contains("1 of 3"));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId, autonat::v2::client};
 
+use super::is_seen_over_relay;
+
 /// What the client's handler for outgoing connections tells it; its type has no public name.
 type Told = <THandlerOutEvent<client::Behaviour> as Sides>::Left;
 
@@ -120,6 +122,9 @@ impl NetworkBehaviour for Asking {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if is_seen_over_relay(&event) {
+            return;
+        }
         if let FromSwarm::ConnectionEstablished(new) = &event {
             let known = Known { peer: new.peer_id, endpoint: new.endpoint.clone(), serves: false, asked: 0 };
             self.connections.insert(new.connection_id, known);

@@ -20,8 +20,8 @@ use crate::mesh::link::SYMMETRIC;
 use crate::node::Input;
 
 /// How long a hole may take until the next attempt, doubled with each, and how many there are.
-const PUNCH: Duration = Duration::from_secs(4);
-const PUNCHES: u32 = 6;
+const PUNCH: Duration = Duration::from_secs(2);
+const PUNCHES: u32 = 7;
 /// How often the addresses are dialed that a peer names over a relay: it could name other people's, again and again.
 const NAMED: u32 = 5;
 /// How long it counts that nobody could dial an address, until that is tried again.
@@ -84,6 +84,7 @@ impl Driver {
 
     /// Dials a peer that is connected already. Whether that can even be tried makes no difference to what there is.
     fn dial_besides(&mut self, peer: Libp2pId, addresses: Vec<Multiaddr>) {
+        tracing::debug!(%peer, ?addresses, "dialing a connected peer");
         _ = self.swarm.dial(DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build());
     }
 
@@ -96,9 +97,13 @@ impl Driver {
         let is_near = |address: &Multiaddr| {
             endpoint(address).is_some_and(|(at, _)| near.iter().any(|own| same_network(*own, at.ip())))
         };
-        let worth =
-            |address: &&Multiaddr| is_direct(address) && (scope(address) == Some(Scope::Public) || is_near(address));
-        let addresses: Vec<Multiaddr> = addresses.iter().filter(worth).take(TICKET_ADDRESSES_MAX).cloned().collect();
+        let is_worth = |address: &&Multiaddr| match scope(address) {
+            Some(Scope::Public) => is_direct(address),
+            Some(Scope::Network) => is_direct(address) && is_near(address),
+            // Everybody has the addresses of the machine itself.
+            Some(Scope::Machine) | None => false,
+        };
+        let addresses: Vec<Multiaddr> = addresses.iter().filter(is_worth).take(TICKET_ADDRESSES_MAX).cloned().collect();
         let times = self.nat.named.entry(peer).or_default();
         if !addresses.is_empty() && *times < NAMED {
             *times += 1;
@@ -268,6 +273,7 @@ impl Driver {
 
     pub(in crate::mesh) fn punched(&mut self, event: dcutr::Event) {
         let peer = event.remote_peer_id;
+        tracing::debug!(%peer, result = ?event.result, "punching holes");
         match event.result {
             Ok(_) => self.nat.punches.succeeded += 1,
             // A side may fail while the other has got through.
@@ -283,10 +289,6 @@ impl Driver {
     /// An AutoNAT server tried one of our addresses.
     pub(in crate::mesh) fn tried(&mut self, event: autonat::v2::client::Event) {
         let autonat::v2::client::Event { tested_addr, result, server, .. } = event;
-        // Identify takes what a relayed peer sees of us for an address as well.
-        if endpoint(&tested_addr).is_none() {
-            return;
-        }
         tracing::debug!(address = %tested_addr, %server, ?result, "an address was tried from outside");
         if result.is_err() {
             self.nat.retry.get_or_insert_with(|| Instant::now() + RETRY);

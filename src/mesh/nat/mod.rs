@@ -5,6 +5,7 @@
 //! - `mapping` ports that the router forwards; `router` what the driver makes of them
 //! - `stun` what the NAT in front of this machine does, and the same for others
 //! - `probe` when that is found out, and when this peer tells others
+//! - `punching` opens the NATs for direct connections
 //! - `asking` has others dial this peer's addresses, again when what they found is old
 //! - `drive` what the driver does about all of it
 //! - `report` what status calls show; `tally` how often something failed, by reason
@@ -18,6 +19,7 @@ mod drive;
 mod evidence;
 mod mapping;
 mod probe;
+mod punching;
 mod relays;
 mod report;
 mod router;
@@ -29,6 +31,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
+use libp2p::swarm::FromSwarm;
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use tokio::time::Instant;
 
@@ -37,12 +40,14 @@ pub(super) use self::evidence::Evidence;
 pub use self::evidence::Reachability;
 pub use self::mapping::{Refusal, RouterFault};
 pub(super) use self::probe::{Probes, agent};
+pub(super) use self::punching::Punching;
 pub use self::relays::RelayFault;
 pub(super) use self::relays::Relays;
 pub use self::report::{AddressReport, Punches, ReachReport, RelayService, RouterReport};
 pub(super) use self::router::Router;
 pub(super) use self::service::Service;
 pub use self::tally::{Reason, Tally};
+use super::address::{endpoint, is_direct};
 
 /// Peers behind NATs that one relay takes connections for, unless it is told otherwise.
 const RELAY_SLOTS: usize = 256;
@@ -144,5 +149,14 @@ impl Nat {
             announced: BTreeSet::new(),
             lingering: VecDeque::new(),
         }
+    }
+}
+
+/// Whether this is what a peer sees of us over a relay. Identify takes it for an address of ours.
+fn is_seen_over_relay(event: &FromSwarm<'_>) -> bool {
+    if let FromSwarm::NewExternalAddrCandidate(seen) = event {
+        !is_direct(seen.addr) || endpoint(seen.addr).is_none()
+    } else {
+        false
     }
 }
