@@ -1,7 +1,8 @@
 //! What the swarm is made of: the transports and the protocols, with their settings.
 //!
-//! QUIC comes with TLS 1.3; TCP offers TLS 1.3 first and Noise second, and yamux on top. Limits stand in
-//! front of everything else, so that a denied connection reaches no protocol.
+//! QUIC comes with TLS 1.3; TCP offers TLS 1.3 first and Noise second, and yamux on top. Through a relay there is Noise
+//! alone, because a choice costs a round trip, which is long there. Limits stand in front of everything else, so that a
+//! denied connection reaches no protocol.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -103,7 +104,7 @@ pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter, relayed: &
         .with_dns()
         .map_err(|error| failed("name resolution", &error))?
         // The connection to the relay counts what goes through it as well.
-        .with_relay_client((tls::Config::new, noise::Config::new), move || Counting {
+        .with_relay_client(noise::Config::new, move || Counting {
             upgrade: yamux::Config::default(),
             meter: relay_meter,
         })

@@ -270,6 +270,9 @@ impl Driver {
     }
 
     pub(super) fn dial(&mut self, text: String) {
+        if self.dials.values().any(|under_way| *under_way == text) {
+            return;
+        }
         let address = match text.parse::<Multiaddr>() {
             Ok(address) => address,
             Err(error) => return self.dial_failed(text, format!("this is not a multiaddr ({error})")),

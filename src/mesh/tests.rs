@@ -340,6 +340,22 @@ async fn failed_dials_are_reported_with_the_address_as_given() {
 }
 
 #[tokio::test]
+async fn an_address_is_dialed_once_at_a_time() {
+    let peer = Peer::new(1, TCP).await;
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let last = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    mute.set_nonblocking(true).unwrap();
+    let nobody = Keypair::from_seed([9; 32]).peer_id();
+    let at = |port| format!("/ip4/127.0.0.1/tcp/{port}/p2p/{nobody}");
+    for port in [mute.local_addr(), mute.local_addr(), last.local_addr()].map(|at| at.unwrap().port()) {
+        peer.dial(&at(port));
+    }
+    timeout(PATIENCE, last.accept()).await.expect("the last dial").unwrap();
+    mute.accept().unwrap();
+    assert_eq!(mute.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
 async fn dialing_a_connected_peer_is_no_failure() {
     let (mut a, mut b) = linked(QUIC).await;
     a.dial(&b.address());
