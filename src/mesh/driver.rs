@@ -191,9 +191,12 @@ impl Driver {
                 self.listener_closed(listener_id, reason);
                 self.addresses_changed();
             }
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                self.tell_relayed(&address);
+                self.addresses_changed();
+            }
             SwarmEvent::NewListenAddr { .. }
             | SwarmEvent::ExpiredListenAddr { .. }
-            | SwarmEvent::ExternalAddrConfirmed { .. }
             | SwarmEvent::ExternalAddrExpired { .. } => self.addresses_changed(),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listening socket has trouble"),
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {

@@ -107,24 +107,24 @@ impl Driver {
             self.begin(peer, connection, None);
         } else {
             self.dials.remove(&connection);
-            self.move_over(peer, connection);
+            self.move_over(peer);
         }
     }
 
-    /// A peer is connected once more: when its session goes through a relay and this connection does not, the session
-    /// moves over. One side sees to it; the other follows when it is offered the new stream.
-    fn move_over(&mut self, peer: Libp2pId, connection: ConnectionId) {
+    /// When the session of a peer goes through a relay and there is a connection that does not, it moves over. One side
+    /// sees to it; the other follows when it is offered the new stream.
+    fn move_over(&mut self, peer: Libp2pId) {
         let is_direct = |id: &ConnectionId| self.connections.get(id).is_some_and(|known| known.link.direct);
-        let is_better =
-            self.links.get(&peer).is_some_and(|linked| !is_direct(&linked.connection)) && is_direct(&connection);
         let is_ours = *self.swarm.local_peer_id() < peer;
-        if let Some(linked) = self.links.get_mut(&peer)
-            && linked.moving.is_none()
-            && is_better
-            && is_ours
+        let is_relayed =
+            self.links.get(&peer).is_some_and(|linked| linked.moving.is_none() && !is_direct(&linked.connection));
+        if is_ours
+            && is_relayed
+            && let Some(direct) = self.best(peer).filter(is_direct)
+            && let Some(linked) = self.links.get_mut(&peer)
         {
-            linked.moving = Some(connection);
-            self.swarm.behaviour_mut().link.open(peer, connection);
+            linked.moving = Some(direct);
+            self.swarm.behaviour_mut().link.open(peer, direct);
         }
     }
 
@@ -181,10 +181,11 @@ impl Driver {
         self.reach_closed(peer, connection);
         let failed = self.dials.remove(&connection);
         match self.links.get_mut(&peer) {
-            // The session is served by another one.
+            // The session is served by another one, or was to move here: peers that connect over QUIC and TCP at once keep
+            // one of the two.
             Some(linked) if linked.connection != connection => {
                 linked.moving = linked.moving.filter(|to| *to != connection);
-                return;
+                return self.move_over(peer);
             }
             Some(linked) => match &mut linked.state {
                 // Our stream went with it.
@@ -215,7 +216,10 @@ impl Driver {
             StreamEvent::Accepted(stream) => self.accepted(peer, connection, stream),
             StreamEvent::Failed(error) => {
                 tracing::debug!(%peer, %error, "no stream to the peer");
-                self.is_moving(peer, connection);
+                if self.is_moving(peer, connection) {
+                    // It is of no use, and there may be another one.
+                    self.swarm.close_connection(connection);
+                }
                 if let Some(address) = self.dials.remove(&connection) {
                     self.dial_failed(address, error.to_string());
                 }
@@ -381,7 +385,43 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use libp2p::core::Endpoint;
+    use libp2p::core::transport::PortUse;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::identity::Keypair;
+    use crate::mesh::prepare;
+    use crate::mesh::tests::{config, mesh};
+
+    #[tokio::test]
+    async fn a_session_moves_from_a_relay_to_the_direct_connection_that_stays() {
+        let id = |seed| theirs(&Keypair::from_seed([seed; 32]).peer_id()).unwrap();
+        let mut seeds = [1, 2];
+        seeds.sort_by_key(|seed| id(*seed));
+        let (peer, relay) = (id(seeds[1]), id(3));
+        let (mut driver, _handle) = prepare(config(seeds[0], &[]), mesh(1), mpsc::channel(1).0).unwrap();
+        let [relayed, quic, tcp, last] = [1, 2, 3, 4].map(ConnectionId::new_unchecked);
+        let connect = |driver: &mut Driver, connection, address: &str| {
+            let (role_override, port_use) = (Endpoint::Dialer, PortUse::Reuse);
+            let point = ConnectedPoint::Dialer { address: address.parse().unwrap(), role_override, port_use };
+            driver.established(peer, connection, &point);
+        };
+        let moving = |driver: &Driver| driver.links[&peer].moving;
+        connect(&mut driver, relayed, &format!("/ip4/8.8.8.8/tcp/1/p2p/{relay}/p2p-circuit"));
+        assert_eq!(moving(&driver), None);
+        connect(&mut driver, quic, "/ip4/8.8.4.4/udp/1/quic-v1");
+        connect(&mut driver, tcp, "/ip4/8.8.4.4/tcp/1");
+        assert_eq!(moving(&driver), Some(quic));
+        driver.closed(peer, quic);
+        assert_eq!(moving(&driver), Some(tcp));
+        // A connection on which no stream can be opened is closed.
+        driver.stream_event(peer, tcp, StreamEvent::Failed(StreamError::Unspoken));
+        assert_eq!(moving(&driver), None);
+        connect(&mut driver, last, "/ip4/8.8.4.4/tcp/2");
+        driver.closed(peer, tcp);
+        assert_eq!(moving(&driver), Some(last));
+    }
 
     #[test]
     fn streams_do_not_cross_between_a_relay_and_a_direct_connection() {

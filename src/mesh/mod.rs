@@ -83,12 +83,21 @@ pub struct Config {
 /// [`Error::Invalid`] for an address that is malformed or of a kind that is not supported, and
 /// [`Error::Io`] when the system refuses to listen on one: the port is in use, for instance.
 pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) -> Result<Handle> {
+    let listen = config.listen.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>>>()?;
+    let (mut driver, mut handle) = prepare(config, context, inputs)?;
+    driver.enter_mesh();
+    driver.listen(&listen).await?;
+    handle.task = Mutex::new(Some(tokio::spawn(driver.run())));
+    Ok(handle)
+}
+
+/// A driver that does not listen or run yet, and its handle.
+fn prepare(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) -> Result<(Driver, Handle)> {
     // QUIC and TLS use the process's default; when there is one already, it is as good.
     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes(*config.keypair.seed())
         .map_err(|error| Error::invalid(format!("the identity is no key for libp2p: {error}")))?;
     let peer = keypair.public().to_peer_id();
-    let listen = config.listen.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>>>()?;
     let external = config.external_addresses.iter().map(|text| address::parse_own(text, &peer));
     let external = external.collect::<Result<Vec<_>>>()?;
 
@@ -113,7 +122,7 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
     tasks.spawn(gossip::seal_all(to_seal, workers.clone(), notes.0.clone()));
     tasks.spawn(gossip::open_all(to_open, workers.clone(), inputs.clone(), notes.0.clone()));
     tasks.spawn(shared.notices.clone().hand_over(inputs.clone()));
-    let mut driver = Driver {
+    let driver = Driver {
         swarm,
         context: shared.context.subscribe(),
         shared: shared.clone(),
@@ -134,10 +143,7 @@ pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<In
         search_pause: discovery::SEARCH_SOON,
         closing: false,
     };
-    driver.enter_mesh();
-    driver.listen(&listen).await?;
-    let task = tokio::spawn(driver.run());
-    Ok(Handle { shared, commands, publish, meter, relayed, task: Mutex::new(Some(task)) })
+    Ok((driver, Handle { shared, commands, publish, meter, relayed, task: Mutex::new(None) }))
 }
 
 /// The network, as the node's thread and the peer see it. Dropping it closes the network without waiting.

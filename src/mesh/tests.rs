@@ -29,11 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 
-fn mesh(byte: u8) -> MeshContext {
+pub(super) fn mesh(byte: u8) -> MeshContext {
     MeshContext { mesh: MeshId([byte; 32]), name: "test".into(), secret: Secret::new([byte; 32]) }
 }
 
-fn config(seed: u8, listen: &[&str]) -> Config {
+pub(super) fn config(seed: u8, listen: &[&str]) -> Config {
     Config {
         keypair: Keypair::from_seed([seed; 32]),
         listen: listen.iter().map(|&address| address.into()).collect(),

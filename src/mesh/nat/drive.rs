@@ -23,7 +23,9 @@ use crate::node::Input;
 const PUNCH: Duration = Duration::from_secs(2);
 const PUNCHES: u32 = 7;
 /// How often the addresses are dialed that a peer names over a relay: it could name other people's, again and again.
-const NAMED: u32 = 5;
+const NAMED_MAX: usize = 5;
+/// How soon those are dialed again that it named before: over each relayed connection it names the same.
+const NAMED_AGAIN: Duration = Duration::from_secs(1);
 /// How long it counts that nobody could dial an address, until that is tried again.
 const RETRY: Duration = Duration::from_secs(600);
 /// How old what status calls show may be.
@@ -104,11 +106,23 @@ impl Driver {
             Some(Scope::Machine) | None => false,
         };
         let addresses: Vec<Multiaddr> = addresses.iter().filter(is_worth).take(TICKET_ADDRESSES_MAX).cloned().collect();
-        let times = self.nat.named.entry(peer).or_default();
-        if !addresses.is_empty() && *times < NAMED {
-            *times += 1;
+        let (named, now) = (self.nat.named.entry(peer).or_default(), Instant::now());
+        let is_news = |(at, before): &(Instant, Vec<Multiaddr>)| {
+            *at + NAMED_AGAIN <= now || addresses.iter().any(|address| !before.contains(address))
+        };
+        if !addresses.is_empty() && named.len() < NAMED_MAX && named.last().is_none_or(is_news) {
+            named.push((now, addresses.clone()));
             self.dial_besides(peer, addresses);
         }
+    }
+
+    /// Somebody outside has reached this peer at an address: those that are connected through a relay can do so as well.
+    pub(in crate::mesh) fn tell_relayed(&mut self, address: &Multiaddr) {
+        if !is_direct(address) {
+            return;
+        }
+        let relayed: Vec<Libp2pId> = self.links.keys().filter(|peer| !self.is_direct_to(peer)).copied().collect();
+        self.swarm.behaviour_mut().identify.push(relayed);
     }
 
     fn is_direct_to(&self, peer: &Libp2pId) -> bool {

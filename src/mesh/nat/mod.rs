@@ -99,8 +99,8 @@ pub(super) struct Nat {
     pub(super) relays: Relays,
     /// Connected peers that have told who they are: only then do we know our own address as they see it.
     pub(super) identified: HashSet<Libp2pId>,
-    /// How often addresses were dialed that a peer named over a relay.
-    pub(super) named: HashMap<Libp2pId, u32>,
+    /// When which addresses were dialed that a peer named over a relay.
+    pub(super) named: HashMap<Libp2pId, Vec<(Instant, Vec<Multiaddr>)>>,
     /// Relayed addresses to dial, once their relay is connected.
     pub(super) waiting: HashMap<Libp2pId, Vec<String>>,
     /// Relayed connections that go through this peer, by those who take part.
