@@ -128,6 +128,21 @@ impl Driver {
         }
     }
 
+    /// Nothing came of moving to a direct connection so far: it moves to another one, if there is any. A peer takes a
+    /// connection that it dialed for open before the other side does, which may never do so.
+    pub(super) fn move_elsewhere(&mut self, peer: Libp2pId) -> bool {
+        let Some(stuck) = self.links.get(&peer).and_then(|linked| linked.moving) else { return false };
+        let is_other =
+            |(id, known): &(&ConnectionId, &Connection)| known.peer == peer && known.link.direct && **id != stuck;
+        let Some(other) = self.connections.iter().find(is_other).map(|(id, _)| *id) else { return false };
+        if let Some(linked) = self.links.get_mut(&peer) {
+            linked.moving = Some(other);
+        }
+        self.swarm.behaviour_mut().link.open(peer, other);
+        self.swarm.close_connection(stuck);
+        true
+    }
+
     /// Whether a session was about to move to a connection; it is no longer.
     fn is_moving(&mut self, peer: Libp2pId, to: ConnectionId) -> bool {
         self.links.get_mut(&peer).and_then(|linked| linked.moving.take_if(|moving| *moving == to)).is_some()
@@ -421,6 +436,11 @@ mod tests {
         connect(&mut driver, last, "/ip4/8.8.4.4/tcp/2");
         driver.closed(peer, tcp);
         assert_eq!(moving(&driver), Some(last));
+        // One on which nothing happens is given up when there is another.
+        assert!(!driver.move_elsewhere(peer));
+        connect(&mut driver, quic, "/ip4/8.8.4.4/udp/1/quic-v1");
+        assert!(driver.move_elsewhere(peer));
+        assert_eq!(moving(&driver), Some(quic));
     }
 
     #[test]

@@ -422,17 +422,18 @@ impl Driver {
                 continue;
             };
             let (address, dialed) = (split(known.remote.clone()).0, known.link.dialed);
+            let next = (times + 1 < PUNCHES).then(|| (peer, (times + 1, now + PUNCH * (2 << times))));
             // Those of the attempts before serve nothing.
             let spare = |(id, other): &(&ConnectionId, &Connection)| {
                 other.peer == peer && !linked.uses(**id) && !other.link.direct
             };
             let spare: Vec<_> = self.connections.iter().filter(spare).map(|(id, _)| *id).collect();
             spare.into_iter().for_each(|id| _ = self.swarm.close_connection(id));
-            if dialed {
+            if self.move_elsewhere(peer) {
+                self.nat.again.extend(next);
+            } else if dialed {
                 self.dial_besides(peer, vec![address]);
-                if times + 1 < PUNCHES {
-                    self.nat.again.insert(peer, (times + 1, now + PUNCH * (2 << times)));
-                }
+                self.nat.again.extend(next);
             }
         }
     }
