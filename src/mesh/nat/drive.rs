@@ -112,7 +112,19 @@ impl Driver {
         };
         if !addresses.is_empty() && named.len() < NAMED_MAX && named.last().is_none_or(is_news) {
             named.push((now, addresses.clone()));
-            self.dial_besides(peer, addresses);
+            let is_udp = |address: &Multiaddr| endpoint(address).is_some_and(|(_, udp)| udp);
+            let (udp, others): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_udp);
+            if !udp.is_empty() {
+                self.dial_besides(peer, udp);
+            }
+            if !others.is_empty() {
+                // From another TCP port than the one we listen at: there is one connection between two ports at a time, and
+                // punching holes needs that one. Where this address is good any port gets through.
+                tracing::debug!(%peer, addresses = ?others, "dialing a connected peer from another port");
+                let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(others);
+                // As in dialing besides, there is what there is.
+                _ = self.swarm.dial(options.allocate_new_port().build());
+            }
         }
     }
 
