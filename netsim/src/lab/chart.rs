@@ -99,10 +99,9 @@ pub fn grid(results: &[Measured]) -> String {
 /// How long it took over all pairs.
 #[must_use]
 pub fn times(results: &[Measured]) -> String {
-    let spread = |times: Vec<u64>| {
-        let mut times = times;
+    let spread = |mut times: Vec<u64>| {
         times.sort_unstable();
-        let at = |share: usize| times.get((times.len() * share / 100).min(times.len().saturating_sub(1))).copied();
+        let at = |share: usize| times.get(times.len() * share / 100);
         let words = at(50).zip(at(90)).zip(times.last());
         words.map_or_else(|| "-".to_owned(), |((half, most), all)| format!("{half} / {most} / {all}"))
     };

@@ -128,16 +128,14 @@ impl Measured {
 
     /// What is wrong with it, if anything is.
     fn fault(&self, limits: Limits) -> Option<String> {
-        let is_over = |ms: Option<u64>, limit: Option<u64>| ms.zip(limit).is_some_and(|(ms, limit)| ms > limit);
+        let over = |ms: Option<u64>, limit: Option<u64>| ms.filter(|ms| limit.is_some_and(|limit| *ms > limit));
         if self.is_worse() {
             return Some(format!("{} is {}", self.pair, self.outcome.word()));
         }
-        if is_over(self.connected_ms, limits.connected_ms) {
-            return Some(format!("{} is connected after {} ms", self.pair, self.connected_ms?));
+        if let Some(ms) = over(self.connected_ms, limits.connected_ms) {
+            return Some(format!("{} is connected after {ms} ms", self.pair));
         }
-        let until_direct = self.until_direct_ms();
-        is_over(until_direct, limits.direct_ms)
-            .then(|| format!("{} is direct {} ms later", self.pair, until_direct.unwrap_or(0)))
+        over(self.until_direct_ms(), limits.direct_ms).map(|ms| format!("{} is direct {ms} ms later", self.pair))
     }
 }
 
