@@ -27,7 +27,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `error`, [`limits`], [`base`] | the public error; every bound; ids, hybrid time, the canonical codec |
+//! | `error`, [`limits`], [`memory`], [`base`] | the public error; every bound; shares of memory; ids, hybrid time, the canonical codec |
 //! | [`kv`], [`identity`] | ordered keys on a disk behind a commit journal; keys and signatures |
 //! | [`value`] | JSON values in place: their order, keys that keep it, paths |
 //! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
@@ -83,6 +83,7 @@ pub mod identity;
 pub mod index;
 pub mod kv;
 pub mod limits;
+pub mod memory;
 pub mod mesh;
 pub mod node;
 pub mod peer;

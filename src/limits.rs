@@ -2,6 +2,19 @@
 //!
 //! Nothing a client or a peer sends may grow beyond one of these. A limit that two peers must agree on
 //! (what a valid change is) is part of the protocol: changing it needs a new protocol version.
+//!
+//! What one peer has acknowledged no other may refuse for good, or they stay apart. So a bound is of one of these kinds:
+//!
+//! | kind | bounds | where they hold |
+//! |---|---|---|
+//! | what a change is, the same on every peer whatever it holds | `CHANGE_*`, `DOCUMENT_DEPTH_MAX`, `RUN_*`, the lengths of names and ids | `Change::own` judges a change of our own before it is acknowledged, as `Change::screen` does those of others |
+//! | what a program may ask for | `COLLECTIONS_MAX`, `DOCUMENT_BYTES_MAX`, `PATCH_*`, `INDEX*` | at the command that asks, never on the way in from peers |
+//! | what one message tells | `DOCUMENT_ACTORS_MAX`, `ITEMS_MAX`, `*_PARTS_MAX`, `OUTBOX_JOBS_MAX`, `RECEIPT_*` | the sender keeps to it; the rest goes in another message, or is found by the next comparison |
+//! | what is kept of what waits | `DEAD_LETTERS_MAX`, `MEMBERS_WAITING_MAX` | what gives way comes again |
+//! | what is shown | `DOCUMENT_VIEW_BYTES_MAX`, pages, reports | the changes are kept and sent all the same |
+//!
+//! Two depend on what a peer holds already and do refuse: `MEMBERS_MAX`, and a document whose authors used sequence
+//! numbers twice in more than 64 places, which no honest peer comes to.
 
 // Documents.
 
@@ -31,6 +44,16 @@ pub const PATCH_CONDITIONS_MAX: usize = 64;
 pub const PATCH_READ_BYTES_MAX: usize = 16 << 20;
 /// Milliseconds that a remote timestamp may be ahead of ours and still move our clock.
 pub const CLOCK_DRIFT_MAX_MS: u64 = 5 * 60 * 1_000;
+/// Milliseconds between a store's latest stamp and the start of its peer beyond which the machine's clock may have leapt:
+/// a day, as a machine that is used every day has.
+pub const CLOCK_GAP_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Milliseconds after which a clock that gave reason to doubt it is trusted again when nobody is there to confirm it: by
+/// then time servers have set it, if there are any.
+pub const CLOCK_DOUBT_MS: u64 = 60 * 60 * 1_000;
+/// Milliseconds by which a member's clock may move against this one before it counts as set.
+pub const CLOCK_SET_MS: u64 = 15_000;
+/// Milliseconds between two messages that tell a connected member the time: 100 bytes each.
+pub const CLOCK_TELL_EVERY_MS: u64 = 10 * 60 * 1_000;
 
 // Histories.
 
@@ -77,15 +100,16 @@ pub const LOOKUP_BYTES: usize = 4 << 20;
 
 // Storage.
 
-/// Collections of one mesh: their fingerprints travel in one frame.
-pub const COLLECTIONS_MAX: usize = 1_024;
+/// Collections that hold documents, after which this peer makes no more. Others that were made elsewhere at the same time
+/// are taken all the same, at about 1.3 KB of memory each (see `store::holdings`).
+pub const COLLECTIONS_MAX: usize = 32_768;
 /// Documents kept open in memory as Automerge documents (about 31 KiB each when small).
 pub const OPEN_DOCUMENTS_MAX: usize = 256;
 /// Changes of one actor under one signature.
 pub const RUN_CHANGES_MAX: usize = 128;
 /// Bytes of the changes under one signature when they are several.
 pub const RUN_BYTES_MAX: usize = 32 << 10;
-/// Dead letters kept; the oldest give way, and their number is counted.
+/// Dead letters kept, shared among the neighbours that sent them and their authors; those that give way are counted.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
 /// Bytes of dead letters kept in all.
 pub const DEAD_LETTER_BYTES_MAX: usize = 64 << 20;
@@ -102,7 +126,8 @@ pub const TICKET_ADDRESSES_MAX: usize = 16;
 pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Bytes of a ticket in text.
 pub const TICKET_BYTES_MAX: usize = 16 << 10;
-/// Actors that may have written one document: stores of all its authors, over its whole life.
+/// Actors of which one message about versions of documents tells. Any number may have written a document: of those beyond
+/// nothing is told, and the other side sends what it has of them.
 pub const DOCUMENT_ACTORS_MAX: usize = 1 << 14;
 /// Bytes of one document's JSON as it is shown: edits by several peers can add up beyond what one request may hold.
 pub const DOCUMENT_VIEW_BYTES_MAX: usize = 16 << 20;
@@ -121,6 +146,11 @@ pub const CHANGES_FRAME_BYTES: usize = 64 << 10;
 pub const CREDIT_BYTES: usize = 1 << 20;
 /// Member records in one frame.
 pub const MEMBERS_PER_FRAME_MAX: usize = 512;
+/// Ranges of names in one message about which collections differ: each takes at most 71 bytes, or is one of few lists.
+pub const ROOTS_PARTS_MAX: usize = 1_024;
+/// Collections that one message opens the comparison of: as many messages are queued for one peer. Those beyond are found
+/// by the next comparison.
+pub const OPENED_COLLECTIONS_MAX: usize = 4_096;
 /// Ranges in one message.
 pub const RANGE_PARTS_MAX: usize = 256;
 /// Digests or vectors in one message.
@@ -146,6 +176,13 @@ pub const INVITATION_USES_MAX: u32 = 1_000;
 /// Member records that wait for the record of somebody they name; the oldest give way. Peers send records in an
 /// order in which none has to wait, so this is for records that cross on the way.
 pub const MEMBERS_WAITING_MAX: usize = 1_024;
+/// Joins of one invitation beyond its uses, in all and by one admitter, that are kept although they do not count: those
+/// of members that were apart, and one joiner that several members let in at once. Members hand them on, so that all
+/// judge by the same records.
+pub const INVITATION_SPARE_MAX: usize = 64;
+/// Member records that are kept although they do not count, of all invitations: 12 MB. Only admins, who sign
+/// invitations, can bring a mesh there.
+pub const MEMBERS_FALLEN_MAX: usize = 4 * MEMBERS_MAX;
 /// Peers whose addresses are remembered.
 pub const KNOWN_PEERS_MAX: usize = 1_024;
 /// Neighbours up to which a peer dials others; more may still connect to it.
@@ -155,6 +192,8 @@ pub const NEIGHBOURS_TARGET: usize = 24;
 
 /// Versions in one question for receipts, or in one receipt: one signature for many writes.
 pub const RECEIPT_VERSIONS_MAX: usize = 256;
+/// Actors in a version that others are asked for, so that the question fits a frame; nobody is asked for one with more.
+pub const RECEIPT_ACTORS_MAX: usize = 512;
 /// Calls that wait for what other peers have: fewer than requests and commands at a time, so that others pass.
 pub const INQUIRIES_MAX: usize = 256;
 /// Actors in the versions that one neighbour waits for and that are not here yet: a write of its own names one, and a
@@ -164,6 +203,11 @@ pub const RECEIPTS_OWED_MAX: usize = 1_024;
 pub const WRITE_CONCERN_PEERS_MAX: usize = 64;
 /// Milliseconds for which a write can wait for them.
 pub const WRITE_CONCERN_MS_MAX: u64 = 60_000;
+
+// Log.
+
+/// Peers and reasons of which is kept when a line of the log was last about them.
+pub const COMPLAINTS_MAX: usize = 1_024;
 
 // Changes.
 
@@ -179,6 +223,12 @@ pub const BATCH_BYTES_MAX: usize = 64 << 20;
 pub const JOURNAL_SEGMENT_BYTES: usize = 16 << 20;
 /// Milliseconds after which buffered writes are synced to the disk at the latest.
 pub const BUFFERED_SYNC_MS: u64 = 200;
+/// Ranges of keys of a damaged table that are told apart; a damaged page is one.
+pub const LOST_RANGES_MAX: usize = 1_024;
+/// Of them those that a report names.
+pub const LOST_RANGES_SHOWN_MAX: usize = 16;
+/// Bytes of one of them in words.
+pub const KEY_TEXT_BYTES_MAX: usize = 4_096;
 /// Keys listed in one report of journal damage.
 pub const DAMAGE_KEYS_MAX: usize = 1_024;
 
@@ -199,6 +249,9 @@ pub const CONNECTIONS_MAX: u32 = 256;
 pub const CONNECTIONS_PER_PEER_MAX: u32 = 8;
 /// Connections that are being established, each way.
 pub const CONNECTIONS_PENDING_MAX: u32 = 64;
+/// Bytes that are read from a connection while it cannot be written to, to see whether the other side is there: a few
+/// such looks at what comes.
+pub const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
 /// Messages queued for one peer: the credit allows far fewer, so more means that it does not read.
 pub const SEND_QUEUE_MAX: usize = 16_384;
 /// Bytes of messages queued for one peer, as they are in memory.
@@ -217,12 +270,19 @@ pub const NOTICES_MAX: usize = 1_024;
 pub const BLOCKED_PEERS_MAX: usize = 1_024;
 /// Relays on which a peer that cannot be dialed keeps a slot: when one ends, others still find it.
 pub const RELAYS_WANTED: usize = 2;
+/// Addresses of the link (fe80::) that are told to others, and network interfaces behind which one of theirs is dialed: a
+/// machine that runs containers has one for each of them, and what peers tell each other has its bounds.
+pub const LINK_ADDRESSES_MAX: usize = 8;
+/// Addresses of one relay through which a peer says that it is reached: both protocols with both transports, and some more.
+pub const RELAY_ADDRESSES_MAX: usize = 6;
 /// Relayed connections at a time that one peer takes part in: as many as it has neighbours, and some that newcomers try.
 pub const RELAY_CIRCUITS_PER_PEER_MAX: usize = 64;
 /// Relayed addresses that wait until their relay is connected, for each relay.
 pub const RELAY_DIALS_MAX: usize = 64;
 /// Connections of which is kept at which address the peer sees us.
 pub const OBSERVED_ADDRESSES_MAX: usize = CONNECTIONS_MAX as usize;
+/// IP addresses of which is kept that something was sent there: firewalls let them in for a while.
+pub const CONTACTED_MAX: usize = 1_024;
 /// Addresses of which is kept that they were tried in vain.
 pub const REFUTED_ADDRESSES_MAX: usize = 64;
 /// Ports that the router is asked to forward: two for each address on which a peer listens, of which it rarely has more.
@@ -280,7 +340,11 @@ pub const ANSWER_LINE_BYTES_MAX: u64 = DOCUMENT_VIEW_BYTES_MAX as u64 + (4 << 10
 
 /// Requests that the gateway works on at a time: each may hold a document's bytes; more are told to come back.
 pub const GATEWAY_REQUESTS_MAX: usize = 512;
-/// Connections that the gateway has open at a time; more wait in the system's backlog.
+/// Bytes that are read of a body of which the answer is known already, so that the client comes to read that: what
+/// somebody sends who does not know the limits.
+pub const GATEWAY_LEFTOVER_BYTES_MAX: usize = 64 << 20;
+/// Connections that the gateway has open at a time, at most half of the files that the process may have open; for one
+/// more the one gives way that has been idle for the longest.
 pub const GATEWAY_CONNECTIONS_MAX: usize = 1_024;
 /// Connections of one client elsewhere than on this machine: what a browser and a busy program need many times over,
 /// and too few to keep the others out.
@@ -315,6 +379,8 @@ pub const BULK_WRITES_MAX: usize = BATCH_INPUTS_MAX;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Documents that the dropping of a collection deletes at a time: as many as share a flush.
 pub const DROP_WRITES_MAX: usize = BATCH_INPUTS_MAX;
+/// Collections that a report of who is in sync shows, each with every peer.
+pub const SYNC_COLLECTIONS_MAX: usize = 1_000;
 /// Collections that the metrics show one by one, the largest: each is two series in whatever stores them.
 pub const METRICS_COLLECTIONS_MAX: usize = 100;
 /// Bytes of a request's id as a client may choose it: what fits a log line.
@@ -357,6 +423,10 @@ pub const INDEX_DEFINITION_BYTES_MAX: usize = 64 << 10;
 pub const INDEX_EXPIRE_AFTER_S_MAX: u64 = (1 << 31) - 1;
 /// Milliseconds between two looks for documents that have expired.
 pub const INDEX_EXPIRE_EVERY_MS: u64 = 60_000;
+/// Milliseconds that each of the connected peers has for deleting what has expired, in turns.
+pub const INDEX_EXPIRE_TURN_MS: u64 = 10_000;
+/// Milliseconds at the start of each turn in which the deletes of the turn before arrive.
+pub const INDEX_EXPIRE_PAUSE_MS: u64 = 2_000;
 /// Documents that are looked at, and deleted when they have expired, at a time: each delete is signed.
 pub const INDEX_EXPIRE_STEP_DOCUMENTS: usize = 200;
 /// Spans of an index of points that one shape is looked for in: more of them hold fewer points outside of it.

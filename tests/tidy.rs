@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error"],
     &["limits"],
-    &["base"],
+    &["base", "memory"],
     &["kv", "identity", "value"],
     &["document", "access", "filter"],
     &["index"],

@@ -1,4 +1,5 @@
-//! Works over HTTP: W1b, an import by the real client into a real peer; W2b, reads through the gateway.
+//! Works over HTTP: W1b, an import by the real client into a real peer; W2b, reads through the gateway; W3b, a catch-up of
+//! one real peer from another.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,9 @@ use super::{DOCUMENTS, Failure, Row, config, data, document, fill, id, rate, unp
 
 /// Documents of the generated file, where the cities are not to be had.
 const GENERATED: usize = 50_000;
+/// Documents of W3b, and how long it may take.
+const MILLION: usize = 1_000_000;
+const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 /// Connections of W2b, each with one request at a time.
 const CONNECTIONS: usize = 32;
 /// Connections of W6b.
@@ -135,6 +139,50 @@ pub(super) async fn w1b(rows: &mut Vec<Row>) -> Result<(), Failure> {
         ),
         target: ">= 12,000/s, memory bounded",
         beside: format!("{:.2} x 16 writers in one process ({limit:.0}/s)", figure / limit),
+    });
+    Ok(())
+}
+
+/// A peer with a million documents, and one that has none and joins: each a process of its own, so that their memory can
+/// be told apart.
+pub(super) async fn w3b(rows: &mut Vec<Row>) -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("a");
+    let peer = Peer::start(config(&path, Durability::Durable)).await?;
+    fill(&peer, MILLION, 64).await?;
+    peer.shutdown().await;
+    drop(peer);
+    let (a, a_url) = peer_process(&path)?;
+    let (b, b_url) = peer_process(&directory.path().join("b"))?;
+    let json = |url: String, body: Value| -> Result<Value, Failure> {
+        Ok(ureq::post(url).send_json(body)?.body_mut().read_json()?)
+    };
+    let ticket = json(format!("{a_url}/api/v1/mesh/invites"), serde_json::json!({}))?["ticket"].clone();
+    let start = Instant::now();
+    json(format!("{b_url}/api/v1/mesh/join"), serde_json::json!({ "ticket": ticket }))?;
+    let stats = loop {
+        let stats: Value = ureq::get(format!("{b_url}/api/v1/stats")).call()?.body_mut().read_json()?;
+        if stats["documents"] == MILLION {
+            break stats;
+        }
+        if start.elapsed() > CATCH_UP_MAX {
+            return Err(format!("the peers did not catch up in {} s: {stats}", CATCH_UP_MAX.as_secs()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let elapsed = start.elapsed();
+    let bytes = stats["traffic"]["received_bytes"].as_f64().ok_or("no traffic")?;
+    let peak = |process: &Process| process.peak().map_or(0.0, |bytes| bytes as f64 / 1e6);
+    rows.push(Row {
+        work: "W3b empty peer catches up 1,000,000",
+        figure: format!(
+            "{:.0} s, at most {:.0} MB in the sender, {:.0} MB in the receiver",
+            elapsed.as_secs_f64(),
+            peak(&a),
+            peak(&b)
+        ),
+        target: "<= 45 s, <= 200 MB each, <= 90 B a document",
+        beside: format!("{:.1} B a document, 64 of which are its signature", bytes / MILLION as f64),
     });
     Ok(())
 }

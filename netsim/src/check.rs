@@ -11,6 +11,7 @@ use aerolithsdb::store::{Reader, Reason};
 use serde_json::Value;
 
 use crate::data;
+use crate::dated;
 use crate::expected::{Deed, Expectation};
 use crate::host::Host;
 use crate::time::Span;
@@ -93,6 +94,7 @@ pub fn all(world: &mut World) -> Vec<String> {
     let Some(&first) = up.first() else { return vec!["no honest peer is up at the end".into()] };
     told(&mut wrong, audits(world, &up));
     told(&mut wrong, differences(world, first, &up));
+    told(&mut wrong, dated::wrong(world, first));
     let lost = documents(world, first, &mut wrong);
     told(&mut wrong, lost_writes(world, &up, lost));
     told(&mut wrong, reports(world, &up));

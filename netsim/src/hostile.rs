@@ -6,7 +6,7 @@ use aerolithsdb::document::{Change, Document, Envelope, Run, Unchecked};
 use aerolithsdb::identity::Keypair;
 use aerolithsdb::node::Node;
 use aerolithsdb::store::Reader;
-use aerolithsdb::sync::{Hello, Message, Part, Ranges, Roots};
+use aerolithsdb::sync::{Hello, Message, Names, Part, Ranges, Roots, Step};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
@@ -114,15 +114,12 @@ impl Villain {
                 vec![self.frame(vec![bomb(rng)]), vec![rng.random(); 100].into(), vec![2, 8, 0].into()]
             }
             Deed::Lie => {
-                let mut roots = Roots { salt: rng.random(), ask: true, roots: Vec::new() };
+                let mut roots = question(rng);
                 lie(rng, &mut roots);
                 vec![Message::Roots(roots).to_bytes().into()]
             }
             Deed::Withhold | Deed::Equivocate => Vec::new(),
-            Deed::Flood => {
-                let ask = |rng: &mut StdRng| Message::Roots(Roots { salt: rng.random(), ask: true, roots: Vec::new() });
-                (0..FLOOD).map(|_| ask(rng).to_bytes().into()).collect()
-            }
+            Deed::Flood => (0..FLOOD).map(|_| Message::Roots(question(rng)).to_bytes().into()).collect(),
             Deed::Pose => {
                 let hello = Hello { mesh: node.mesh(), chain: Vec::new(), members: Hash([7; 32]), at };
                 vec![pose(rng, hello).to_bytes().into()]
@@ -197,14 +194,28 @@ fn forged(rng: &mut StdRng, mesh: MeshId, at: Timestamp) -> Unchecked {
     change
 }
 
+/// A question of somebody who has nothing.
+fn question(rng: &mut StdRng) -> Roots {
+    Roots { salt: rng.random(), step: Step::Question, documents: 0, parts: vec![(None, Names::Listed(Vec::new()))] }
+}
+
 fn lie(rng: &mut StdRng, roots: &mut Roots) {
-    if roots.roots.is_empty() {
-        let name = "collection-0".parse().expect("the name is valid");
-        roots.roots.push(aerolithsdb::sync::Root { collection: name, count: 7, fingerprint: rng.random() });
-    }
-    for root in &mut roots.roots {
-        root.count = rng.random();
-        root.fingerprint = rng.random();
+    roots.documents = rng.random();
+    for (_, names) in &mut roots.parts {
+        match names {
+            Names::Skip => {}
+            Names::Fingerprint(fingerprint) => *fingerprint = rng.random(),
+            Names::Listed(listed) | Names::Differing(listed) => {
+                if listed.is_empty() {
+                    let name = "collection-0".parse().expect("the name is valid");
+                    listed.push(aerolithsdb::sync::Root { collection: name, count: 7, fingerprint: rng.random() });
+                }
+                for root in listed {
+                    root.count = rng.random();
+                    root.fingerprint = rng.random();
+                }
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 
 pub mod check;
 pub mod data;
+mod dated;
 pub mod expected;
 mod founding;
 mod gossip;

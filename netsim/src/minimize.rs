@@ -97,7 +97,7 @@ fn cuts(scenario: &Scenario, peers: usize) -> Vec<Cut> {
     if scenario.hostile.peers > 0 {
         cut("one hostile peer less", Box::new(|s| s.hostile.peers -= 1));
     }
-    if scenario.clocks.skew > Span(0) || scenario.clocks.drift_ppm > 0 {
+    if scenario.clocks.skew > Span(0) || scenario.clocks.drift_ppm > 0 || scenario.clocks.wrong > 0 {
         cut("right clocks", Box::new(|s| s.clocks = crate::scenario::Clocks::default()));
     }
     let mix = &scenario.workload.mix;

@@ -225,6 +225,7 @@ impl Director<'_> {
         for step in self.scenario.steps.clone() {
             self.plan(step.at, Plan::Step(step.act));
         }
+        self.world.plan_dated(self.scenario.work);
         self.plan(World::search_interval(), Plan::Search);
         let faults = &self.scenario.faults;
         let kinds = [

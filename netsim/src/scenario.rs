@@ -33,6 +33,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("hour", include_str!("../scenarios/hour.toml")),
     ("cities", include_str!("../scenarios/cities.toml")),
     ("paper", include_str!("../scenarios/paper.toml")),
+    ("wrong-clocks", include_str!("../scenarios/wrong-clocks.toml")),
 ];
 
 /// Peers of one run.
@@ -232,6 +233,9 @@ pub struct Workload {
     pub data: Data,
     /// How often a peer declares an index, declares it anew, or drops it, all peers together.
     pub index_changes_per_minute: f64,
+    /// Besides, documents that carry their time, and expire so long after it by an index of every peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_after: Option<Span>,
     /// How often each kind of write is made.
     pub mix: Mix,
 }
@@ -245,6 +249,7 @@ impl Default for Workload {
             uneven: 0.0,
             data: Data::Generated,
             index_changes_per_minute: 0.0,
+            expire_after: None,
             mix: Mix::default(),
         }
     }
@@ -367,6 +372,10 @@ pub struct Clocks {
     pub skew: Span,
     /// By how many millionths they are fast or slow at most.
     pub drift_ppm: u32,
+    /// How many of the peers have one that is ahead besides; fewer than half.
+    pub wrong: usize,
+    /// By how much.
+    pub wrong_by: Span,
 }
 
 /// How many peers are behind a NAT of which kind; the others are public.
@@ -519,6 +528,13 @@ impl Scenario {
         let positive = weights.iter().all(|weight| *weight >= 0.0) && weights.iter().sum::<f64>() > 0.0;
         check(positive, "mix", "weights of 0 or more, not all of them 0".into())?;
         check(self.clocks.drift_ppm <= 100_000, "drift_ppm", "at most 100000, a tenth".into())?;
+        check(
+            self.clocks.wrong * 2 < min,
+            "wrong",
+            format!("fewer than half of the {min} peers may have wrong clocks"),
+        )?;
+        let expires = self.workload.expire_after.is_none_or(|after| after >= Span::seconds(3_600));
+        check(expires, "expire_after", "an hour or more".into())?;
         check(self.hostile.peers * 3 <= min, "peers", format!("at most a third of the {min} peers may be hostile"))?;
         let behind = self.nat.cone + self.nat.symmetric + self.nat.relay_only;
         check(behind < min, "nat", format!("fewer than the {min} peers may be behind a NAT: the founder is public"))?;

@@ -4,7 +4,7 @@ use aerolithsdb::PeerId;
 use aerolithsdb::base::Encode;
 use aerolithsdb::document::Unchecked;
 use aerolithsdb::node::{DropReason, Input, Link};
-use aerolithsdb::sync::{self, Checked, Message};
+use aerolithsdb::sync::{self, Checked, Introduced, Message};
 use bytes::Bytes;
 
 use crate::host::Host;
@@ -77,7 +77,10 @@ impl World {
                 let changes = self.check(to, changes);
                 self.input(to, Input::Changes { from: id, number, changes });
             }
-            Ok(message) => self.input(to, Input::Received(id, Box::new(message))),
+            Ok(message) => {
+                let introduced = self.introduce(message);
+                self.input(to, Input::Introduced(id, Box::new(introduced)));
+            }
             // What cannot be read ends the session, as it does in the driver.
             Err(_) => self.break_session(from, to),
         }
@@ -103,6 +106,17 @@ impl World {
             checked
         };
         changes.into_iter().map(&mut check).collect()
+    }
+
+    /// Checks the member records of a message as a host's workers do, and remembers the outcome.
+    fn introduce(&mut self, message: Message) -> Introduced {
+        if self.introduced.len() > CHECKED_MAX {
+            self.introduced.clear();
+        }
+        let known = &mut self.introduced;
+        sync::introduce(message, |record| {
+            known.entry(record.grant_id()).or_insert_with(|| sync::verify_member(record)).clone()
+        })
     }
 
     pub(crate) fn dial(&mut self, from: usize, address: String) {

@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use aerolithsdb::PeerId;
-use aerolithsdb::access::Role;
-use aerolithsdb::base::DocumentKey;
+use aerolithsdb::access::{Member, Rejected, Role};
+use aerolithsdb::base::{DocumentKey, GrantId, Timestamp};
 use aerolithsdb::node::{Command, CommandId, Effect, Event as NodeEvent, Input, Reply, Verdict};
 use aerolithsdb::sync::Checked;
 use bytes::Bytes;
@@ -92,11 +92,14 @@ pub struct World {
     pub(crate) gossip: BTreeMap<u64, Gossip>,
     pub(crate) next_gossip: u64,
     pub(crate) checked: BTreeMap<[u8; 32], Checked>,
+    pub(crate) introduced: BTreeMap<GrantId, Result<Member, Rejected>>,
     /// What waits for a blocked direction to open again.
     pub(crate) held: BTreeMap<(usize, usize), Vec<Event>>,
     /// Who will hear that the connection to whom is gone, and has not yet.
     pub(crate) leaving: BTreeSet<(usize, usize)>,
     pub(crate) villains: BTreeMap<usize, Villain>,
+    /// Documents that expire, and the times that they carry.
+    pub(crate) dated: Vec<(DocumentKey, Timestamp)>,
     truth: check::Truth,
     trace: blake3::Hasher,
     alarms: Vec<u64>,
@@ -117,6 +120,9 @@ impl World {
             host.clock =
                 HostClock { skew_ms: rng.random_range(-skew..=skew), drift_ppm: rng.random_range(-drift..=drift) };
             host.flush = scenario.disk.flush;
+        }
+        for host in hosts.iter_mut().rev().take(scenario.clocks.wrong) {
+            host.clock.skew_ms += scenario.clocks.wrong_by.as_ms() as i64;
         }
         for host in hosts.iter_mut().rev().take(scenario.disk.slow) {
             host.flush = scenario.disk.slow_flush;
@@ -148,9 +154,11 @@ impl World {
             gossip: BTreeMap::new(),
             next_gossip: 0,
             checked: BTreeMap::new(),
+            introduced: BTreeMap::new(),
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
             villains: BTreeMap::new(),
+            dated: Vec::new(),
             truth: check::Truth::default(),
             trace: blake3::Hasher::new(),
             alarms: Vec::new(),
@@ -384,6 +392,7 @@ impl World {
             | NodeEvent::PeerDown(_)
             | NodeEvent::PeerDropped(..)
             | NodeEvent::MemberJoined(_)
+            | NodeEvent::MemberFell(_)
             | NodeEvent::StorageFailed(_) => {}
         }
     }

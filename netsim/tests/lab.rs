@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use netsim::Span;
 use netsim::lab::matrix::{self, Outcome, Pair, Plan};
-use netsim::lab::peers::Options;
+use netsim::lab::peers::{Options, Peer, wait};
 use netsim::lab::reflector::Reflector;
 use netsim::lab::topology::Site;
 use netsim::lab::wire::Line;
 use netsim::lab::{self, Kind, Lab, Topology, nat, reflector, scenes};
+use serde_json::json;
 
 /// Whether a lab can be run here; says what is missing otherwise.
 fn supported() -> bool {
@@ -51,14 +52,21 @@ fn what_is_expected_of_a_pair_is_what_its_nats_allow() {
     if !supported() {
         return;
     }
-    let kinds =
-        [Kind::PortRestricted, Kind::Symmetric, Kind::FullCone, Kind::AddressRestricted, Kind::Cgnat, Kind::DualStack];
+    let kinds = [
+        Kind::PortRestricted,
+        Kind::Symmetric,
+        Kind::FullCone,
+        Kind::AddressRestricted,
+        Kind::Cgnat,
+        Kind::DualStack,
+        Kind::Firewall,
+    ];
     let site = |kind: Kind, end: &str| Site::new(&format!("{}-{end}", kind.name().replace('_', "-")), kind);
     let sites: Vec<_> = kinds.into_iter().flat_map(|kind| [site(kind, "one"), site(kind, "other")]).collect();
     let lab = Lab::build(&Topology::new("pairs", sites)).unwrap();
     let _reflector = Reflector::start(&lab).unwrap();
     let host = |kind, end| lab.host(&site(kind, end).name).unwrap();
-    let pairs = kinds.into_iter().flat_map(|listener| kinds.map(|dialer| Pair { listener, dialer, same_nat: false }));
+    let pairs = kinds.into_iter().flat_map(|listener| kinds.map(|dialer| Pair::new(listener, dialer)));
     let punch = &|pair: Pair| reflector::punch(host(pair.listener, "one"), host(pair.dialer, "other")).unwrap();
     std::thread::scope(|scope| {
         let punches: Vec<_> = pairs.map(|pair| (pair, scope.spawn(move || punch(pair)))).collect();
@@ -163,6 +171,9 @@ fn peers_behind_nats_reach_each_other_as_well_as_the_nats_allow() {
         "upnp:symmetric",
         "symmetric:port_restricted",
         "symmetric:symmetric",
+        "firewall:port_restricted",
+        "firewall:firewall",
+        "firewall:ipv6",
     ];
     let Some(plan) = supported().then(|| plan(&pairs, Line::default())).flatten() else { return };
     let results = matrix::measure_all(&plan, |measured| println!("{measured:?}"));
@@ -171,12 +182,110 @@ fn peers_behind_nats_reach_each_other_as_well_as_the_nats_allow() {
     assert!(relayed.iter().all(|result| result.relay_bytes.is_some_and(|bytes| bytes > 0.0)), "{relayed:#?}");
 }
 
+/// A ticket names a relay as others need it, who have another protocol than the listener, or no UDP.
+#[test]
+fn the_ticket_of_a_peer_behind_a_nat_is_good_for_whoever_has_it() {
+    let pairs = [
+        "ticket:port_restricted:udp_blocked",
+        "ticket:ipv6:port_restricted",
+        "ticket:port_restricted:ipv6",
+        "ticket:dual_stack:ipv6",
+    ];
+    let Some(plan) = supported().then(|| plan(&pairs, Line::default())).flatten() else { return };
+    let results = matrix::measure_all(&plan, |measured| println!("{measured:?}"));
+    matrix::judge(&results, matrix::Limits::default()).unwrap();
+}
+
 #[test]
 fn scenes_of_the_field_end_as_they_should() {
     let Some(plan) = supported().then(|| plan(&["public:public"], Line::default())).flatten() else { return };
-    for name in ["two-homes", "relay-dies", "lying-router"] {
+    let names = [
+        "two-homes",
+        "handed-on",
+        "relay-dies",
+        "dead-ticket",
+        "lying-router",
+        "firewalls",
+        "unplugged",
+        "new-route",
+        "black-hole",
+    ];
+    for name in names {
         scenes::find(name).unwrap().play(&plan.options, |line| println!("{name}: {line}")).unwrap();
     }
+}
+
+/// Two hosts on one LAN, of which each gets the addresses that commands for `ip` give it, `N` being 1 and 2, in the place of
+/// those that the lab gave it.
+fn lan(commands: &str) -> lab::Result<Lab> {
+    let site = Site::new("lan", Kind::PortRestricted).with(&["one", "other"]);
+    let lab = Lab::build(&Topology::new("lan", vec![site]))?;
+    for (name, number) in [("one", "1"), ("other", "2")] {
+        let namespace = &lab.host(name)?.namespace;
+        namespace.ip(&format!("addr flush dev eth0 scope global\n{}", commands.replace('N', number)))?;
+    }
+    Ok(lab)
+}
+
+/// Peers with the settings by default, but for some, on a LAN: one joins with the ticket of the other. They are started again
+/// at another port then, so that the addresses that they know are wrong, and find each other.
+fn share(lab: &Lab, settings: &[(&str, &str)], listens_nowhere: &str) -> lab::Result<()> {
+    let Ok(mut options) = Options::new(None).map_err(|error| println!("unsupported: {error}")) else { return Ok(()) };
+    options.private = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let start = |name, options: &Options| Peer::start(lab, name, options);
+    let patience = Duration::from_secs(20);
+    let together = |one: &Peer, other: &Peer| Ok(matrix::best(one, other)?.is_some_and(|found| found.direct));
+    let (one, other) = (start("one", &options)?, start("other", &options)?);
+    one.let_in(&other)?;
+    wait("they are connected", patience, || together(&one, &other))?;
+    one.put("lab", "first", &json!({}))?;
+    wait("the document is there", patience, || Ok(other.count("lab")? == 1))?;
+    for peer in [&one, &other] {
+        let status = peer.get("/nodes/status")?;
+        assert_ne!(status["reachability"], "offline", "{status}");
+        let listens = status["listen"].to_string();
+        assert!(listens_nowhere.is_empty() || !listens.contains(listens_nowhere), "{listens}");
+        let left_out = status["reach"]["addresses"].to_string().contains("left_out");
+        assert_eq!(left_out, !listens_nowhere.is_empty(), "{status}");
+    }
+    drop((one, other));
+    options.private.push(("network.listen".to_owned(), "4002".to_owned()));
+    let (one, other) = (start("one", &options)?, start("other", &options)?);
+    wait("they find each other", patience, || together(&one, &other)).map(drop)
+}
+
+#[test]
+fn peers_on_a_lan_with_addresses_of_one_kind_only_find_each_other() {
+    if !supported() {
+        return;
+    }
+    share(&lan("addr add 192.168.77.N/24 dev eth0\n").unwrap(), &[], "").unwrap();
+    share(&lan("addr add fd00:6c61::N/64 dev eth0 nodad\n").unwrap(), &[], "").unwrap();
+    // Only the address that each interface gives itself.
+    share(&lan("").unwrap(), &[], "").unwrap();
+    // Not even 127.0.0.1.
+    let v6 = lan("addr add fd00:6c61::N/64 dev eth0 nodad\naddr del 127.0.0.1/8 dev lo\n").unwrap();
+    share(&v6, &[("api.rest_api.bind", "::1")], "/ip4/").unwrap();
+    let v4 = lan("addr add 192.168.77.N/24 dev eth0\n").unwrap();
+    for name in ["one", "other"] {
+        v4.host(name).unwrap().namespace.sysctl("net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    }
+    share(&v4, &[], "/ip6/").unwrap();
+}
+
+#[test]
+fn what_a_machine_lacks_is_named_at_once_when_it_was_asked_for() {
+    if !supported() {
+        return;
+    }
+    let Ok(mut options) = Options::new(None).map_err(|error| println!("unsupported: {error}")) else { return };
+    let lab = lan("addr add 192.168.77.N/24 dev eth0\n").unwrap();
+    lab.host("one").unwrap().namespace.sysctl("net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+    options.private = vec![("network.listen".to_owned(), "/ip6/::/tcp/4001".to_owned())];
+    let start = Instant::now();
+    let error = Peer::start(&lab, "one", &options).unwrap_err().to_string();
+    assert!(error.contains("/ip6/::/tcp/4001") && error.contains("no IPv6 address"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -59,6 +59,7 @@ scenarios! {
     places_loaded_dozens_at_a_time: "cities",
     a_restart_of_everybody: "restart-all",
     rotten_bits: "rot",
+    a_clock_that_is_a_day_ahead: "wrong-clocks",
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! Letting others in: an admin makes a ticket, and any member admits the one who shows it.
 //!
-//! This is the side that decides; what others decided is learned by [`Members::insert`]. Expiry and the number
-//! of uses are judged here, by what this member knows.
+//! This is the side that admits; what others signed is learned by [`Members::learn`]. Expiry and the number of uses
+//! are asked for here by what this member knows, so that an honest member lets nobody in who will not stand; what
+//! counts in the end is judged from all records (`standing`).
 
 use std::sync::Arc;
 
 use super::invitation::check_uses;
 use super::ticket::check_address;
 use super::{
-    Ability, Admission, Insertion, Invitation, JoinRequest, Joined, Member, MemberRecord, Members, Refusal, Rejected,
-    Role, Ticket,
+    Ability, Admission, Invitation, JoinRequest, Joined, Learned, Member, MemberRecord, Members, Refusal, Role, Ticket,
 };
 use crate::base::{Hlc, PeerId, Timestamp};
 use crate::identity::{Keypair, Signed};
@@ -32,9 +32,8 @@ pub struct Terms {
 pub struct Admitted {
     /// The joiner, as the table has it now.
     pub member: Member,
-    /// All that is new in the table, in the order to store and announce; empty when the joiner was a member
-    /// already and nothing else was learned.
-    pub inserted: Vec<Member>,
+    /// What changed in the table: nothing when the joiner was a member already and nothing else was learned.
+    pub learned: Learned,
 }
 
 impl Members {
@@ -83,20 +82,47 @@ impl Members {
     /// # Errors
     /// Why not, to be told to the joiner. The table is then as it was.
     pub fn admit(&mut self, request: &JoinRequest, admitter: &Keypair, at: Hlc) -> Result<Admitted, Refusal> {
-        self.check_proof(request)?;
-        if self.admin_since(&request.invitation.body.issuer).is_some() {
-            return self.admit_proven(request, admitter, at);
-        }
-        // The issuer is news to us: learn of it from the request, on a copy, since a refusal leaves no trace.
-        let mut informed = self.clone();
-        let mut inserted = informed.learn(&request.chain)?;
-        let admitted = informed.admit_proven(request, admitter, at)?;
-        *self = informed;
-        inserted.extend(admitted.inserted);
-        Ok(Admitted { member: admitted.member, inserted })
+        let mesh = self.mesh();
+        let shown = request.chain.iter().map(|record| record.clone().verify(&mesh));
+        let shown = shown.collect::<Result<_, _>>().map_err(|_| Refusal::BadProof)?;
+        self.admit_shown(request, shown, admitter, at)
     }
 
-    fn admit_proven(&mut self, request: &JoinRequest, admitter: &Keypair, at: Hlc) -> Result<Admitted, Refusal> {
+    /// As [`Members::admit`], for a request whose chain was checked already: `shown` is what it holds.
+    ///
+    /// # Errors
+    /// As [`Members::admit`].
+    pub fn admit_shown(
+        &mut self,
+        request: &JoinRequest,
+        shown: Vec<Member>,
+        admitter: &Keypair,
+        at: Hlc,
+    ) -> Result<Admitted, Refusal> {
+        self.check_proof(request)?;
+        let (issuer, joiner) = (request.invitation.body.issuer, request.redemption.body.joiner);
+        // All on copies, since a refusal leaves no trace.
+        let mut informed = self.clone();
+        let mut records = Vec::new();
+        if self.admin_since(&issuer).is_none() {
+            // The issuer is news to us: learn of it from the request.
+            informed.learn(shown.clone());
+            records = shown;
+        }
+        let member = informed.decide(request, admitter, at)?;
+        records.push(member.clone());
+        let mut next = self.clone();
+        let learned = next.learn(records);
+        if next.get(&joiner).is_none_or(|now| now.role() < member.role()) {
+            // Records that had waited come before it.
+            return Err(Refusal::UsedUp { uses: request.invitation.body.uses });
+        }
+        *self = next;
+        Ok(Admitted { member, learned })
+    }
+
+    /// The joiner's record: a new one, or the one by which it is a member already.
+    fn decide(&self, request: &JoinRequest, admitter: &Keypair, at: Hlc) -> Result<Member, Refusal> {
         let (issuer, joiner) = (request.invitation.body.issuer, request.redemption.body.joiner);
         let ours = self.member_since(&admitter.peer_id()).ok_or(Refusal::NotAMember)?;
         let theirs = self.admin_since(&issuer).ok_or_else(|| match self.get(&issuer) {
@@ -104,17 +130,11 @@ impl Members {
             None => Refusal::IssuerUnknown { issuer },
         })?;
         if let Some(member) = self.get(&joiner).filter(|member| member.role() >= request.invitation.body.role) {
-            return Ok(Admitted { member: member.clone(), inserted: Vec::new() });
+            return Ok(member.clone());
         }
         let at = at.max(after(ours)).max(after(theirs));
         self.check_terms_hold(request, admitter.peer_id(), at)?;
-        let member = self.sign_admission(request, admitter, at);
-        match self.insert_verified(member.clone()) {
-            Ok(Insertion::Inserted(inserted)) => Ok(Admitted { member, inserted }),
-            Ok(Insertion::Known | Insertion::Waiting(_)) | Err(_) => {
-                unreachable!("it rests on members, no other record of the joiner beats it, and there is room")
-            }
-        }
+        Ok(self.sign_admission(request, admitter, at))
     }
 
     /// Whether the request is whole: for this mesh, signed, and its parts belong together.
@@ -130,22 +150,6 @@ impl Members {
         if together && signed() { Ok(()) } else { Err(Refusal::BadProof) }
     }
 
-    /// Takes a request's chain into the table.
-    fn learn(&mut self, chain: &[MemberRecord]) -> Result<Vec<Member>, Refusal> {
-        let mut inserted = Vec::new();
-        for record in chain {
-            match self.insert(record.clone()) {
-                Ok(Insertion::Inserted(new)) => inserted.extend(new),
-                Ok(Insertion::Known | Insertion::Waiting(_)) => {}
-                Err(Rejected::Full) => return Err(Refusal::Full),
-                Err(Rejected::ForeignMesh | Rejected::BadSignature(_) | Rejected::Inconsistent(_)) => {
-                    return Err(Refusal::BadProof);
-                }
-            }
-        }
-        Ok(inserted)
-    }
-
     /// Whether the invitation still lets somebody in.
     fn check_terms_hold(&self, request: &JoinRequest, admitter: PeerId, at: Hlc) -> Result<(), Refusal> {
         let Invitation { expires, uses, .. } = request.invitation.body;
@@ -154,7 +158,7 @@ impl Members {
         if at.physical() > expires || at == Hlc::MAX {
             return Err(Refusal::Expired { expires, now: at.physical() });
         }
-        if self.uses_of(&request.redemption.body.invitation) >= uses as usize {
+        if self.joiners(&request.redemption.body.invitation).len() >= uses as usize {
             return Err(Refusal::UsedUp { uses });
         }
         if joiner == admitter {

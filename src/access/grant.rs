@@ -60,6 +60,15 @@ pub enum Denial {
         /// Who asked.
         peer: PeerId,
     },
+    /// The peer joined, and does not stand among those whom its ticket lets in.
+    #[error(
+        "peer {peer} is no member any more: others had used its ticket up when it joined, or whoever let it in is no \
+         member either; ask an admin for a new ticket"
+    )]
+    Fallen {
+        /// Who asked.
+        peer: PeerId,
+    },
     /// The peer is a member without this ability.
     #[error("peer {peer} is a {role} of this mesh and may not {ability}: ask an admin for a ticket with a higher role")]
     RoleTooLow {

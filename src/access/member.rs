@@ -81,9 +81,6 @@ pub enum Rejected {
     /// Its parts contradict each other.
     #[error("the member record contradicts itself: {0}")]
     Inconsistent(&'static str),
-    /// It would be one member too many.
-    #[error("the mesh has as many members as it can have ({})", crate::limits::MEMBERS_MAX)]
-    Full,
 }
 
 impl From<Rejected> for crate::Error {
@@ -105,6 +102,15 @@ impl MemberRecord {
     #[must_use]
     pub fn grant_id(&self) -> GrantId {
         GrantId(super::hash("aerolithsdb 2026 member record", self).0)
+    }
+
+    /// The mesh that it claims to be of.
+    #[must_use]
+    pub fn mesh(&self) -> MeshId {
+        match self {
+            Self::Founder(genesis) => genesis.mesh_id(),
+            Self::Joined(joined) => joined.admission.body.mesh,
+        }
     }
 
     /// Who is said to be a member.

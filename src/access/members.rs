@@ -1,38 +1,61 @@
 //! The table of one mesh's members, as every peer keeps it.
 //!
-//! The table is a function of the set of records that were put in, not of their order (see the module's
-//! documentation for the two rules that make it so). Of one member it keeps up to three records: the present
-//! one, which gives the highest role, and those of lower roles from earlier on, on which the standing of
-//! others may rest. [`Members::records`] lists them so that each comes after those it rests on.
+//! It keeps records apart from what they are worth: [`Members::learn`] takes any records in any order, and what stands
+//! is then judged anew from all of them (`standing`). So a member can lose its standing when records arrive that come
+//! before its own; its record is kept, handed on like the others, and [`Members::overused`] tells. Of one member there
+//! may be several records: the present one gives the highest role, and on others the standing of others may rest.
+//! [`Members::records`] lists all so that each comes after those it rests on.
 //!
-//! Nothing here reads a clock or draws randomness, and nothing is stored: the caller stores
-//! [`Insertion::Inserted`] and restores with [`Members::restore`].
+//! Nothing here reads a clock or draws randomness, and nothing is stored: the caller stores what [`Learned`] says and
+//! restores with [`Members::restore`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::standing::{self, Fall, Place};
 use super::{Ability, Denial, Genesis, Grant, Member, MemberRecord, Rejected, Role};
-use crate::base::{Hash, Hlc, MeshId, PeerId};
+use crate::base::{GrantId, Hash, Hlc, MeshId, PeerId};
 use crate::identity::Verified;
-use crate::limits::{MEMBERS_MAX, MEMBERS_WAITING_MAX};
+use crate::limits::MEMBERS_WAITING_MAX;
 
 /// The members of one mesh.
 #[derive(Debug, Clone)]
 pub struct Members {
     genesis: Verified<Genesis>,
     mesh: MeshId,
-    /// Of each member the records that no other beats: never empty, later ones give higher roles.
-    table: BTreeMap<PeerId, Vec<Member>>,
+    founder: Member,
+    /// Of each member the records that stand, in the order of time: never empty.
+    pub(super) table: BTreeMap<PeerId, Vec<Member>>,
+    /// Records that do not stand, and why.
+    fallen: BTreeMap<PeerId, Vec<(Member, Fall)>>,
     /// Records that rest on somebody who is not there yet, in the order of arrival.
     waiting: VecDeque<Member>,
+}
+
+/// What changed when records were learned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Records that are kept from now on, in the order to store and hand on.
+    pub new: Vec<Member>,
+    /// Records that are no longer kept.
+    pub gone: Vec<Member>,
+    /// Who stands now and did not before.
+    pub joined: Vec<PeerId>,
+    /// Who stood before and does no longer.
+    pub fell: Vec<PeerId>,
 }
 
 /// What became of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Insertion {
-    /// It is in the table now, and so are records that waited for it: all that is new, in the order to store.
+    /// It stands now, and records that waited for it are kept with it: all that is new, in the order to store.
     Inserted(Vec<Member>),
-    /// It, or one that beats it, was there.
+    /// It was there.
     Known,
+    /// It does not count, beside those that come before it, and is kept so that all judge alike.
+    Fallen(Fall),
+    /// It does not count and is not kept.
+    Forgotten,
     /// It is kept aside until what it rests on arrives.
     Waiting(Need),
 }
@@ -46,7 +69,8 @@ pub enum Need {
     Member(PeerId),
 }
 
-/// An invitation with which more joined than it lets in, because members apart admitted them.
+/// An invitation by which more tried to join than it lets in: members apart admitted them, or somebody made use of a
+/// ticket that was used up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overuse {
     /// The invitation's id.
@@ -55,8 +79,11 @@ pub struct Overuse {
     pub issuer: PeerId,
     /// How many it lets in.
     pub uses: u32,
-    /// Who joined with it.
+    /// Who joined with it and stands.
     pub members: Vec<PeerId>,
+    /// Who joined with it and is no member, neither by this ticket nor by another: those who came after them, and whom
+    /// they let in. An admin can admit them by a new ticket.
+    pub fallen: Vec<PeerId>,
 }
 
 impl Members {
@@ -67,8 +94,8 @@ impl Members {
         let founder = MemberRecord::Founder(genesis.as_signed().clone().into())
             .verify(&mesh)
             .expect("the genesis was verified and names its own mesh");
-        let table = BTreeMap::from([(genesis.founder, vec![founder])]);
-        Self { genesis, mesh, table, waiting: VecDeque::new() }
+        let table = BTreeMap::from([(genesis.founder, vec![founder.clone()])]);
+        Self { genesis, mesh, founder, table, fallen: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
     /// The table from stored records, in any order.
@@ -80,12 +107,9 @@ impl Members {
         records: impl IntoIterator<Item = MemberRecord>,
     ) -> Result<Self, Rejected> {
         let mut members = Self::found(genesis);
-        let mut records: Vec<_> = records.into_iter().collect();
-        // In order of time none has to wait for another.
-        records.sort_by_key(MemberRecord::since);
-        for record in records {
-            members.insert(record)?;
-        }
+        let mesh = members.mesh;
+        let records: Vec<Member> = records.into_iter().map(|record| record.verify(&mesh)).collect::<Result<_, _>>()?;
+        members.learn(records);
         Ok(members)
     }
 
@@ -101,7 +125,7 @@ impl Members {
         &self.genesis
     }
 
-    /// How many members there are.
+    /// How many members there are: those who stand.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a mesh has its founder")]
     pub fn len(&self) -> usize {
@@ -111,98 +135,239 @@ impl Members {
     /// A member, by its present record.
     #[must_use]
     pub fn get(&self, peer: &PeerId) -> Option<&Member> {
-        self.table.get(peer).map(|records| present(records))
+        self.table.get(peer).and_then(|records| highest(records.iter()))
     }
 
     /// The members by their present records, ordered by peer.
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.table.values().map(|records| present(records))
+        self.table.values().filter_map(|records| highest(records.iter()))
     }
 
     /// Asks for a right. Every read and write path takes the grant that this returns.
     ///
     /// # Errors
-    /// When the peer is not a member, or its role does not bring the ability.
+    /// When the peer is not a member, its records do not stand, or its role does not bring the ability.
     pub fn check(&self, peer: &PeerId, ability: Ability) -> Result<Grant, Denial> {
-        let member = self.get(peer).ok_or(Denial::NotAMember { peer: *peer })?;
-        let role = member.role();
-        if !role.allows(ability) {
-            return Err(Denial::RoleTooLow { peer: *peer, role, ability });
+        match self.get(peer) {
+            Some(member) => self.grant(member, ability),
+            None => Err(match self.fallen.get(peer) {
+                Some(_) => Denial::Fallen { peer: *peer },
+                None => Denial::NotAMember { peer: *peer },
+            }),
         }
-        Ok(Grant::new(self.mesh, *peer, role, member.grant(), ability))
     }
 
-    /// Takes a record that came from another peer or from the store, after checking its signatures.
+    /// Asks for the right of an author whose change comes from a member. Here those who fell count as well, in the
+    /// highest role that any of their kept records gives: what they wrote while they stood somewhere is part of
+    /// documents there, and all peers must come to the same.
     ///
     /// # Errors
-    /// When the record can never count, or the table is full.
+    /// When there is no record of the peer, or its role does not bring the ability.
+    pub fn check_author(&self, peer: &PeerId, ability: Ability) -> Result<Grant, Denial> {
+        let standing = self.table.get(peer).into_iter().flatten();
+        let fallen = self.fallen.get(peer).into_iter().flatten().map(|(member, _)| member);
+        let highest = highest(standing.chain(fallen)).ok_or(Denial::NotAMember { peer: *peer })?;
+        self.grant(highest, ability)
+    }
+
+    fn grant(&self, member: &Member, ability: Ability) -> Result<Grant, Denial> {
+        let (peer, role) = (member.peer(), member.role());
+        if !role.allows(ability) {
+            return Err(Denial::RoleTooLow { peer, role, ability });
+        }
+        Ok(Grant::new(self.mesh, peer, role, member.grant(), ability))
+    }
+
+    /// Takes one record, after checking its signatures.
+    ///
+    /// # Errors
+    /// When the record can never count.
     pub fn insert(&mut self, record: MemberRecord) -> Result<Insertion, Rejected> {
-        let grant = record.grant_id();
-        if self.table.get(&record.peer()).is_some_and(|known| known.iter().any(|m| m.grant() == grant)) {
+        let (grant, peer) = (record.grant_id(), record.peer());
+        if self.keeps(&peer, &grant) {
             return Ok(Insertion::Known);
         }
         let member = record.verify(&self.mesh)?;
-        self.insert_verified(member)
+        let learned = self.learn(vec![member.clone()]);
+        if let Some((_, fall)) = self.fallen.get(&peer).into_iter().flatten().find(|(m, _)| m.grant() == grant) {
+            return Ok(Insertion::Fallen(*fall));
+        }
+        if self.keeps(&peer, &grant) {
+            return Ok(Insertion::Inserted(learned.new));
+        }
+        let waits = self.waiting.iter().any(|waiting| waiting.grant() == grant);
+        let need = self.need(&member).filter(|_| waits);
+        Ok(need.map_or(Insertion::Forgotten, Insertion::Waiting))
     }
 
-    /// As [`Members::insert`], for a record that [`MemberRecord::verify`] has passed for this mesh already,
-    /// on another thread for example.
-    ///
-    /// # Errors
-    /// When the table is full, or the record was verified for another mesh.
-    pub fn insert_verified(&mut self, member: Member) -> Result<Insertion, Rejected> {
-        if member.mesh() != self.mesh {
-            return Err(Rejected::ForeignMesh);
+    /// Takes records whose signatures were checked, in any order, and judges all anew.
+    pub fn learn(&mut self, records: Vec<Member>) -> Learned {
+        let mut pool: BTreeMap<GrantId, Member> = BTreeMap::new();
+        let known: BTreeSet<GrantId> = self.kept().chain(&self.waiting).map(Member::grant).collect();
+        for record in records {
+            if record.mesh() == self.mesh && !known.contains(&record.grant()) {
+                pool.insert(record.grant(), record);
+            }
         }
-        if let Some(need) = self.need(&member) {
-            self.wait(member);
-            return Ok(Insertion::Waiting(need));
+        if pool.is_empty() {
+            return Learned::default();
         }
-        if !self.place(member.clone())? {
-            return Ok(Insertion::Known);
+        let before: BTreeMap<GrantId, Member> = self.kept().map(|member| (member.grant(), member.clone())).collect();
+        let waited: Vec<GrantId> = self.waiting.iter().map(Member::grant).collect();
+        pool.extend(self.waiting.drain(..).map(|member| (member.grant(), member)));
+        pool.extend(before.iter().map(|(grant, member)| (*grant, member.clone())));
+        pool.remove(&self.founder.grant());
+        let stood: BTreeSet<PeerId> = self.table.keys().copied().collect();
+        self.settle(pool.into_values().collect(), &waited);
+        self.changes_since(&before, &stood)
+    }
+
+    /// As [`Members::learn`], for records that a stranger shows: what would have to wait for others is not kept.
+    pub fn learn_shown(&mut self, records: Vec<Member>) -> Learned {
+        let mut waiting = self.waiting.clone();
+        let learned = self.learn(records);
+        waiting.retain(|member| !self.keeps(&member.peer(), &member.grant()));
+        self.waiting = waiting;
+        learned
+    }
+
+    /// Puts every record where it belongs. Of those that wait, the ones in `waited` waited before, in this order.
+    fn settle(&mut self, pool: Vec<Member>, waited: &[GrantId]) {
+        let places = standing::judge(&self.founder, &pool);
+        self.table = BTreeMap::from([(self.founder.peer(), vec![self.founder.clone()])]);
+        self.fallen.clear();
+        let mut waiting = BTreeMap::new();
+        for (member, place) in pool.into_iter().zip(places) {
+            match place {
+                Place::Stands => self.table.entry(member.peer()).or_default().push(member),
+                Place::Fell(fall) => self.fallen.entry(member.peer()).or_default().push((member, fall)),
+                Place::Waits => _ = waiting.insert(member.grant(), member),
+                Place::Forgotten => {}
+            }
         }
-        let mut inserted = vec![member];
-        self.release(&mut inserted);
-        Ok(Insertion::Inserted(inserted))
+        for records in self.table.values_mut() {
+            records.sort_by_key(|member| (member.since(), member.grant()));
+        }
+        self.waiting.extend(waited.iter().filter_map(|grant| waiting.remove(grant)));
+        self.waiting.extend(waiting.into_values());
+        let surplus = self.waiting.len().saturating_sub(MEMBERS_WAITING_MAX);
+        self.waiting.drain(..surplus);
+    }
+
+    fn changes_since(&self, before: &BTreeMap<GrantId, Member>, stood: &BTreeSet<PeerId>) -> Learned {
+        let now: BTreeSet<GrantId> = self.kept().map(Member::grant).collect();
+        let mut new: Vec<Member> = self.kept().filter(|m| !before.contains_key(&m.grant())).cloned().collect();
+        new.sort_by_key(|member| (member.since(), member.grant()));
+        Learned {
+            new,
+            gone: before.values().filter(|member| !now.contains(&member.grant())).cloned().collect(),
+            joined: self.table.keys().filter(|peer| !stood.contains(*peer)).copied().collect(),
+            fell: stood.iter().filter(|peer| !self.table.contains_key(*peer)).copied().collect(),
+        }
+    }
+
+    /// All records that are kept, whether they stand or fell.
+    fn kept(&self) -> impl Iterator<Item = &Member> {
+        self.table.values().flatten().chain(self.fallen.values().flatten().map(|(member, _)| member))
+    }
+
+    fn keeps(&self, peer: &PeerId, grant: &GrantId) -> bool {
+        let standing = self.table.get(peer).into_iter().flatten();
+        let fallen = self.fallen.get(peer).into_iter().flatten().map(|(member, _)| member);
+        standing.chain(fallen).any(|member| member.grant() == *grant)
     }
 
     /// All records, in order of time, so that each comes after those it rests on; the founder's is the first.
     #[must_use]
     pub fn records(&self) -> Vec<MemberRecord> {
-        let mut members: Vec<_> = self.table.values().flatten().collect();
+        let mut members: Vec<_> = self.kept().collect();
         members.sort_by_key(|member| (member.since(), member.grant()));
         members.into_iter().map(|member| member.record().clone()).collect()
     }
 
-    /// One hash of the whole table: equal for two peers exactly when their tables are.
+    /// The records by which a peer is a member, with all that they rest on, in order of time. Of one that fell also
+    /// those of the members that come before it.
+    #[must_use]
+    pub fn chain(&self, peer: &PeerId) -> Vec<MemberRecord> {
+        let mut chain: BTreeMap<(Hlc, GrantId), &Member> = BTreeMap::new();
+        let mut open = vec![*peer];
+        let mut seen = BTreeSet::new();
+        while let Some(peer) = open.pop() {
+            if !seen.insert(peer) {
+                continue;
+            }
+            let standing = self.table.get(&peer).into_iter().flatten();
+            // Who stands does not do so by what fell.
+            let has_fallen = !self.table.contains_key(&peer);
+            let fallen = self.fallen.get(&peer).filter(|_| has_fallen).into_iter().flatten();
+            for member in standing.chain(fallen.map(|(member, _)| member)) {
+                chain.insert((member.since(), member.grant()), member);
+                if let Some(joined) = member.record().joined() {
+                    open.extend([joined.invitation.body.issuer, joined.admission.body.admitted_by]);
+                    if has_fallen {
+                        open.extend(self.joiners(&joined.admission.body.invitation));
+                    }
+                }
+            }
+        }
+        chain.into_values().map(|member| member.record().clone()).collect()
+    }
+
+    /// One hash of all records that are kept: equal for two peers exactly when their tables are.
     #[must_use]
     pub fn fingerprint(&self) -> Hash {
         let mut hasher = blake3::Hasher::new_derive_key("aerolithsdb 2026 members fingerprint");
         hasher.update(self.mesh.as_bytes());
-        for member in self.table.values().flatten() {
+        for member in self.kept() {
             hasher.update(member.grant().as_bytes());
         }
         Hash(*hasher.finalize().as_bytes())
     }
 
-    /// The invitations with which more joined than they let in, ordered by id. Their members stay; an admin
-    /// who sees one should find out how the ticket got around.
-    #[must_use]
-    pub fn overused(&self) -> Vec<Overuse> {
-        let mut joins: BTreeMap<Hash, Overuse> = BTreeMap::new();
-        for record in self.table.values().flatten().filter_map(|member| member.record().joined()) {
-            let (invitation, admission) = (&record.invitation.body, &record.admission.body);
-            let (id, issuer, uses) = (admission.invitation, invitation.issuer, invitation.uses);
-            let joined = joins.entry(id).or_insert(Overuse { invitation: id, issuer, uses, members: Vec::new() });
-            joined.members.push(admission.member);
-        }
-        joins.into_values().filter(|joined| joined.members.len() > joined.uses as usize).collect()
+    /// Those who joined and are no members, by the record of the highest role, each with the reason, ordered by peer.
+    pub fn fallen(&self) -> impl Iterator<Item = (&Member, Fall)> {
+        self.fallen.iter().filter_map(|(peer, records)| {
+            let member = highest(records.iter().map(|(member, _)| member))?;
+            Some((member, self.fall(peer)?))
+        })
     }
 
-    /// How many joined with an invitation.
-    pub(super) fn uses_of(&self, invitation: &Hash) -> usize {
+    /// Why a peer that joined is no member, `None` for members and strangers.
+    #[must_use]
+    pub fn fall(&self, peer: &PeerId) -> Option<Fall> {
+        if self.table.contains_key(peer) {
+            return None;
+        }
+        self.fallen.get(peer).and_then(|records| records.iter().map(|(_, fall)| *fall).min())
+    }
+
+    /// The invitations by which more joined than they let in, ordered by id. An admin who sees one should find out how
+    /// the ticket got around.
+    #[must_use]
+    pub fn overused(&self) -> Vec<Overuse> {
+        let mut overused: BTreeMap<Hash, Overuse> = BTreeMap::new();
+        for (peer, records) in self.fallen.iter().filter(|(peer, _)| !self.table.contains_key(*peer)) {
+            for joined in records.iter().filter_map(|(member, _)| member.record().joined()) {
+                let (invitation, admission) = (&joined.invitation.body, &joined.admission.body);
+                let (id, issuer, uses) = (admission.invitation, invitation.issuer, invitation.uses);
+                let entry = || Overuse { invitation: id, issuer, uses, members: Vec::new(), fallen: Vec::new() };
+                let overuse = overused.entry(id).or_insert_with(entry);
+                if overuse.fallen.last() != Some(peer) {
+                    overuse.fallen.push(*peer);
+                }
+            }
+        }
+        for overuse in overused.values_mut() {
+            overuse.members = self.joiners(&overuse.invitation).into_iter().collect();
+        }
+        overused.into_values().collect()
+    }
+
+    /// Who joined by an invitation and stands.
+    pub(super) fn joiners(&self, invitation: &Hash) -> BTreeSet<PeerId> {
         let joined = self.table.values().flatten().filter_map(|member| member.record().joined());
-        joined.filter(|joined| joined.admission.body.invitation == *invitation).count()
+        let by_it = joined.filter(|joined| joined.admission.body.invitation == *invitation);
+        by_it.map(|joined| joined.admission.body.member).collect()
     }
 
     /// The records that lead from the founder (left out) to an admin, each issued by the one before.
@@ -226,67 +391,16 @@ impl Members {
         self.get(peer).filter(|member| member.role() == Role::Admin).map(Member::since)
     }
 
-    /// What a record rests on that is not there, `None` when it counts.
+    /// What a record that waits rests on and is not there.
     fn need(&self, member: &Member) -> Option<Need> {
         let joined = member.record().joined()?;
         let (issuer, admitter) = (joined.invitation.body.issuer, joined.admission.body.admitted_by);
-        let before = |since: Option<Hlc>| since.is_some_and(|since| since < member.since());
-        if !before(self.admin_since(&issuer)) {
-            return Some(Need::Admin(issuer));
-        }
-        if !before(self.member_since(&admitter)) {
-            return Some(Need::Member(admitter));
-        }
-        None
-    }
-
-    fn wait(&mut self, member: Member) {
-        if self.waiting.iter().any(|waiting| waiting.grant() == member.grant()) {
-            return;
-        }
-        if self.waiting.len() == MEMBERS_WAITING_MAX {
-            self.waiting.pop_front();
-        }
-        self.waiting.push_back(member);
-    }
-
-    /// Moves the waiting records that count now into the table.
-    fn release(&mut self, inserted: &mut Vec<Member>) {
-        while let Some(ready) = self.waiting.iter().position(|member| self.need(member).is_none()) {
-            let member = self.waiting.remove(ready).expect("the position was just found");
-            // In a full table it is dropped, as it would have been had it arrived now.
-            if self.place(member.clone()) == Ok(true) {
-                inserted.push(member);
-            }
-        }
-    }
-
-    /// Puts a record that counts into the table unless another beats it; whether it did.
-    fn place(&mut self, member: Member) -> Result<bool, Rejected> {
-        if !self.table.contains_key(&member.peer()) && self.table.len() >= MEMBERS_MAX {
-            return Err(Rejected::Full);
-        }
-        let records = self.table.entry(member.peer()).or_default();
-        if records.iter().any(|known| beats(known, &member)) {
-            return Ok(false);
-        }
-        records.retain(|known| !beats(&member, known));
-        let at = records.partition_point(|known| known.since() < member.since());
-        records.insert(at, member);
-        Ok(true)
+        let is_admin = self.admin_since(&issuer).is_some_and(|since| since < member.since());
+        Some(if is_admin { Need::Member(admitter) } else { Need::Admin(issuer) })
     }
 }
 
-/// The record that counts: of those that no other beats, the latest gives the highest role.
-fn present(records: &[Member]) -> &Member {
-    records.last().expect("a member has a record")
-}
-
-/// Whether `one` makes `other` superfluous: at least its role, from no later a time on. Beating is transitive,
-/// and of two records of one time and role exactly one beats the other, so what remains of a set of records
-/// does not depend on their order. A record also beats itself.
-fn beats(one: &Member, other: &Member) -> bool {
-    let order = one.since().cmp(&other.since());
-    let order = order.then(other.role().cmp(&one.role())).then(one.grant().cmp(&other.grant()));
-    one.role() >= other.role() && order.is_le()
+/// The record that gives the highest role, and of those the earliest.
+fn highest<'a>(records: impl Iterator<Item = &'a Member>) -> Option<&'a Member> {
+    records.max_by_key(|member| (member.role(), Reverse((member.since(), member.grant()))))
 }

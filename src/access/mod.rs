@@ -7,14 +7,22 @@
 //! [`Members::check`] is the only way to a [`Grant`], and every read and write path takes one.
 //!
 //! What keeps the tables of all peers equal, whatever the order in which records arrive:
-//! - A record counts when its issuer was an admin and its admitter a member *before* it, by the records'
-//!   hybrid times. So no two records can vouch for each other, and what once counts keeps counting.
-//! - Of several records of one member those stay that no other beats: another beats one when it gives at least
-//!   the same role from no later a time on (ties go to the smaller hash).
+//! - A join rests on its issuer, who must have been an admin, and on its admitter, who must have been a member, *before*
+//!   it by the records' hybrid times. So no two records can vouch for each other.
+//! - Which joins stand is judged from all of them and not remembered, see [`Fall`] for why one does not. Of those of
+//!   one invitation as many as it has uses: first those that admins admitted, then the others in the order of their
+//!   depth, ties by hash. Of members in all likewise.
+//! - Records that do not stand are kept within bounds and handed on, so that all judge alike.
 //!
-//! The time of joining is what the admitting member says it is; a member who lies about it can let a ticket
-//! outlive its expiry. Two members apart can admit more joiners than a ticket has uses: all of them stay, and
-//! [`Members::overused`] tells. Removing members is not part of this form.
+//! So a member that was let in with a ticket which others used elsewhere at the same time can lose its standing when
+//! the two sides meet. From then on it is no member: nobody keeps a link to it, nothing that it publishes is taken, it
+//! admits nobody, and its receipts do not count. What it had written is part of the documents of those who took it,
+//! so members hand that on to each other, and every peer takes it from a member ([`Members::check_author`]): the same
+//! changes, the same documents. [`Members::overused`] names who fell; an admin lets it in again by a new ticket.
+//!
+//! What this does not prevent: the time of joining is what the admitting member says it is, so a member can let a
+//! ticket outlive its expiry as long as it has uses left, and can use up what is left of a ticket that it knows.
+//! Removing members is not part of this form.
 
 mod admit;
 mod genesis;
@@ -24,6 +32,7 @@ mod member;
 mod members;
 mod refusal;
 mod role;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -33,9 +42,10 @@ pub use genesis::Genesis;
 pub use grant::{Denial, Grant};
 pub use invitation::Invitation;
 pub use member::{Admission, Joined, Member, MemberRecord, Redemption, Rejected};
-pub use members::{Insertion, Members, Need, Overuse};
+pub use members::{Insertion, Learned, Members, Need, Overuse};
 pub use refusal::Refusal;
 pub use role::{Ability, Role};
+pub use standing::Fall;
 pub use ticket::{JoinRequest, Ticket, TicketError};
 
 use crate::base::{Encode, Hash};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::base::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::base::{CollectionName, Decode, DecodeError, Encode, Reader, Writer};
 
 /// A member's standing in the mesh. A higher role can do all that a lower one can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +23,18 @@ pub enum Ability {
     Read,
     /// To author changes.
     Write,
+    /// To author changes in collections whose name begins with `_`.
+    WriteSystem,
     /// To invite new members.
     Invite,
+}
+
+impl Ability {
+    /// What it takes to author changes in a collection.
+    #[must_use]
+    pub fn to_write(collection: &CollectionName) -> Self {
+        if collection.is_system() { Self::WriteSystem } else { Self::Write }
+    }
 }
 
 impl Role {
@@ -34,7 +44,7 @@ impl Role {
         match ability {
             Ability::Read => true,
             Ability::Write => self >= Self::Writer,
-            Ability::Invite => self == Self::Admin,
+            Ability::WriteSystem | Ability::Invite => self == Self::Admin,
         }
     }
 }
@@ -67,6 +77,7 @@ impl fmt::Display for Ability {
         f.write_str(match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::WriteSystem => "write to collections whose name begins with _",
             Self::Invite => "invite",
         })
     }

@@ -103,6 +103,28 @@ bytes_id!(
     Incarnation, 8
 );
 hex_text!(Incarnation);
+/// The first bytes of an incarnation that signs nothing but what [`Incarnation::of_expiry`] says.
+const EXPIRY_MARK: [u8; 4] = *b"\xffexp";
+
+impl Incarnation {
+    /// The incarnation under which a store in this one deletes documents that have expired, and keeps those that have
+    /// not. Who sees such a delete knows that it says no more than that the document had expired by its author's clock.
+    /// One drawn at random has its mark once in 4 billion.
+    #[must_use]
+    pub fn of_expiry(self) -> Self {
+        let mut marked = self.0;
+        marked.rotate_right(EXPIRY_MARK.len());
+        marked[..EXPIRY_MARK.len()].copy_from_slice(&EXPIRY_MARK);
+        Self(marked)
+    }
+
+    /// Whether it is the one of some store's expiry.
+    #[must_use]
+    pub fn is_of_expiry(&self) -> bool {
+        self.0.starts_with(&EXPIRY_MARK)
+    }
+}
+
 bytes_id!(
     /// A peer: its Ed25519 public key. Shown in the form libp2p gives it (`12D3Koo...`).
     PeerId, 32

@@ -12,6 +12,10 @@ use super::{Decode, DecodeError, Encode, Reader, Writer};
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The first moment of 2020. This program is younger: a machine that shows an earlier time has a wrong clock, as
+    /// those have that boot in 1970.
+    pub const EARLIEST: Self = Self(1_577_836_800_000);
+
     /// This time plus a number of milliseconds.
     #[must_use]
     pub fn plus_ms(self, ms: u64) -> Self {
@@ -89,8 +93,13 @@ impl Clock {
         Self { last, drift_max_ms }
     }
 
-    /// The stamp of a local event at physical time `now`: later than everything stamped or observed before.
+    /// The stamp of a local event at physical time `now`: later than everything stamped or observed before. Only what
+    /// lies further ahead than the drift bound is left there: it was stamped by a clock that was ahead and has been set
+    /// since. A physical time that cannot be is none to go back to.
     pub fn tick(&mut self, now: Timestamp) -> Hlc {
+        if now >= Timestamp::EARLIEST && self.last.physical() > now.plus_ms(self.drift_max_ms) {
+            self.last = Hlc::default();
+        }
         self.last = self.last.next().max(Hlc::from_physical(now));
         self.last
     }
@@ -114,6 +123,15 @@ mod tests {
         let second = clock.tick(Timestamp(4_000));
         assert!(second > first);
         assert_eq!(second.physical(), Timestamp(5_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_stamps_the_present_again() {
+        let (then, now) = (Timestamp(2_085_000_000_000), Timestamp(1_770_000_000_000));
+        let mut clock = Clock::new(Hlc::from_physical(then), 1_000);
+        assert_eq!(clock.tick(now), Hlc::from_physical(now));
+        // A time before there was such a program is no present.
+        assert_eq!(clock.tick(Timestamp(7)).physical(), now);
     }
 
     #[test]

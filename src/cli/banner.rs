@@ -95,7 +95,7 @@ fn text(report: &PeerReport, node_id: &str, rest: Option<Rest<'_>>, listen: &[St
 mod tests {
     use super::*;
     use crate::base::{MeshId, PeerId};
-    use crate::node::Counters;
+    use crate::node::{Agreement, ClockReport, Counters, DiskReport};
 
     #[test]
     fn it_says_what_one_needs_to_know() {
@@ -105,11 +105,24 @@ mod tests {
             mesh_name: "home".into(),
             role: None,
             members: 2,
+            overused: Vec::new(),
             neighbours: Vec::new(),
+            restless: Vec::new(),
             counters: Counters::default(),
             open_documents: crate::kv::CacheUse::default(),
             letters: 0,
+            letters_evicted: 0,
             stored: 0,
+            clock: ClockReport {
+                shows: crate::base::Timestamp::EARLIEST,
+                agreement: Agreement::Alone,
+                middle_ahead_ms: 0,
+                set: None,
+                stamped_until: None,
+                kept: 0,
+                expiry_waits: None,
+            },
+            disk: DiskReport::default(),
         };
         let listen = ["/ip4/10.0.0.1/tcp/4001/p2p/12D3K".to_owned(), "/ip4/127.0.0.1/tcp/4001".to_owned()];
         let rest =

@@ -1,7 +1,7 @@
 //! `mesh`: founding, inviting, joining, leaving, and who is in it.
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::failure::{Failure, Kind, Outcome};
@@ -22,23 +22,29 @@ pub(super) enum Command {
     },
     /// Leave the mesh that this peer shares with others, for one of its own
     Leave(Local),
-    /// Make a ticket with which others can join
-    Invite {
-        /// What those who join may do
-        #[arg(long, value_enum, default_value_t = Role::Writer)]
-        role: Role,
-        /// For how long it can be used, such as 1h or 7d
-        #[arg(long, default_value = "7d", value_parser = seconds, value_name = "DURATION")]
-        expires_in: u64,
-        /// How many can join with it
-        #[arg(long, default_value_t = 1)]
-        uses: u32,
-    },
+    /// Make a ticket with which others can join, and warn when nobody can reach what it names
+    Invite(Invite),
     /// Join the mesh of a ticket; what is stored stays
     Join(Join),
     /// List the members
     #[command(visible_alias = "members")]
     Peers,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Invite {
+    /// What those who join may do
+    #[arg(long, value_enum, default_value_t = Role::Writer)]
+    role: Role,
+    /// For how long it can be used, such as 1h or 7d
+    #[arg(long, default_value = "7d", value_parser = seconds, value_name = "DURATION")]
+    expires_in: u64,
+    /// How many can join with it
+    #[arg(long, default_value_t = 1)]
+    uses: u32,
+    /// Fail when nobody outside this network can reach what the ticket names; it is printed all the same
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Debug, Args)]
@@ -90,14 +96,16 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
             let body = json!({"local_documents": word(local.local_documents)});
             output.thing(&peer.work(Method::POST, "/api/v1/mesh/leave", Some(&body))?, &FOUNDED)
         }
-        Command::Invite { role, expires_in, uses } => invite(role, expires_in, uses, peer, output),
+        Command::Invite(wanted) => invite(&wanted, peer, output),
         Command::Join(join) => run_join(&join, peer, output),
         Command::Peers => {
             let answer = peer.get("/api/v1/mesh/peers")?;
             let fields = [
                 ("PEER", "/peer_id"),
                 ("ROLE", "/role"),
+                ("STANDING", "/standing"),
                 ("CONNECTED", "/connected"),
+                ("NO ANSWER SINCE", "/no_answer_since"),
                 ("SINCE", "/since"),
                 ("ADMITTED BY", "/admitted_by"),
             ];
@@ -106,24 +114,66 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     }
 }
 
-/// In a pipe the ticket alone, so that it can be handed on; for a person also how it is used.
-fn invite(role: Role, expires_in_s: u64, uses: u32, peer: &Peer, output: Output) -> Outcome {
-    let body = json!({"role": word(role), "expires_in_s": expires_in_s, "uses": uses});
+fn invite(wanted: &Invite, peer: &Peer, output: Output) -> Outcome {
+    let body = json!({"role": word(wanted.role), "expires_in_s": wanted.expires_in, "uses": wanted.uses});
     let invited = peer.post("/api/v1/mesh/invites", &body)?;
+    show(wanted, &invited, output)?;
+    warnings(&invited["reach"]).iter().for_each(|warning| eprintln!("{warning}"));
+    if wanted.check && invited["reach"]["outside"] == "unreached" {
+        return Err(Failure::new(
+            Kind::Unavailable,
+            "nobody outside this network can use the ticket; see `node doctor`",
+        ));
+    }
+    Ok(())
+}
+
+/// In a pipe the ticket alone, so that it can be handed on; for a person also how it is used.
+fn show(wanted: &Invite, invited: &Value, output: Output) -> Outcome {
     let ticket = invited["ticket"].as_str().unwrap_or_default();
     if output.is_json_asked() {
-        return output.document(&invited);
+        return output.document(invited);
     }
     if !output.is_table() {
         return line(ticket);
     }
     line(&format!("{ticket}\n"))?;
-    let who = if uses == 1 { format!("one {}", word(role)) } else { format!("{uses} peers as {}", word(role)) };
+    let role = word(wanted.role);
+    let who = if wanted.uses == 1 { format!("one {role}") } else { format!("{} peers as {role}", wanted.uses) };
     line(&format!("It lets in {who} until {}. Keep it secret. On the other peer:", cell(&invited["expires_at"])))?;
     line("\n    aerolithsdb-cli mesh join TICKET")
 }
 
-fn cell(value: &serde_json::Value) -> &str {
+/// What is wrong with what a ticket names, for a person.
+fn warnings(reach: &Value) -> Vec<String> {
+    let all = reach["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let of = |state: &'static str| all.iter().filter(move |address| address["state"] == state);
+    let said = |address: &Value| format!("warning:   {}: {}", cell(&address["address"]), cell(&address["why"]));
+    let unreached = || of("unreached").map(said);
+    match cell(&reach["outside"]) {
+        "unreached" if of("unreached").count() == 0 => vec![
+            "warning: the ticket is of use on this network only: no member relays for this peer, and it has no address \
+             that is reached from outside"
+                .to_owned(),
+        ],
+        "unreached" => {
+            let first = "warning: nobody outside this network can reach what the ticket names:".to_owned();
+            std::iter::once(first).chain(unreached()).collect()
+        }
+        "untried" => {
+            let first =
+                "warning: whether somebody outside this network can reach what the ticket names could not be checked:";
+            std::iter::once(first.to_owned()).chain(of("untried").map(said)).chain(unreached()).collect()
+        }
+        _ if of("unreached").count() > 0 => {
+            let first = "warning: some of what the ticket names nobody can reach:".to_owned();
+            std::iter::once(first).chain(unreached()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn cell(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
 }
 
@@ -141,4 +191,30 @@ pub(super) fn run_join(join: &Join, peer: &Peer, output: Output) -> Outcome {
     let body = json!({"ticket": join.ticket, "local_documents": word(join.local.local_documents)});
     let fields = [("MESH", "/mesh"), ("LET IN BY", "/peer"), ("DOCUMENTS CARRIED OVER", "/carried_documents")];
     output.thing(&peer.work(Method::POST, "/api/v1/mesh/join", Some(&body))?, &fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_reach_is_named() {
+        let address =
+            |name: &str, state: &str| json!({"address": name, "state": state, "why": format!("{name} is bad")});
+        let said = |outside: &str, addresses: &[Value]| {
+            warnings(&json!({"outside": outside, "addresses": addresses})).join("\n")
+        };
+        let (dead, lan, open) = (address("dead", "unreached"), address("lan", "near"), address("open", "untried"));
+        let both = [dead.clone(), lan.clone()];
+        let text = said("unreached", &both);
+        assert!(text.contains("nobody outside") && text.contains("dead is bad") && !text.contains("lan"), "{text}");
+        assert!(said("unreached", std::slice::from_ref(&lan)).contains("on this network only"));
+        let text = said("untried", &[open, dead.clone()]);
+        assert!(
+            text.contains("could not be checked") && text.contains("open is bad") && text.contains("dead"),
+            "{text}"
+        );
+        assert!(said("reached", &[dead]).contains("some of what"));
+        assert!(said("reached", &[lan]).is_empty());
+    }
 }

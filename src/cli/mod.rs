@@ -1,6 +1,6 @@
 //! The two programs: the peer and its client. Both are thin around what the layers below do.
 //!
-//! - `serve` the peer: from flags to a running peer, and back down on a signal
+//! - `serve` the peer: from flags to a running peer, and back down on a signal; `open_files` how many it may have
 //! - `document`, `collection`, `query`, `index`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands,
 //!   one file each; `version` those of `document` that are about its past, `plan` how a query is answered
 //! - `import`, `export` files into collections and back; `bench` load on a peer
@@ -22,6 +22,7 @@ mod index;
 mod log;
 mod mesh;
 mod node;
+mod open_files;
 mod output;
 mod plan;
 mod query;

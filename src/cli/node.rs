@@ -49,6 +49,8 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("LAST FAILURE", "/reach/punches/last_failure"),
         ("ROUTER", "/reach/router"),
         ("STUN", "/reach/stun/found"),
+        ("CLOCK", "/clock/shows"),
+        ("CLOCK IS", "/clock/agreement"),
     ];
     output.thing(&status, &fields)?;
     if !output.is_table() {
@@ -57,13 +59,20 @@ fn status(peer: &Peer, output: Output) -> Outcome {
     line("\nAddresses")?;
     let fields = [("SOURCE", "/source"), ("ADDRESS", "/address"), ("STATE", "/state")];
     output.list(list(&status["reach"]["addresses"]), &fields)?;
+    if !list(&status["overused"]).is_empty() {
+        line("\nTickets that more used than they let in (an admin can admit the fallen by a new one)")?;
+        let fields = [("ISSUER", "/issuer"), ("USES", "/uses"), ("MEMBERS", "/members"), ("FALLEN", "/fallen")];
+        output.list(list(&status["overused"]), &fields)?;
+    }
     line("\nConnected peers")?;
     let fields = [
         ("PEER", "/peer_id"),
         ("ADDRESS", "/address"),
         ("DIRECT", "/direct"),
         ("SINCE", "/since"),
+        ("NO ANSWER SINCE", "/no_answer_since"),
         ("IN SYNC", "/in_sync"),
+        ("CLOCK AHEAD (MS)", "/clock_ahead_ms"),
     ];
     output.list(list(&status["peers"]), &fields)
 }

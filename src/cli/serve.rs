@@ -7,7 +7,7 @@ use clap::Parser;
 use tokio::task::JoinHandle;
 
 use super::config::Sources;
-use super::{banner, log, seed};
+use super::{banner, log, open_files, seed};
 use crate::config::{Config, Settings};
 use crate::gateway::{self, Gateway};
 use crate::{Error, Peer, Result};
@@ -51,6 +51,11 @@ struct Args {
     /// Neither search for peers on the LAN nor be found there
     #[arg(long)]
     no_mdns: bool,
+    /// Give the data folder, a copy of another peer's, an identity of its own, and end
+    ///
+    /// Its documents come along into a mesh of its own; start it as always then, and join the mesh with a ticket.
+    #[arg(long)]
+    new_identity: bool,
     /// What to log: error, warn, info, debug, trace, or directives such as aerolithsdb=debug,libp2p=info
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -99,15 +104,25 @@ pub fn run() -> ExitCode {
 
 fn start(args: &Args) -> Result<()> {
     let config = args.config()?;
+    open_files::prepare()?;
     log::init(&config.logging)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::Io(format!("the system gives no threads: {error}")))?;
-    let ended = runtime.block_on(live(config));
+    let ended =
+        runtime.block_on(async { if args.new_identity { renew_identity(config).await } else { live(config).await } });
     runtime.shutdown_timeout(LINGER);
     ended
+}
+
+async fn renew_identity(config: Config) -> Result<()> {
+    let folder = config.data_dir.display().to_string();
+    let peer = Peer::renew_identity(config.peer).await?;
+    println!("{folder} belongs to peer {peer} now, in a mesh of its own with all documents.");
+    println!("Start it as always, and join the mesh again: aerolithsdb-cli mesh join TICKET");
+    Ok(())
 }
 
 /// A peer's life, from its start to a signal.
@@ -223,15 +238,8 @@ mod tests {
         let rest = config.rest.unwrap();
         assert_eq!((config.data_dir.to_str(), rest.port, rest.bind.to_string().as_str()), (Some("d"), 0, "::1"));
         assert_eq!((rest.token_file, rest.tls), (Some("t".into()), Some(gateway::Tls::Generated("d".into()))));
-        assert_eq!(
-            config.peer.network.listen,
-            [
-                "/ip4/0.0.0.0/udp/0/quic-v1",
-                "/ip4/0.0.0.0/tcp/0",
-                "/ip4/127.0.0.1/udp/5/quic-v1",
-                "/ip4/127.0.0.1/tcp/5",
-            ]
-        );
+        assert_eq!(config.peer.network.listen, ["/ip4/127.0.0.1/udp/5/quic-v1", "/ip4/127.0.0.1/tcp/5"]);
+        assert_eq!(config.peer.network.listen_ports, [0]);
         assert_eq!((config.rest_seeds, config.peer.network.mdns), (vec!["http://a:1".to_owned()], false));
     }
 

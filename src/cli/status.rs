@@ -30,6 +30,8 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
                 ("CHANGES RECEIVED", "/changes/received"),
                 ("CHANGES DROPPED", "/changes/dropped"),
                 ("BYTES ON DISK", "/disk_bytes"),
+                ("BYTES IN MEMORY", "/memory/resident_bytes"),
+                ("SHARES OF IT AT MOST", "/memory/shares/total_bytes"),
                 ("READS", "/operations/reads/count"),
                 ("READ P99 (US)", "/operations/reads/p99_us"),
                 ("WRITES", "/operations/writes/count"),

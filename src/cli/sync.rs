@@ -8,9 +8,10 @@ use super::http::Peer;
 use super::output::{Field, Output, line};
 use crate::gateway::path_segment;
 
-const PEER: [Field; 6] = [
+const PEER: [Field; 7] = [
     ("PEER", "/peer_id"),
     ("CONNECTED", "/connected"),
+    ("NO ANSWER SINCE", "/no_answer_since"),
     ("STATE", "/state"),
     ("AS OF", "/as_of"),
     ("CHANGED HERE SINCE", "/changed_here_since"),
@@ -120,8 +121,13 @@ fn why(why: &Value, output: Output) -> Outcome {
 
 fn leave(leave: &Value, output: Output) -> Outcome {
     if output.is_table() {
-        let fields =
-            [("PEER", "/peer_id"), ("CONNECTED", "/connected"), ("HAS ALL", "/has_all"), ("AS OF", "/compared_at")];
+        let fields = [
+            ("PEER", "/peer_id"),
+            ("CONNECTED", "/connected"),
+            ("NO ANSWER SINCE", "/no_answer_since"),
+            ("HAS ALL", "/has_all"),
+            ("AS OF", "/compared_at"),
+        ];
         output.list(leave["peers"].as_array().map_or(&[], Vec::as_slice), &fields)?;
     } else {
         output.document(leave)?;

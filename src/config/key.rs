@@ -76,19 +76,19 @@ const COUNT: Kind = Kind::Integer(u32::MAX as u64);
 pub const KEYS: &[Key] = &[
     key("node.node_id", Kind::Text, "\"peer\"", "A name for people; it need not be unique."),
     key("node.mesh_name", Kind::Text, "\"mesh\"", "The name of the mesh that a new peer founds."),
-    key("node.bind_address", Kind::Text, "\"0.0.0.0\"", "The address on which the default listeners meet other peers; network.listen overrides it."),
+    key("node.bind_address", Kind::Text, "\"all\"", "The address on which ports without one are listened on for other peers; all = every one of this machine, of IPv4 and of IPv6."),
     key("node.port", PORT, "8080", "The port of the REST gateway, unless api.rest_api.port says otherwise."),
     key("node.seed_nodes", Kind::List, "[]", "Peers to meet first: multiaddrs, or host:port of their REST gateway, which is asked for its multiaddrs."),
     later("node.is_bootstrap", Kind::Flag, "false", "Whether others find the mesh through this peer."),
 
     key("storage.data_dir", Kind::Text, "\"./data\"", "Where the data and the identity of the peer are kept."),
-    key("storage.cache_size_bytes", Kind::Size, "\"32MiB\"", "Memory for what is read often; a number of bytes, or 64MiB and the like."),
+    key("storage.cache_size_bytes", Kind::Size, "\"32MiB\"", "Memory for what is read often; what the journal and queries may take follows from it. A number of bytes, or 64MiB and the like."),
     key("storage.durability", Kind::Word(&["durable", "buffered"]), "\"durable\"", "What an acknowledged write survives: durable = a power loss; buffered = the end of the process."),
     later("storage.sharding_strategy", Kind::Text, "\"ConsistentHash\"", "How documents are spread over peers."),
     later("storage.replication_factor", COUNT, "3", "On how many peers each document is kept."),
     later("storage.virtual_nodes", COUNT, "256", "Points of each peer on the ring."),
 
-    key("network.listen", Kind::List, "[\"/ip4/0.0.0.0/udp/4001/quic-v1\", \"/ip4/0.0.0.0/tcp/4001\"]", "Where to listen for other peers: multiaddrs, or a port or address:port for QUIC and TCP; port 0 takes a free one."),
+    key("network.listen", Kind::List, "[\"4001\"]", "Where to listen for other peers: a port (at node.bind_address) or address:port for QUIC and TCP, or multiaddrs; port 0 takes a free one."),
     key("network.external_addresses", Kind::List, "[]", "Multiaddrs at which others can reach this peer, when it cannot know them by itself (port forwarding)."),
     key("network.discovery_enabled", Kind::Flag, "true", "Whether peers are searched for at all; false switches mdns and kademlia off."),
     key("network.mdns", Kind::Flag, "true", "Whether peers on the same LAN find each other."),

@@ -291,13 +291,10 @@ fn network(settings: &Settings, seeds: Vec<String>) -> Result<NetworkConfig> {
         let checked = |text| checked_multiaddr(path, text);
         settings.list(path).map(|texts| texts.into_iter().map(checked).collect()).transpose()
     };
-    let bind = address(settings, "node.bind_address", "0.0.0.0")?;
-    let listen = match settings.list("network.listen") {
-        Some(listen) => listen.into_iter().map(|text| listeners(text, bind)).collect::<Result<Vec<_>>>()?.concat(),
-        None => listeners_at(bind, MESH_PORT),
-    };
+    let (listen, listen_ports) = listeners(settings)?;
     Ok(NetworkConfig {
         listen,
+        listen_ports,
         external_addresses: addresses("network.external_addresses")?.unwrap_or_default(),
         seeds,
         mdns: discovery && settings.flag("network.mdns").unwrap_or(true),
@@ -323,15 +320,24 @@ fn nat(settings: &Settings) -> nat::Settings {
     }
 }
 
-/// The listeners that a text names: a multiaddr is one, a port or `address:port` means QUIC and TCP.
-fn listeners(text: String, bind: IpAddr) -> Result<Vec<String>> {
-    if let Ok(port) = text.parse() {
-        return Ok(listeners_at(bind, port));
+/// Where to listen: the multiaddrs, and the ports that are listened on at all addresses. A port or `address:port` means QUIC
+/// and TCP.
+fn listeners(settings: &Settings) -> Result<(Vec<String>, Vec<u16>)> {
+    const BIND: &str = "node.bind_address";
+    let bind = match settings.text(BIND) {
+        None | Some("all") => None,
+        Some(_) => Some(address(settings, BIND, "all")?),
+    };
+    let (mut named, mut ports) = (Vec::new(), Vec::new());
+    for text in settings.list("network.listen").unwrap_or_else(|| vec![MESH_PORT.to_string()]) {
+        match (text.parse(), bind, text.parse::<SocketAddr>()) {
+            (Ok(port), None, _) => ports.push(port),
+            (Ok(port), Some(ip), _) => named.extend(listeners_at(ip, port)),
+            (Err(_), _, Ok(address)) => named.extend(listeners_at(address.ip(), address.port())),
+            (Err(_), _, Err(_)) => named.push(checked_listener(text)?),
+        }
     }
-    match text.parse::<SocketAddr>() {
-        Ok(address) => Ok(listeners_at(address.ip(), address.port())),
-        Err(_) => Ok(vec![checked_listener(text)?]),
-    }
+    Ok((named, ports))
 }
 
 fn listeners_at(ip: IpAddr, port: u16) -> Vec<String> {

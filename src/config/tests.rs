@@ -34,6 +34,7 @@ fn the_described_files_load_as_they_are() {
     let worker = Config::new(&parse(WORKER, Language::Yaml).unwrap()).unwrap();
     assert_eq!(worker.rest_seeds, ["http://bootstrap-001:8080"]);
     assert_eq!(worker.peer.network.listen[0], "/ip4/0.0.0.0/udp/4001/quic-v1");
+    assert_eq!((bootstrap.peer.network.listen.len(), bootstrap.peer.network.listen_ports), (0, vec![4001]));
     let rest = worker.rest.unwrap();
     assert_eq!((rest.bind.to_string().as_str(), rest.port, rest.cors_enabled), ("127.0.0.1", 8080, true));
     assert_eq!((worker.logging.json, worker.logging.output), (true, LogOutput::Stdout));

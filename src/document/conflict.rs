@@ -2,7 +2,10 @@
 //!
 //! Such a place shows one value, the same on every peer: the winner. The others stay until an edit overwrites the
 //! place. The search goes down through what the document shows; what is within a value that lost is part of that
-//! value. Counters at one place are no conflict: they add up ([`counter`](super::counter)).
+//! value. Counters at one place are no conflict: they add up ([`counter`](super::counter)). Neither are values that are
+//! equal: whoever wrote them agreed.
+
+use std::collections::BTreeSet;
 
 use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, ValueRef};
 use serde_json::Value;
@@ -128,6 +131,11 @@ impl Search<'_> {
             };
             self.bytes_left = left;
             values.push(self.rival(value, id, index == last)?);
+        }
+        // As texts, so that 0.0 and -0.0 differ, as they do wherever they are shown.
+        let texts: BTreeSet<String> = values.iter().map(|rival| rival.value.to_string()).collect();
+        if texts.len() == 1 {
+            return Ok(());
         }
         self.found.list.push(Conflict { path: self.path.clone(), values });
         Ok(())
@@ -268,9 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_are_a_conflict_too_and_an_unknown_author_is_damage() {
-        let (document, _) = concurrent(&json!({}), &[json!({"n": 1}), json!({"n": 1})]);
-        assert_eq!(document.conflicts(&authors()).unwrap().list[0].values.len(), 2);
+    fn equal_values_are_no_conflict() {
+        let equal = |a: Value, b: Value| {
+            let (document, _) = concurrent(&json!({}), &[json!({ "n": a }), json!({ "n": b })]);
+            document.conflicts(&authors()).unwrap().list.is_empty()
+        };
+        for value in [json!(1), json!("x"), json!(null), json!({"a": [1, {"b": 2}]}), json!([[], {}])] {
+            assert!(equal(value.clone(), value.clone()), "{value}");
+        }
+        for (a, b) in [(json!(1), json!(1.0)), (json!(0.0), json!(-0.0)), (json!({}), json!({"a": 1}))] {
+            assert!(!equal(a.clone(), b.clone()), "{a} {b}");
+        }
+        // Of three, of whom two agree, all are shown.
+        let (document, _) = concurrent(&json!({}), &[json!({"n": 1}), json!({"n": 2}), json!({"n": 1})]);
+        assert_eq!(document.conflicts(&authors()).unwrap().list[0].values.len(), 3);
+    }
+
+    #[test]
+    fn an_unknown_author_is_damage() {
+        let (document, _) = concurrent(&json!({}), &[json!({"n": 1}), json!({"n": 2})]);
         let few: Authors = authors().into_iter().filter(|(id, _): &(ActorId, PeerId)| *id != actor(2)).collect();
         assert!(matches!(document.conflicts(&few), Err(Error::Corrupt(_))));
     }

@@ -11,12 +11,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use automerge::transaction::{Transactable, Transaction};
-use automerge::{AutomergeError, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
+use automerge::{ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 use serde_json::{Number, Value};
 
 use super::align::{Hunk, align};
 use super::json::Object;
 use super::present::Present;
+use crate::error::{Error, Invalid, InvalidKind};
+use crate::limits::CHANGE_OPS_MAX;
 
 /// Product of the lengths, in characters, up to which a text is compared character by character.
 const TEXT_DIFF_CELLS_MAX: usize = 1 << 22;
@@ -26,12 +28,12 @@ pub(super) fn replace(
     tx: &mut Transaction<'_>,
     present: &BTreeMap<String, Present>,
     target: &Object,
-) -> Result<(), AutomergeError> {
+) -> Result<(), Error> {
     edit_map(tx, &ROOT, present, target)
 }
 
 /// Writes the target anew, whatever the document holds. Always makes at least one operation.
-pub(super) fn rewrite(tx: &mut Transaction<'_>, target: &Object) -> Result<(), AutomergeError> {
+pub(super) fn rewrite(tx: &mut Transaction<'_>, target: &Object) -> Result<(), Error> {
     clear(tx)?;
     for (key, value) in target {
         put(tx, &ROOT, key.as_str().into(), hydrate(value))?;
@@ -40,18 +42,36 @@ pub(super) fn rewrite(tx: &mut Transaction<'_>, target: &Object) -> Result<(), A
 }
 
 /// Deletes all fields.
-pub(super) fn clear(tx: &mut Transaction<'_>) -> Result<(), AutomergeError> {
+pub(super) fn clear(tx: &mut Transaction<'_>) -> Result<(), Error> {
     let keys: Vec<String> = tx.keys(ROOT).collect();
-    keys.iter().try_for_each(|key| tx.delete(ROOT, key.as_str()))
+    keys.iter().try_for_each(|key| Ok(tx.delete(ROOT, key.as_str())?))
 }
 
 /// Makes operations that leave nothing behind when there are none: an edit has at least one.
-pub(super) fn touch(tx: &mut Transaction<'_>) -> Result<(), AutomergeError> {
+pub(super) fn touch(tx: &mut Transaction<'_>) -> Result<(), Error> {
     if tx.pending_ops() > 0 {
         return Ok(());
     }
-    tx.put(ROOT, "_", ScalarValue::Null)?;
-    tx.delete(ROOT, "_")
+    let mut key = "_".to_owned();
+    while tx.get(ROOT, key.as_str())?.is_some() {
+        key.push('_');
+    }
+    tx.put(ROOT, key.as_str(), ScalarValue::Null)?;
+    Ok(tx.delete(ROOT, key.as_str())?)
+}
+
+/// Refuses what would make more operations than one change may have. To be asked before the work: each character of a
+/// text and each element of a list is one, and takes microseconds.
+pub(super) fn check_room(tx: &Transaction<'_>, more: usize) -> Result<(), Error> {
+    let operations = tx.pending_ops().saturating_add(more);
+    if operations as u64 <= CHANGE_OPS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the edit makes {operations} operations, one for each character and each element that comes or goes; at most \
+         {CHANGE_OPS_MAX} are possible: send it in several parts"
+    );
+    Err(Error::Invalid(Invalid { message, field: None, position: None, kind: InvalidKind::TooLarge }))
 }
 
 fn edit_map(
@@ -59,7 +79,7 @@ fn edit_map(
     id: &ObjId,
     present: &BTreeMap<String, Present>,
     target: &Object,
-) -> Result<(), AutomergeError> {
+) -> Result<(), Error> {
     for key in present.keys().filter(|key| !target.contains_key(*key)) {
         tx.delete(id, key.as_str())?;
     }
@@ -79,7 +99,7 @@ pub(super) fn edit_value(
     prop: Prop,
     present: &Present,
     target: &Value,
-) -> Result<(), AutomergeError> {
+) -> Result<(), Error> {
     match (present, target) {
         (Present::Map(id, present), Value::Object(target)) => edit_map(tx, id, present, target),
         (Present::List(id, present), Value::Array(target)) => edit_list(tx, id, present, target),
@@ -92,7 +112,7 @@ pub(super) fn edit_value(
         }
         (Present::Counter(present), target) => match target.as_i64().and_then(|target| target.checked_sub(*present)) {
             Some(0) => Ok(()),
-            Some(difference) => tx.increment(parent, prop, difference),
+            Some(difference) => Ok(tx.increment(parent, prop, difference)?),
             None => put(tx, parent, prop, hydrate(target)),
         },
         (Present::Map(..) | Present::List(..) | Present::Text(..) | Present::Scalar(_), target) => {
@@ -102,16 +122,11 @@ pub(super) fn edit_value(
 }
 
 /// Overwrites a field or an element.
-pub(super) fn put(
-    tx: &mut Transaction<'_>,
-    parent: &ObjId,
-    prop: Prop,
-    value: hydrate::Value,
-) -> Result<(), AutomergeError> {
+pub(super) fn put(tx: &mut Transaction<'_>, parent: &ObjId, prop: Prop, value: hydrate::Value) -> Result<(), Error> {
     match value {
-        hydrate::Value::Scalar(scalar) => tx.put(parent, prop, scalar),
+        hydrate::Value::Scalar(scalar) => Ok(tx.put(parent, prop, scalar)?),
         object @ (hydrate::Value::Map(_) | hydrate::Value::List(_) | hydrate::Value::Text(_)) => {
-            tx.batch_create_object(parent, prop, &object, false).map(|_| ())
+            Ok(tx.batch_create_object(parent, prop, &object, false).map(|_| ())?)
         }
     }
 }
@@ -128,7 +143,7 @@ fn float_bits(number: &Number) -> Option<u64> {
     number.is_f64().then(|| number.as_f64().map(f64::to_bits)).flatten()
 }
 
-fn edit_text(tx: &mut Transaction<'_>, id: &ObjId, present: &str, target: &str) -> Result<(), AutomergeError> {
+fn edit_text(tx: &mut Transaction<'_>, id: &ObjId, present: &str, target: &str) -> Result<(), Error> {
     if present == target {
         return Ok(());
     }
@@ -136,19 +151,15 @@ fn edit_text(tx: &mut Transaction<'_>, id: &ObjId, present: &str, target: &str) 
     let prefix = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let suffix = old[prefix..].iter().rev().zip(new[prefix..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (removed, added) = (old.len() - prefix - suffix, new.len() - prefix - suffix);
+    check_room(tx, removed + added)?;
     if removed > 0 && added > 0 && removed.saturating_mul(added) <= TEXT_DIFF_CELLS_MAX {
-        return tx.update_text(id, target);
+        return Ok(tx.update_text(id, target)?);
     }
     let added: String = new[prefix..prefix + added].iter().collect();
-    tx.splice_text(id, prefix, removed as isize, &added)
+    Ok(tx.splice_text(id, prefix, removed as isize, &added)?)
 }
 
-fn edit_list(
-    tx: &mut Transaction<'_>,
-    id: &ObjId,
-    present: &[Present],
-    target: &[Value],
-) -> Result<(), AutomergeError> {
+fn edit_list(tx: &mut Transaction<'_>, id: &ObjId, present: &[Present], target: &[Value]) -> Result<(), Error> {
     let mut classes = Classes::default();
     let old: Vec<Class> = present.iter().map(|item| classes.of_present(item)).collect();
     let new: Vec<Class> = target.iter().map(|item| classes.of_target(item)).collect();
@@ -176,7 +187,7 @@ struct ListEdit<'a, 'b> {
 
 impl ListEdit<'_, '_> {
     /// Edits elements that are the same ones in both lists; only those with a key can differ within.
-    fn matched(&mut self, old: Range<usize>, new_start: usize) -> Result<(), AutomergeError> {
+    fn matched(&mut self, old: Range<usize>, new_start: usize) -> Result<(), Error> {
         for (offset, index) in old.enumerate() {
             if self.old[index].keyed {
                 self.edit(index, new_start + offset)?;
@@ -185,7 +196,7 @@ impl ListEdit<'_, '_> {
         Ok(())
     }
 
-    fn hunk(&mut self, hunk: &Hunk) -> Result<(), AutomergeError> {
+    fn hunk(&mut self, hunk: &Hunk) -> Result<(), Error> {
         let paired = hunk.old.len().min(hunk.new.len());
         let (old, new) = (hunk.old.start, hunk.new.start);
         if hunk.old.len() > paired || hunk.new.len() > paired {
@@ -203,12 +214,13 @@ impl ListEdit<'_, '_> {
         Ok(())
     }
 
-    fn edit(&mut self, old: usize, new: usize) -> Result<(), AutomergeError> {
+    fn edit(&mut self, old: usize, new: usize) -> Result<(), Error> {
         edit_value(self.tx, self.id, old.into(), &self.present[old], &self.target[new])
     }
 
-    fn splice(&mut self, index: usize, removed: usize, added: Range<usize>) -> Result<(), AutomergeError> {
-        self.tx.splice(self.id, index, removed as isize, self.target[added].iter().map(hydrate))
+    fn splice(&mut self, index: usize, removed: usize, added: Range<usize>) -> Result<(), Error> {
+        check_room(self.tx, removed + added.len())?;
+        Ok(self.tx.splice(self.id, index, removed as isize, self.target[added].iter().map(hydrate))?)
     }
 }
 

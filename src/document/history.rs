@@ -230,6 +230,12 @@ impl History {
         clock
     }
 
+    /// Who made a change, and whether it is a delete.
+    pub(super) fn maker(&self, hash: &ChangeHash) -> Option<(ActorId, bool)> {
+        let node = &self.nodes[*self.by_hash.get(hash)? as usize];
+        Some((self.lanes[node.lane as usize].actor, node.is_delete))
+    }
+
     /// When a change was made.
     pub(super) fn time_of(&self, hash: &ChangeHash) -> Option<Hlc> {
         self.by_hash.get(hash).map(|&node| self.nodes[node as usize].time)

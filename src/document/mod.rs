@@ -40,6 +40,7 @@ pub mod patch;
 mod place;
 mod present;
 mod remake;
+mod replay;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -55,7 +56,7 @@ pub use json::Object;
 pub use open::{Applied, Document};
 pub use operation::DELETE_MARK;
 pub use patch::Patch;
-pub use remake::Made;
+pub use remake::Remaking;
 pub use run::Run;
 pub use version::{At, Authors, ChangeKind, HistoryEntry, HistoryPage, Version};
 pub use view::bounded;

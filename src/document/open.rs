@@ -130,11 +130,11 @@ impl Document {
     pub fn replace(&mut self, actor: ActorId, now: Hlc, fields: &Object) -> Result<Option<Change>, Error> {
         check_depth(fields)?;
         if self.history.is_deleted() {
-            return self.edit(actor, now, |tx, _| Ok(edit::rewrite(tx, fields)?));
+            return self.edit(actor, now, |tx, _| edit::rewrite(tx, fields));
         }
         self.edit(actor, now, |tx, reader| {
             let present = reader.fields(tx)?;
-            Ok(edit::replace(tx, &present, fields)?)
+            edit::replace(tx, &present, fields)
         })
     }
 
@@ -161,7 +161,7 @@ impl Document {
                 edit::clear(tx)?;
             }
             apply::patch(tx, reader, now.physical(), patch, shown_bytes)?;
-            if is_new { Ok(edit::touch(tx)?) } else { Ok(()) }
+            if is_new { edit::touch(tx) } else { Ok(()) }
         })
     }
 
@@ -192,6 +192,29 @@ impl Document {
             None => Ok(Some(change)),
             Some((_, refusal)) => Err(Broken(format!("its own delete was refused: {refusal}")).into()),
         }
+    }
+
+    /// Brings a deleted document back as it was before; `None` when it is not deleted.
+    ///
+    /// # Errors
+    /// As [`Document::replace`].
+    pub fn keep(&mut self, actor: ActorId, now: Hlc) -> Result<Option<Change>, Error> {
+        if !self.history.is_deleted() {
+            return Ok(None);
+        }
+        self.edit(actor, now, |tx, _| edit::touch(tx))
+    }
+
+    /// Who made a change of this document, and whether it is a delete.
+    #[must_use]
+    pub fn maker(&self, change: &ChangeHash) -> Option<(ActorId, bool)> {
+        self.history.maker(change)
+    }
+
+    /// When a change of this document was made, by its author's clock.
+    #[must_use]
+    pub fn made_at(&self, change: &ChangeHash) -> Option<Hlc> {
+        self.history.time_of(change)
     }
 
     /// Takes changes, in any order. Known ones are passed over, and each of the others is taken or refused by

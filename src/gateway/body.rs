@@ -7,6 +7,7 @@ use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as HttpBody;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -59,12 +60,17 @@ pub(super) async fn arguments<T: DeserializeOwned>(headers: &HeaderMap, body: Bo
 
 async fn read(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
     check_type(headers)?;
+    let too_large = || {
+        let detail = format!("the body is larger than the limit of {DOCUMENT_BYTES_MAX} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    // Who says it beforehand need not send it.
+    if body.size_hint().lower() > DOCUMENT_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, DOCUMENT_BYTES_MAX).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than the limit of {DOCUMENT_BYTES_MAX} bytes"),
-        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off before its end")),
         Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,

@@ -126,6 +126,8 @@ fn changes(text: &mut Text, stats: &Stats) {
         text.sample(name, &[("reason", reason)], count);
     }
     text.single("dead_letters", Kind::Gauge, "Changes that are kept and cannot be applied now.", stats.peer.letters);
+    let help = "Of those, how many gave way to others.";
+    text.single("dead_letters_evicted_total", Kind::Counter, help, stats.peer.letters_evicted);
 }
 
 fn peers(text: &mut Text, stats: &Stats) {
@@ -210,6 +212,11 @@ fn operations(text: &mut Text, stats: &Stats) {
 
 fn storage(text: &mut Text, stats: &Stats) {
     text.single("disk_bytes", Kind::Gauge, "Bytes on the disk, about.", stats.disk_bytes);
+    if let Some(bytes) = stats.resident_bytes {
+        text.single("resident_bytes", Kind::Gauge, "Bytes of the process that are in memory.", bytes);
+    }
+    let shares = "Bytes that caches, the journal, open documents and queries may take in memory together, about.";
+    text.single("memory_shares_bytes", Kind::Gauge, shares, stats.memory.total_bytes());
     let caches: [(&str, CacheUse); 2] = [("table", stats.table_cache), ("open_documents", stats.peer.open_documents)];
     for (name, help, of) in [
         ("cache_hits_total", "Looks that found what they needed in a cache.", (|of| of.hits) as fn(CacheUse) -> u64),

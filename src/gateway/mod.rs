@@ -7,8 +7,10 @@
 //! - `rest` one file per resource
 //! - `guard` what every request passes: where it comes from, its token, how many, what becomes of a panic
 //! - `clients` how often each client may call; `token` what it has to show
-//! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish; `tls` their certificate
+//! - `server` connections: bounds, timeouts, and a shutdown that lets requests finish; `seat` which of them gives way;
+//!   `tls` their certificate
 //! - `lines`, `patience` streams: cutting them into lines, and not waiting forever for who reads them
+//! - `leftover` what of a body nobody read
 //! - `metrics` counters as Prometheus reads them
 //! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
 //!   and an answer
@@ -21,7 +23,9 @@ mod clients;
 mod etag;
 mod feed_shape;
 mod guard;
+mod leftover;
 mod lines;
+mod memory_shape;
 mod metrics;
 mod patience;
 mod problem;
@@ -29,6 +33,7 @@ mod query_shape;
 mod reach_shape;
 mod rest;
 mod rfc3339;
+mod seat;
 mod server;
 mod shape;
 mod sync_shape;

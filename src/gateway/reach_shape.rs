@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::mesh::Tried;
 use crate::mesh::nat::{AddressReport, ReachReport};
 use crate::peer::doctor::{Finding, Severity};
 
@@ -46,7 +47,7 @@ struct Stun {
 #[derive(Debug, Serialize, ToSchema)]
 struct Address {
     address: String,
-    /// `listening`, `own`, `configured`, `confirmed`, `mapped`, `relay`, `observed` or `refuted`.
+    /// `listening`, `left_out` (not listened on because this machine lacks its protocol), `own`, `configured`, `confirmed`, `mapped`, `relay`, `observed` or `refuted`.
     source: &'static str,
     /// What is known of it.
     state: String,
@@ -129,6 +130,40 @@ impl From<ReachReport> for Reach {
                 rejected: report.stun_rejected,
             },
         }
+    }
+}
+
+/// Whether others reach this peer at what a ticket names.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TicketReach {
+    /// Whether somebody outside this network can use the ticket: `reached` when one of the addresses is, `untried` when
+    /// nobody could try those that may be, `unreached` when nobody can.
+    outside: &'static str,
+    /// What the ticket names, best first.
+    addresses: Vec<TicketAddress>,
+}
+
+/// One address that a ticket names.
+#[derive(Debug, Serialize, ToSchema)]
+struct TicketAddress {
+    address: String,
+    /// `reached` by somebody outside this network, `near` (of use on this network or machine only), `untried` or
+    /// `unreached`.
+    state: &'static str,
+    /// Why it is untried or unreached.
+    why: Option<String>,
+}
+
+impl From<Vec<(String, Tried)>> for TicketReach {
+    fn from(found: Vec<(String, Tried)>) -> Self {
+        let is_any = |word: &str| found.iter().any(|(_, found)| found.as_str() == word);
+        let outside = ["reached", "untried"].into_iter().find(|word| is_any(word)).unwrap_or("unreached");
+        let listed = |(address, found): (String, Tried)| TicketAddress {
+            address,
+            state: found.as_str(),
+            why: found.why().map(str::to_owned),
+        };
+        Self { outside, addresses: found.into_iter().map(listed).collect() }
     }
 }
 

@@ -1,7 +1,11 @@
 //! Connections of the gateway: accepting them within bounds, TLS, cutting slow ones, and letting requests finish.
+//!
+//! Whoever connects is accepted. When there is no room, or the system has no file descriptor left, the connection that
+//! has been idle for the longest gives way (`seat`); a newcomer waits only while all others are being served.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +14,14 @@ use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
@@ -25,6 +29,7 @@ use tower::ServiceExt;
 use super::clients::Connections;
 use super::guard::ClientAddress;
 use super::patience::Patience;
+use super::seat::{Seat, Seats};
 use super::token::Token;
 use super::{App, Config, rest, socket_address, tls};
 use crate::limits::{
@@ -36,13 +41,15 @@ use crate::{Error, Result};
 
 /// How long a client may read nothing of what it asked for.
 const READ_NOTHING_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long accepting rests when the system has no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long accepting rests when the system has no file descriptor left, while a connection gives way.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// How often the log says that connections give way.
+const SAY_AGAIN: Duration = Duration::from_secs(600);
 
 /// How many connections there may be, and how long they may take.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    /// Connections at a time; more wait in the system's backlog.
+    /// Connections at a time; for one more an idle one gives way.
     connections: usize,
     /// Those of one client; more are closed. What calls from this machine shares one address, and is not bounded.
     connections_per_client: usize,
@@ -82,7 +89,21 @@ pub struct Gateway {
 /// cannot be listened on, or the token or the certificate cannot be read or made; [`Error::Invalid`] when they are
 /// unusable.
 pub async fn serve(peer: Peer, config: Config) -> Result<Gateway> {
-    serve_within(peer, config, BOUNDS).await
+    // The other half is for the store, and for other peers.
+    let connections = open_files_max().map_or(BOUNDS.connections, |max| BOUNDS.connections.min(max / 2));
+    serve_within(peer, config, Bounds { connections, ..BOUNDS }).await
+}
+
+/// How many files and connections this process may have open; `None` for any number.
+#[cfg(unix)]
+fn open_files_max() -> Option<usize> {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.map(|max| usize::try_from(max).unwrap_or(usize::MAX))
+}
+
+#[cfg(not(unix))]
+fn open_files_max() -> Option<usize> {
+    None
 }
 
 async fn serve_within(peer: Peer, config: Config, bounds: Bounds) -> Result<Gateway> {
@@ -151,66 +172,113 @@ struct Server {
 }
 
 async fn accept(listener: TcpListener, server: Server, mut stopped: watch::Receiver<bool>) {
-    let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(server.bounds.connections));
+    let mut door = Door {
+        listener,
+        room: Arc::new(Semaphore::new(server.bounds.connections)),
+        seats: Seats::default(),
+        said_at: None,
+    };
     let connections = Connections::default();
+    // Nothing is ever sent: all are gone when nobody could any more.
+    let (open, mut all_gone) = mpsc::channel::<()>(1);
     loop {
         let next = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => break,
-            next = next_connection(&listener, room.clone()) => next,
+            next = door.next() => next,
         };
-        if let Some((stream, client, permit)) = next {
-            let max = if client.is_loopback() { usize::MAX } else { server.bounds.connections_per_client };
-            let Some(open) = connections.open(client, max) else {
-                tracing::debug!(%client, "a client has too many connections; one is closed");
-                continue;
-            };
-            let (server, watcher, stopped) = (server.clone(), graceful.watcher(), stopped.clone());
-            tokio::spawn(async move {
-                server.connection(stream, client, watcher, stopped).await;
-                drop((permit, open));
-            });
-        }
+        let Some((stream, client, permit)) = next else { continue };
+        let max = if client.is_loopback() { usize::MAX } else { server.bounds.connections_per_client };
+        let Some(counted) = connections.open(client, max) else {
+            tracing::debug!(%client, "a client has too many connections; one is closed");
+            continue;
+        };
+        let (server, stopped, open) = (server.clone(), stopped.clone(), open.clone());
+        let seat = Arc::new(door.seats.take());
+        tokio::spawn(async move {
+            server.connection(stream, client, seat, stopped).await;
+            drop((permit, counted, open));
+        });
     }
-    drop(listener);
+    drop((door, open));
     let drain = server.bounds.drain;
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(drain, all_gone.recv()).await.is_err() {
         tracing::warn!("requests were cut that took more than {} s to finish", drain.as_secs());
     }
 }
 
-/// The next connection, once there is room for it; `None` when it failed before it was accepted.
-async fn next_connection(
-    listener: &TcpListener,
+/// Where connections come in.
+#[derive(Debug)]
+struct Door {
+    listener: TcpListener,
     room: Arc<Semaphore>,
-) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let permit = room.acquire_owned().await.expect("the semaphore is never closed");
-    match listener.accept().await {
-        Ok((stream, from)) => Some((stream, from.ip(), permit)),
-        Err(error) => {
-            tracing::warn!("the gateway cannot accept a connection: {error}");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            None
+    seats: Seats,
+    /// When the log last said that connections give way.
+    said_at: Option<Instant>,
+}
+
+impl Door {
+    /// The next connection, once there is room for it; `None` when it failed before it was accepted.
+    async fn next(&mut self) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+        let (stream, from) = match self.listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if is_out_of_files(&error) {
+                    self.make_room(&error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                } else {
+                    tracing::debug!("a connection to the gateway failed at once: {error}");
+                }
+                return None;
+            }
+        };
+        let permit = match self.room.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.make_room(&"it has as many connections as it may have");
+                self.room.clone().acquire_owned().await.expect("the semaphore is never closed")
+            }
+        };
+        Some((stream, from.ip(), permit))
+    }
+
+    fn make_room(&mut self, why: &dyn std::fmt::Display) {
+        let gives_way = self.seats.give_way();
+        if self.said_at.is_none_or(|at| at.elapsed() > SAY_AGAIN) {
+            self.said_at = Some(Instant::now());
+            let then = if gives_way { "those that are idle for the longest are closed" } else { "new ones wait" };
+            tracing::warn!("the gateway has no room for another connection ({why}): {then}");
         }
     }
 }
 
+/// Whether the process, or the system, has as many files and connections open as it may have.
+#[cfg(unix)]
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(not(unix))]
+fn is_out_of_files(_: &std::io::Error) -> bool {
+    true
+}
+
 impl Server {
-    async fn connection(self, stream: TcpStream, client: IpAddr, watcher: Watcher, mut stopped: watch::Receiver<bool>) {
+    async fn connection(self, stream: TcpStream, client: IpAddr, seat: Arc<Seat>, stopped: watch::Receiver<bool>) {
         // Answers are small and written at once; waiting to fill a segment would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("no TCP_NODELAY: {error}");
         }
-        let Some(tls) = self.tls.clone() else { return self.http(stream, client, watcher).await };
+        let Some(tls) = self.tls.clone() else { return self.http(stream, client, seat, stopped).await };
         let shaken = tokio::select! {
             biased;
             // Nothing is under way on it.
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = to_end(&seat, stopped.clone()) => return,
             shaken = tokio::time::timeout(self.bounds.handshake, self.shake_hands(tls, stream)) => shaken,
         };
         match shaken {
-            Ok(Ok(stream)) => self.http(stream, client, watcher).await,
+            Ok(Ok(stream)) => self.http(stream, client, seat, stopped).await,
             Ok(Err(error)) => tracing::debug!(%client, "a TLS handshake failed: {error}"),
             Err(_) => tracing::debug!(%client, "a TLS handshake took too long"),
         }
@@ -223,11 +291,21 @@ impl Server {
         hello.into_stream(tls).await
     }
 
-    async fn http(&self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, client: IpAddr, watcher: Watcher) {
+    /// Serves requests. When the connection is to end, the request that is under way is finished.
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        client: IpAddr,
+        seat: Arc<Seat>,
+        stopped: watch::Receiver<bool>,
+    ) {
+        let (begins, ends) = (Arc::clone(&seat), Arc::clone(&seat));
         let from = move |mut request: Request<Incoming>| {
+            begins.begin();
             request.extensions_mut().insert(ClientAddress(client));
             request
         };
+        let service = self.router.clone().map_request(from).map_response(move |response| ends.end(response));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.bounds.head)
@@ -235,11 +313,28 @@ impl Server {
             .max_headers(GATEWAY_HEADERS_MAX)
             .serve_connection(
                 TokioIo::new(Patience::new(stream, READ_NOTHING_TIMEOUT)),
-                TowerToHyperService::new(self.router.clone().map_request(from)),
+                TowerToHyperService::new(service),
             );
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = to_end(&seat, stopped) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%client, "a connection to the gateway ended: {error}");
         }
+    }
+}
+
+/// Returns when a connection is to end: the gateway stops, or it has to give way.
+async fn to_end(seat: &Seat, mut stopped: watch::Receiver<bool>) {
+    tokio::select! {
+        _ = stopped.wait_for(|stopped| *stopped) => {}
+        () = seat.told_to_give_way() => {}
     }
 }
 
@@ -385,19 +480,60 @@ mod tests {
         peer.shutdown().await;
     }
 
+    /// A gateway of one connection, whose only call answers without an end.
+    async fn endless() -> (Peer, Gateway, TcpStream) {
+        async fn endless() -> impl axum::response::IntoResponse {
+            let events = futures::stream::iter([Ok::<_, std::io::Error>("data: 1\n\n")]);
+            let events = futures::StreamExt::chain(events, futures::stream::pending());
+            ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events))
+        }
+        let peer = Peer::start(crate::PeerConfig::local()).await.unwrap();
+        let app = App::new(peer.clone(), Config::default(), 0, None);
+        let guarded = axum::middleware::from_fn_with_state(app.clone(), super::super::guard::guard);
+        let router = Router::new().route("/endless", axum::routing::get(endless)).layer(guarded);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let bounds = Bounds { connections: 1, ..BOUNDS };
+        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), bounds };
+        let accepting = tokio::spawn(accept(listener, server, stopped));
+        let gateway = Gateway { address, fingerprint: None, app, stop, accepting };
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = exchange(&mut stream, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        while !answer.contains("data: 1") {
+            answer += &exchange(&mut stream, "").await;
+        }
+        (peer, gateway, stream)
+    }
+
     #[tokio::test]
-    async fn connections_beyond_the_bound_wait_for_room() {
-        let (peer, gateway) = open(Config::default(), Bounds { connections: 1, ..BOUNDS }).await;
+    async fn for_a_connection_beyond_the_bound_an_idle_one_gives_way() {
+        let (peer, gateway) = open(Config::default(), Bounds { connections: 2, ..BOUNDS }).await;
         let health = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        let mut first = TcpStream::connect(gateway.address()).await.unwrap();
-        assert!(exchange(&mut first, health).await.starts_with("HTTP/1.1 200"));
+        let mut idle = TcpStream::connect(gateway.address()).await.unwrap();
+        let mut active = TcpStream::connect(gateway.address()).await.unwrap();
+        for stream in [&mut idle, &mut active] {
+            assert!(exchange(stream, health).await.starts_with("HTTP/1.1 200"));
+        }
+        let mut third = TcpStream::connect(gateway.address()).await.unwrap();
+        assert!(exchange(&mut third, health).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(rest_of(&mut idle).await, "", "it is closed without a word");
+        assert!(exchange(&mut active, health).await.starts_with("HTTP/1.1 200"));
+        drop((active, third));
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn who_is_being_served_gives_way_to_nobody() {
+        let (peer, gateway, served) = endless().await;
         let mut second = TcpStream::connect(gateway.address()).await.unwrap();
-        second.write_all(health.as_bytes()).await.unwrap();
-        // The first is still served, the second not yet: its answer would be here before the first's.
-        assert!(exchange(&mut first, health).await.starts_with("HTTP/1.1 200"));
-        assert_eq!(second.try_read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        drop(first);
-        assert!(exchange(&mut second, "").await.starts_with("HTTP/1.1 200"));
+        second.write_all(b"GET /unknown HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let waits = tokio::time::timeout(Duration::from_millis(200), second.read(&mut [0; 1])).await;
+        assert!(waits.is_err(), "there was room for it: {waits:?}");
+        assert!(served.try_read(&mut [0; 64]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        drop(served);
+        assert!(exchange(&mut second, "").await.starts_with("HTTP/1.1 404"));
         drop(second);
         gateway.shutdown().await;
         peer.shutdown().await;
@@ -432,28 +568,34 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_answer_does_not_hold_up_a_shutdown() {
-        async fn endless() -> impl axum::response::IntoResponse {
-            let events = futures::stream::iter([Ok::<_, std::io::Error>("data: 1\n\n")]);
-            let events = futures::StreamExt::chain(events, futures::stream::pending());
-            ([("content-type", "text/event-stream")], axum::body::Body::from_stream(events))
-        }
-        let peer = Peer::start(crate::PeerConfig::local()).await.unwrap();
-        let app = App::new(peer.clone(), Config::default(), 0, None);
-        let guarded = axum::middleware::from_fn_with_state(app.clone(), super::super::guard::guard);
-        let router = Router::new().route("/endless", axum::routing::get(endless)).layer(guarded);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = watch::channel(false);
-        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), bounds: BOUNDS };
-        let accepting = tokio::spawn(accept(listener, server, stopped));
-        let gateway = Gateway { address, fingerprint: None, app, stop, accepting };
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let mut answer = exchange(&mut stream, "GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        while !answer.contains("data: 1") {
-            answer += &exchange(&mut stream, "").await;
-        }
+        let (peer, gateway, mut stream) = endless().await;
         tokio::time::timeout(BOUNDS.drain / 2, gateway.shutdown()).await.expect("the stream was ended");
         assert!(rest_of(&mut stream).await.ends_with("0\r\n\r\n"), "it was cut instead of ended");
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_refusal_reaches_a_client_that_sends_its_body_first() {
+        let (peer, gateway) = open(Config::default(), BOUNDS).await;
+        let large = crate::limits::DOCUMENT_BYTES_MAX * 10;
+        let put = "PUT /api/v1/collections/a/documents/b HTTP/1.1\r\nHost: localhost\r\n";
+        let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20)).repeat(10);
+        for (headers, body, status) in [
+            (format!("Content-Length: {large}\r\n"), "x".repeat(large), "413"),
+            (format!("Content-Length: {large}\r\nContent-Type: text/plain\r\n"), "x".repeat(large), "415"),
+            ("Transfer-Encoding: chunked\r\n".to_owned(), format!("{chunk}0\r\n\r\n"), "413"),
+        ] {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            stream.write_all(format!("{put}{headers}\r\n").as_bytes()).await.unwrap();
+            stream.write_all(body.as_bytes()).await.expect("all of the body is taken");
+            let answer = exchange(&mut stream, "").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        }
+        // Who asks first is told at once.
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let asks = format!("{put}Content-Length: {large}\r\nExpect: 100-continue\r\n\r\n");
+        assert!(exchange(&mut stream, &asks).await.starts_with("HTTP/1.1 413"));
+        gateway.shutdown().await;
         peer.shutdown().await;
     }
 

@@ -7,13 +7,14 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::memory_shape::InMemory;
 use super::reach_shape::Reach;
 use super::rfc3339::Rfc3339;
-use crate::access::Role;
+use crate::access::{Fall, Overuse, Role};
 use crate::base::{CollectionName, DocumentId, Encode, MeshId, PeerId, Timestamp};
 use crate::identity::Signed;
 use crate::kv::CacheUse;
-use crate::node::{MemberReport, NeighbourReport};
+use crate::node::{ClockReport, MemberReport, NeighbourReport};
 use crate::peer::{self, Confirmation, Latency, Listing};
 use crate::{store, sync};
 
@@ -254,6 +255,7 @@ pub(super) struct Invited {
     pub(super) role: String,
     pub(super) uses: u32,
     pub(super) expires_at: Rfc3339,
+    pub(super) reach: super::reach_shape::TicketReach,
 }
 
 /// A ticket to be used.
@@ -332,7 +334,7 @@ impl From<peer::Founded> for Founded {
     }
 }
 
-/// A member of the mesh.
+/// A member of the mesh, or one that was let in and is none.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Member {
     peer_id: String,
@@ -340,6 +342,12 @@ pub(super) struct Member {
     since: Rfc3339,
     admitted_by: Option<String>,
     connected: bool,
+    /// Since when nothing has come over its connection, though something must have: it may be gone, and is given up
+    /// soon.
+    no_answer_since: Option<Rfc3339>,
+    /// `member`, or why it is none: `ticket_used_up`, `mesh_full`, `admitter_fell`. An admin can admit it by a new
+    /// ticket.
+    standing: &'static str,
 }
 
 impl From<MemberReport> for Member {
@@ -350,6 +358,8 @@ impl From<MemberReport> for Member {
             since: Rfc3339(member.since.physical()),
             admitted_by: member.admitted_by.map(|peer| peer.to_string()),
             connected: member.connected,
+            no_answer_since: time(member.no_answer_since),
+            standing: member.fall.map_or("member", Fall::as_str),
         }
     }
 }
@@ -358,6 +368,31 @@ impl From<MemberReport> for Member {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Members {
     pub(super) peers: Vec<Member>,
+}
+
+/// An invitation by which more joined than it lets in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Overused {
+    invitation: String,
+    issuer: String,
+    uses: u32,
+    /// Who joined by it and is a member.
+    members: Vec<String>,
+    /// Who joined by it and is none.
+    fallen: Vec<String>,
+}
+
+impl From<Overuse> for Overused {
+    fn from(overuse: Overuse) -> Self {
+        let texts = |peers: Vec<PeerId>| peers.iter().map(ToString::to_string).collect();
+        Self {
+            invitation: overuse.invitation.to_string(),
+            issuer: overuse.issuer.to_string(),
+            uses: overuse.uses,
+            members: texts(overuse.members),
+            fallen: texts(overuse.fallen),
+        }
+    }
 }
 
 /// This peer.
@@ -369,14 +404,54 @@ pub(super) struct NodeStatus {
     pub(super) mesh_name: String,
     pub(super) role: Option<String>,
     pub(super) members: usize,
+    /// Invitations by which more joined than they let in.
+    pub(super) overused: Vec<Overused>,
     pub(super) version: &'static str,
     pub(super) uptime_s: u64,
     pub(super) listen: Vec<String>,
     pub(super) external: Vec<String>,
-    /// `public`, `mapped`, `punchable`, `symmetric`, `udp_blocked`, `offline`, or `unknown` as long as it is.
+    /// `public`, `firewalled`, `mapped`, `punchable`, `symmetric`, `udp_blocked`, `offline`, or `unknown` as long as it is.
     pub(super) reachability: &'static str,
     pub(super) reach: Reach,
     pub(super) peers: Vec<Neighbour>,
+    pub(super) clock: Clock,
+}
+
+/// What is known of the time.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Clock {
+    /// What this machine's clock shows.
+    shows: Rfc3339,
+    /// How it stands among those of the connected members, itself counted: `agrees`, `contradicted` (most show another
+    /// time), `divided` (as many do as do not), or `alone`.
+    agreement: &'static str,
+    /// By how much the clock in the middle is ahead of it.
+    middle_ahead_ms: i64,
+    /// When it last jumped since the start: it was set, or the machine slept.
+    set_at: Option<Rfc3339>,
+    /// By how much it jumped then.
+    set_by_ms: Option<i64>,
+    /// The latest time that a change here carries, when that is in the future by more than clocks may be off.
+    stamped_until: Option<Rfc3339>,
+    /// Documents kept since the start that members had deleted as expired by clocks that were ahead.
+    kept: u64,
+    /// Why documents do not expire by this peer now, though it has an index by which they would.
+    expiry_waits: Option<&'static str>,
+}
+
+impl From<ClockReport> for Clock {
+    fn from(clock: ClockReport) -> Self {
+        Self {
+            shows: Rfc3339(clock.shows),
+            agreement: clock.agreement.as_str(),
+            middle_ahead_ms: clock.middle_ahead_ms,
+            set_at: time(clock.set.map(|(at, _)| at)),
+            set_by_ms: clock.set.map(|(_, by_ms)| by_ms),
+            stamped_until: time(clock.stamped_until),
+            kept: clock.kept,
+            expiry_waits: clock.expiry_waits,
+        }
+    }
 }
 
 /// The role as text; `None` for a peer that lost it.
@@ -391,10 +466,13 @@ pub(super) struct Neighbour {
     address: String,
     direct: bool,
     since: Rfc3339,
+    /// Since when nothing has come over its connection, though something must have: it may be gone, and is given up
+    /// soon.
+    no_answer_since: Option<Rfc3339>,
     in_sync: bool,
     to_send: usize,
-    /// By how much its clock is ahead of this peer's, as far as its greeting told.
-    clock_ahead_ms: i64,
+    /// By how much its clock is ahead of this peer's, once it has told.
+    clock_ahead_ms: Option<i64>,
 }
 
 impl From<NeighbourReport> for Neighbour {
@@ -404,6 +482,7 @@ impl From<NeighbourReport> for Neighbour {
             address: neighbour.address,
             direct: neighbour.direct,
             since: Rfc3339(neighbour.since),
+            no_answer_since: time(neighbour.no_answer_since),
             in_sync: neighbour.in_sync,
             to_send: neighbour.to_send,
             clock_ahead_ms: neighbour.clock_ahead_ms,
@@ -418,6 +497,7 @@ pub(super) struct Stats {
     pub(super) collections: usize,
     pub(super) changes: Changes,
     pub(super) disk_bytes: u64,
+    pub(super) memory: InMemory,
     pub(super) caches: Caches,
     pub(super) operations: Operations,
     pub(super) peers: Peers,

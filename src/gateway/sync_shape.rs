@@ -14,17 +14,31 @@ use crate::node::{CollectionReport, HolderReport, LeaveReport, StandingReport, S
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SyncStatus)]
 pub(super) struct Sync {
+    /// Of more than 1,000 those that differ come before others.
     collections: Vec<Collection>,
+    collections_total: usize,
     /// Changes that are not applied, by reason: those that wait, and those that are kept as proof.
     dead_letters: BTreeMap<&'static str, u64>,
     /// The same for each collection.
     dead_letters_of: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// By the peer that sent them: those that sent most.
+    dead_letters_from: BTreeMap<String, u64>,
     dead_letters_evicted: u64,
     /// Peers that are proven to have used a sequence number twice (a restored backup, or malice), with the number of
     /// documents.
     forks: BTreeMap<String, u64>,
     damaged: Vec<Name>,
+    /// While a damaged table is built anew: nothing is compared then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repairing: Option<Repairing>,
     dropped: BTreeMap<&'static str, u64>,
+}
+
+/// How far building a damaged table anew is.
+#[derive(Debug, Serialize, ToSchema)]
+struct Repairing {
+    pages_done: u64,
+    pages: u64,
 }
 
 /// How one collection stands.
@@ -43,6 +57,9 @@ struct Collection {
 struct Peer {
     peer_id: String,
     connected: bool,
+    /// Since when nothing has come over its connection, though something must have: it may be gone, and is given up
+    /// soon.
+    no_answer_since: Option<Rfc3339>,
     /// `in_sync`; `unconfirmed` when the last comparison found both equal and something changed here since;
     /// `differs`; or `unknown`.
     state: &'static str,
@@ -54,12 +71,13 @@ struct Peer {
     changed_here_since: bool,
     /// Documents of which the peer has something that is not here yet.
     to_receive: u64,
-    their_count: u64,
+    /// Documents over there at that time; `null` when that is not remembered.
+    their_count: Option<u64>,
 }
 
 impl Peer {
     fn new(report: &StandingReport) -> Self {
-        let StandingReport { peer, connected, standing, changed_here_since } = *report;
+        let StandingReport { peer, connected, no_answer_since, standing, changed_here_since } = *report;
         let state = match (standing.compared_at, standing.equal) {
             (None, _) => "unknown",
             (Some(_), true) if changed_here_since => "unconfirmed",
@@ -69,6 +87,7 @@ impl Peer {
         Self {
             peer_id: peer.to_string(),
             connected,
+            no_answer_since: shape::time(no_answer_since),
             state,
             as_of: shape::time(standing.compared_at),
             equal_at: shape::time(standing.equal_at),
@@ -109,11 +128,14 @@ impl Sync {
         };
         Self {
             collections: report.collections.iter().map(collection).collect(),
+            collections_total: report.collections_total,
             dead_letters,
             dead_letters_of,
+            dead_letters_from: report.letters_from.iter().map(|(peer, count)| (peer.to_string(), *count)).collect(),
             dead_letters_evicted: report.letters_evicted,
             forks: report.forks.iter().map(|(peer, documents)| (peer.to_string(), *documents)).collect(),
             damaged: report.damaged.iter().map(Name::from).collect(),
+            repairing: report.mending.map(|(pages_done, pages)| Repairing { pages_done, pages }),
             dropped: report.dropped,
         }
     }
@@ -160,6 +182,9 @@ pub(super) struct Leave {
 struct Holding {
     peer_id: String,
     connected: bool,
+    /// Since when nothing has come over its connection, though something must have: it may be gone, and is given up
+    /// soon.
+    no_answer_since: Option<Rfc3339>,
     /// Whether the last comparison found everything equal, and nothing changed here since.
     has_all: bool,
     compared_at: Option<Rfc3339>,
@@ -171,6 +196,7 @@ impl Leave {
         let holding = |report: &LeaveReport| Holding {
             peer_id: report.peer.to_string(),
             connected: report.connected,
+            no_answer_since: shape::time(report.no_answer_since),
             has_all: report.has_all,
             compared_at: shape::time(report.compared_at),
         };
@@ -211,7 +237,8 @@ mod tests {
     fn a_standing_says_no_more_than_what_was_compared() {
         let standing = Standing { compared_at: Some(Timestamp(1_000)), equal: true, ..Standing::default() };
         let state = |standing, changed_here_since| {
-            Peer::new(&StandingReport { peer: PeerId([1; 32]), connected: true, standing, changed_here_since }).state
+            let (peer, connected, no_answer_since) = (PeerId([1; 32]), true, None);
+            Peer::new(&StandingReport { peer, connected, no_answer_since, standing, changed_here_since }).state
         };
         assert_eq!(state(standing, false), "in_sync");
         assert_eq!(state(standing, true), "unconfirmed");
@@ -228,15 +255,19 @@ mod tests {
         };
         let report = SyncReport {
             collections: Vec::new(),
+            collections_total: 0,
             letters: vec![letter("a", 1), letter("b", 2)],
+            letters_from: BTreeMap::new(),
             letters_evicted: 0,
             forks: BTreeMap::new(),
             damaged: vec!["a".parse().map(|c| DocumentKey::new(c, "x".parse().unwrap())).unwrap()],
+            mending: Some((3, 7)),
             dropped: BTreeMap::new(),
         };
         let shape = serde_json::to_value(Sync::new(report)).unwrap();
         assert_eq!(shape["dead_letters"]["waiting_for_dependencies"], 3);
         assert_eq!(shape["dead_letters_of"]["b"]["waiting_for_dependencies"], 2);
+        assert_eq!(shape["repairing"], serde_json::json!({"pages_done": 3, "pages": 7}));
         assert_eq!(shape["damaged"][0], serde_json::json!({"collection": "a", "id": "x"}));
     }
 }

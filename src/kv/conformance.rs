@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::faulty::FaultyDisk;
 use super::*;
+use crate::memory::Memory;
 
 pub(super) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(super) type Writes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -34,7 +35,7 @@ fn folder(path: &Path) -> Box<dyn Medium> {
 }
 
 fn small_sled(path: &Path) -> SledKv {
-    SledKv::open(path.join("table"), SledConfig { cache_bytes: 64 << 10 }).unwrap()
+    SledKv::open(path.join("table"), SledConfig { memory: Memory::new(64 << 10), ..SledConfig::default() }).unwrap()
 }
 
 fn memory() -> Opener {
@@ -389,6 +390,35 @@ fn a_table_that_outgrows_its_cache_is_opened_anew_under_its_readers() {
     });
     assert!(store.stuck_bytes() < 1_600 * 512, "it still counts what was written before it was opened anew");
     assert_eq!(whole(&store).len(), 1_600);
+}
+
+#[test]
+fn what_short_scans_read_is_evicted_again() {
+    let dir = TempDir::new().unwrap();
+    let (entries, step) = (200_000u32, 64);
+    {
+        let store = small_sled(dir.path());
+        for first in (0..entries).step_by(1_000) {
+            let mut batch = Batch::new();
+            (first..first + 1_000).for_each(|at| batch.put(at.to_be_bytes().to_vec(), vec![7; 32]));
+            store.apply(batch).unwrap();
+        }
+        store.flush().unwrap();
+    }
+    let store = small_sled(dir.path());
+    let read_all = || {
+        let before = store.cache().misses;
+        for from in (0..entries).step_by(step) {
+            let to = from + step as u32;
+            assert_eq!(content(&store, &from.to_be_bytes(), &to.to_be_bytes(), step).len(), step);
+        }
+        store.cache().misses - before
+    };
+    let leaves = read_all();
+    assert!(leaves > 1_000, "{leaves}");
+    // sled's cache has 256 parts, of which each keeps two leaves, and what a thread did last is counted later.
+    let again = read_all();
+    assert!(again > leaves - 600, "of {leaves} leaves only {again} had to be read again, the others stayed in memory");
 }
 
 // Directories.

@@ -5,6 +5,7 @@
 //! <directory>/LOCK       locked by the process that has it open
 //! <directory>/journal/   the commit journal
 //! <directory>/table/     sled
+//! <directory>/table.*    second copies, and what is there when the table was damaged: see `keepsake` and `mend`
 //! ```
 //!
 //! Nothing is written to a directory that holds anything else. Not here: what is stored, and upgrades of older
@@ -15,8 +16,8 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use super::medium::sync_folder;
-use super::{Damage, Durability, Error, FolderMedium, JournalConfig, Journaled, SledConfig, SledKv};
-use crate::limits;
+use super::{Damage, Durability, Error, FolderMedium, JournalConfig, Journaled, Precious, SledConfig, SledKv};
+use crate::memory::Memory;
 
 /// Version of the directory's layout and of everything in it.
 const FORMAT: u64 = 2;
@@ -31,16 +32,18 @@ pub type Disk = Journaled<SledKv>;
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct StorageConfig {
-    /// Bytes of the table kept in memory, about.
-    pub cache_bytes: usize,
+    /// What may be in memory.
+    pub memory: Memory,
     /// When a flush returns.
     pub durability: Durability,
+    /// What a second copy is kept of; `None` for nothing.
+    pub precious: Option<Precious>,
 }
 
 impl Default for StorageConfig {
-    /// 32 MiB, durable.
+    /// The usual memory, durable, without second copies.
     fn default() -> Self {
-        Self { cache_bytes: SledConfig::default().cache_bytes, durability: Durability::Durable }
+        Self { memory: Memory::default(), durability: Durability::Durable, precious: None }
     }
 }
 
@@ -59,10 +62,10 @@ pub fn open(directory: &Path, config: &StorageConfig) -> Result<(Disk, Vec<Damag
     if !check_format(directory)? {
         write_format(directory)?;
     }
-    let table = SledKv::open(directory.join("table"), SledConfig { cache_bytes: config.cache_bytes })?;
-    let extent_bytes = limits::JOURNAL_SEGMENT_BYTES as u64;
-    let medium = FolderMedium::open(directory.join("journal"), extent_bytes, Some(lock))?;
-    let journal = JournalConfig { durability: config.durability, ..JournalConfig::new(salt()?) };
+    let table = SledKv::open(directory.join("table"), SledConfig { memory: config.memory, precious: config.precious })?;
+    let segment_bytes = config.memory.segment_bytes();
+    let medium = FolderMedium::open(directory.join("journal"), segment_bytes as u64, Some(lock))?;
+    let journal = JournalConfig { durability: config.durability, segment_bytes, ..JournalConfig::new(salt()?) };
     Journaled::open(table, Box::new(medium), journal)
 }
 

@@ -66,6 +66,9 @@ pub enum Error {
     /// Stored bytes are damaged.
     #[error("storage: {0}")]
     Corrupt(String),
+    /// A page of the table cannot be read. The table is built anew, and what it held is read and written again then.
+    #[error("storage: the table is damaged and is being built anew ({0}); try again in a while")]
+    Unreadable(String),
 }
 
 impl Error {
@@ -85,7 +88,7 @@ impl From<Error> for crate::Error {
             | Error::Foreign { .. }
             | Error::OtherFormat { .. } => Self::Io(text),
             Error::TooLarge { .. } => Self::invalid(text),
-            Error::Poisoned(_) => Self::Unavailable(text),
+            Error::Poisoned(_) | Error::Unreadable(_) => Self::Unavailable(text),
             Error::Corrupt(_) => Self::Corrupt(text),
         }
     }

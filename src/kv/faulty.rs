@@ -78,6 +78,7 @@ impl FaultyDisk {
             syncs: 0,
             operations: 0,
             files: BTreeMap::new(),
+            newest: None,
             table: Table::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -127,6 +128,7 @@ impl FaultyDisk {
         for (segment, file) in &state.files {
             copied.files.insert(*segment, SimulatedFile { bytes: file.bytes.clone(), synced: file.bytes.len() });
         }
+        copied.newest = state.newest;
         copied.table.durable = state.table.visible.copy();
         copied.table.visible = Arc::new(state.table.visible.copy());
         drop(copied);
@@ -165,6 +167,14 @@ impl FaultyDisk {
         let bytes = &mut files.get_mut(&segment)?.bytes[range];
         bytes[rng.below(bytes.len())] ^= 1 << rng.below(8);
         Some(segment)
+    }
+
+    /// Removes a segment of the journal: the `index`-th of all that are there, oldest first, as `index` modulo their
+    /// number. Says which; `None` when there is none.
+    pub fn lose_segment(&self, index: usize) -> Option<u64> {
+        let mut state = self.state();
+        let segment = *state.files.keys().nth(index.checked_rem(state.files.len())?)?;
+        state.files.remove(&segment).map(|_| segment)
     }
 
     /// Flips one bit of a journal record chosen by the seed.
@@ -231,6 +241,7 @@ struct State {
     syncs: u64,
     operations: u64,
     files: BTreeMap<u64, SimulatedFile>,
+    newest: Option<u64>,
     table: Table,
 }
 
@@ -378,6 +389,18 @@ impl Medium for FaultyMedium {
         let (mut state, fate) = self.0.operate(Kind::Change)?;
         if fate == Fate::Done || state.rng.below(2) == 0 {
             state.files.remove(&segment).ok_or_else(|| missing(segment))?;
+        }
+        finished(fate)
+    }
+
+    fn newest(&self) -> Result<Option<u64>, Error> {
+        Ok(self.0.read()?.newest)
+    }
+
+    fn set_newest(&self, segment: u64) -> Result<(), Error> {
+        let (mut state, fate) = self.0.operate(Kind::Change)?;
+        if fate == Fate::Done || state.rng.below(2) == 0 {
+            state.newest = Some(segment);
         }
         finished(fate)
     }

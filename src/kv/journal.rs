@@ -69,6 +69,29 @@ pub enum Damage {
         /// The segment.
         segment: u64,
     },
+    /// The newest segment is not there; what it held is not known.
+    MissingSegment {
+        /// The segment.
+        segment: u64,
+    },
+    /// Records that the table behind the journal does not have either: a segment is not there, or the table is an
+    /// older one.
+    MissingRecords {
+        /// The first sequence that is missing.
+        first: u64,
+        /// The last sequence that is missing.
+        last: u64,
+    },
+}
+
+impl Damage {
+    /// Whether the next opening would not find it any more.
+    pub(super) fn is_missing(&self) -> bool {
+        match self {
+            Self::MissingSegment { .. } | Self::MissingRecords { .. } => true,
+            Self::TornTail { .. } | Self::LostRecords { .. } | Self::LostSegment { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Damage {
@@ -82,6 +105,10 @@ impl fmt::Display for Damage {
                 write!(f, "journal segment {segment}: records {first} to {last} are damaged ({keys} keys are known)")
             }
             Self::LostSegment { segment } => write!(f, "journal segment {segment} cannot be read"),
+            Self::MissingSegment { segment } => write!(f, "journal segment {segment}, the newest, is missing"),
+            Self::MissingRecords { first, last } => {
+                write!(f, "records {first} to {last} of the journal are missing, and are not in the table either")
+            }
         }
     }
 }

@@ -35,10 +35,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::config::{Checkpoints, Durability, JournalConfig};
 use super::journal::{self, Damage, SegmentHeader};
 use super::memtable::{self, Memtable, successor};
-use super::recovery::Recovery;
-use super::{Batch, CacheUse, Error, Kv, Medium, Visit};
+use super::recovery::{POSITION, Recovery, move_table, pass_missing};
+use super::{Batch, CacheUse, Condition, Error, Kv, Lost, Medium, Visit};
 use crate::limits;
 
 /// Segments for which the disk must have room: both tables may have to be written behind the journal, next
@@ -52,51 +53,6 @@ const SCAN_ENTRIES_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 1 << 20;
 /// Why locks are taken without a way out.
 const UNBROKEN: &str = "no thread panics while it holds a lock of the journal";
-
-/// When a flush returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When the writes are on the disk: they survive a power loss.
-    Durable,
-    /// When the system has the writes: they survive the end of the process, and a power loss takes those of the last
-    /// [`limits::BUFFERED_SYNC_MS`] at most. (Without a thread, those since the last checkpoint.)
-    Buffered,
-}
-
-/// Who moves full memtables into the inner store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checkpoints {
-    /// A thread of the store's own.
-    Background,
-    /// Whoever calls `apply` at that moment: no threads, so that a run depends on its inputs alone.
-    Inline,
-}
-
-/// How a journal works.
-#[derive(Debug, Clone)]
-pub struct JournalConfig {
-    /// When a flush returns.
-    pub durability: Durability,
-    /// Who moves full memtables.
-    pub checkpoints: Checkpoints,
-    /// Bytes of one segment with its memtable, about; at most two such amounts are held in memory.
-    pub segment_bytes: usize,
-    /// Starts the checksums of records. Unpredictable in production, so that no value can pass for a record.
-    pub salt: u32,
-}
-
-impl JournalConfig {
-    /// Durable, in the background, with segments of [`limits::JOURNAL_SEGMENT_BYTES`].
-    #[must_use]
-    pub fn new(salt: u32) -> Self {
-        Self {
-            durability: Durability::Durable,
-            checkpoints: Checkpoints::Background,
-            segment_bytes: limits::JOURNAL_SEGMENT_BYTES,
-            salt,
-        }
-    }
-}
 
 /// A journal in front of another store.
 #[derive(Debug)]
@@ -140,6 +96,8 @@ struct Writer {
     older_segments: Vec<u64>,
     /// Segments whose batches are in the frozen table; empty when there is none.
     frozen_segments: Vec<u64>,
+    /// The sequence of the last record of the frozen table.
+    frozen_last: u64,
     /// Bytes of the active table and its records.
     active_bytes: usize,
     closing: bool,
@@ -164,12 +122,9 @@ impl<K: Kv + 'static> Journaled<K> {
     /// When the medium or the inner store fails, and [`Error::Corrupt`] for a journal of another version.
     pub fn open(inner: K, medium: Box<dyn Medium>, config: JournalConfig) -> Result<(Self, Vec<Damage>), Error> {
         let recovery = Recovery::run(&inner, medium.as_ref(), config.segment_bytes)?;
-        let Recovery { table, segments, empty, next, table_bytes, damage } = recovery;
-        let segment = segments.iter().chain(&empty).max().map_or(1, |last| last + 1);
+        let Recovery { table, segments, empty, next, newest, table_bytes, damage } = recovery;
+        let segment = newest + 1;
         medium.create(segment, &SegmentHeader { salt: config.salt, segment, first: next }.encode())?;
-        for empty in empty {
-            medium.remove(empty)?;
-        }
         let durable = next - 1;
         let writer = Writer {
             buffer: Vec::new(),
@@ -179,6 +134,7 @@ impl<K: Kv + 'static> Journaled<K> {
             durable,
             older_segments: segments,
             frozen_segments: Vec::new(),
+            frozen_last: 0,
             active_bytes: table_bytes,
             closing: false,
         };
@@ -195,6 +151,15 @@ impl<K: Kv + 'static> Journaled<K> {
             failure: OnceLock::new(),
         });
         let mut store = Self { shared, threads: Vec::new() };
+        if damage.iter().any(Damage::is_missing) {
+            // Until the store has looked for what is missing: the next opening will not see that anything is.
+            store.apply(Lost::anything().batch())?;
+            store.shared.flush(Durability::Durable)?;
+            pass_missing(&store.shared.inner, &damage)?;
+        }
+        store.shared.medium.set_newest(segment)?;
+        // Only now: one of them may be the newest so far, which would be missed.
+        empty.into_iter().try_for_each(|empty| store.shared.medium.remove(empty))?;
         store.start_threads()?;
         Ok((store, damage))
     }
@@ -240,7 +205,7 @@ impl<K: Kv + 'static> Kv for Journaled<K> {
         let state = self.shared.memtable().get(key);
         match state {
             Some(value) => Ok(value),
-            None => self.shared.inner.get(key),
+            None => self.shared.looked(self.shared.inner.get(key)),
         }
     }
 
@@ -253,7 +218,8 @@ impl<K: Kv + 'static> Kv for Journaled<K> {
                 Some((last, _)) if !complete => successor(last),
                 Some(_) | None => to.to_vec(),
             };
-            if self.shared.scan_part(&from, &until, entries, visit)?.is_break() {
+            let visited = self.shared.scan_part(&from, &until, entries, visit);
+            if self.shared.looked(visited)?.is_break() {
                 return Ok(());
             }
             from = until;
@@ -264,6 +230,7 @@ impl<K: Kv + 'static> Kv for Journaled<K> {
 
     fn apply(&self, batch: Batch) -> Result<(), Error> {
         let shared = &*self.shared;
+        shared.check_whole()?;
         let payload = journal::encode_batch(&batch)?;
         let payload_crc = journal::checksum(shared.config.salt, &payload);
         let mut writer = shared.writer_with_room()?;
@@ -278,6 +245,7 @@ impl<K: Kv + 'static> Kv for Journaled<K> {
 
     fn check(&self) -> Result<(), Error> {
         self.shared.check()?;
+        self.shared.check_whole()?;
         let needed_bytes = DISK_RESERVE_SEGMENTS * self.shared.config.segment_bytes as u64;
         match self.shared.medium.free_bytes() {
             Some(free_bytes) if free_bytes < needed_bytes => Err(Error::Full { free_bytes, needed_bytes }),
@@ -295,6 +263,12 @@ impl<K: Kv + 'static> Kv for Journaled<K> {
 
     fn cache(&self) -> CacheUse {
         self.shared.inner.cache()
+    }
+
+    fn condition(&self) -> Condition {
+        let condition = self.shared.inner.condition();
+        condition.mending.inspect(|_| self.shared.wake_mover());
+        condition
     }
 }
 
@@ -333,6 +307,33 @@ impl<K: Kv> Shared<K> {
         self.failure.get().map_or(Ok(()), |error| Err(Error::Poisoned(error.to_string())))
     }
 
+    /// Whether the table can be read as a whole: nothing is written while it is built anew.
+    fn check_whole(&self) -> Result<(), Error> {
+        match self.config.checkpoints {
+            Checkpoints::Inline => self.inner.mend(&|| true),
+            Checkpoints::Background => self.check_moving().inspect_err(|_| self.wake_mover()),
+        }
+    }
+
+    /// Has the table built anew when it was found damaged.
+    fn looked<T>(&self, read: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Unreadable(_)) = read {
+            self.wake_mover();
+        }
+        read
+    }
+
+    /// Whether the thread that moves tables is not held up: whoever waits for it is not to wait so long.
+    fn check_moving(&self) -> Result<(), Error> {
+        let unreadable = |(done, pages)| Err(Error::Unreadable(format!("{done} of {pages} pages are done")));
+        self.inner.condition().mending.map_or(Ok(()), unreadable)
+    }
+
+    fn wake_mover(&self) {
+        drop(self.writer());
+        self.work.notify_all();
+    }
+
     /// Poisons the store and wakes everybody who waits. The caller holds no lock.
     fn fail(&self, error: Error) -> Error {
         let _ = self.failure.set(error.clone());
@@ -362,6 +363,7 @@ impl<K: Kv> Shared<K> {
         let mut writer = self.writer();
         while !writer.frozen_segments.is_empty() {
             self.check()?;
+            self.check_moving()?;
             writer = self.moved.wait(writer).expect(UNBROKEN);
         }
         Ok(writer)
@@ -419,8 +421,8 @@ impl<K: Kv> Shared<K> {
     /// Moves the frozen table into the inner store, and removes its segments from the journal.
     fn move_frozen(&self) -> Result<(), Error> {
         let Some(frozen) = self.memtable().frozen() else { return Ok(()) };
-        memtable::batches(&frozen).try_for_each(|batch| self.inner.apply(batch))?;
-        self.inner.flush()?;
+        let last = self.writer().frozen_last;
+        move_table(&self.inner, &frozen, last, &|| !self.writer().closing)?;
         let thawed = self.memtable_mut().thaw();
         let segments = self.writer().frozen_segments.clone();
         // In ascending order, and a failure is final: a removed segment must not leave an older one behind.
@@ -434,14 +436,20 @@ impl<K: Kv> Shared<K> {
     fn run_mover(&self) {
         loop {
             let mut writer = self.writer();
-            while writer.frozen_segments.is_empty() && !writer.closing && self.check().is_ok() {
+            let idle = |writer: &Writer| writer.frozen_segments.is_empty() && self.check_moving().is_ok();
+            while idle(&writer) && !writer.closing && self.check().is_ok() {
                 writer = self.work.wait(writer).expect(UNBROKEN);
             }
             if writer.closing || self.check().is_err() {
                 return;
             }
             drop(writer);
-            let moved = panic::catch_unwind(AssertUnwindSafe(|| self.move_frozen()));
+            // Whoever waits for the table to be moved learns that it is damaged.
+            self.moved.notify_all();
+            let moved = panic::catch_unwind(AssertUnwindSafe(|| {
+                self.inner.mend(&|| !self.writer().closing)?;
+                self.move_frozen()
+            }));
             if let Err(error) = moved.unwrap_or_else(|_| Err(Error::Corrupt("the table panicked".to_owned()))) {
                 self.fail(error);
             }
@@ -491,6 +499,9 @@ impl<K: Kv> Shared<K> {
         let mut entries = entries.into_iter().peekable();
         let mut flow = ControlFlow::Continue(());
         self.inner.scan(from, until, &mut |key, value| {
+            if key == POSITION {
+                return ControlFlow::Continue(());
+            }
             while let Some((before, state)) = entries.next_if(|(before, _)| **before < *key) {
                 flow = state.map_or(ControlFlow::Continue(()), |value| visit(&before, &value));
                 flow?;
@@ -544,9 +555,11 @@ impl<K: Kv> Turn<'_, K> {
         self.sync(old)?;
         let (salt, segment) = (self.shared.config.salt, old + 1);
         self.shared.medium.create(segment, &SegmentHeader { salt, segment, first: next }.encode())?;
+        self.shared.medium.set_newest(segment)?;
         self.shared.memtable_mut().freeze();
         writer.frozen_segments = std::mem::take(&mut writer.older_segments);
         writer.frozen_segments.push(old);
+        writer.frozen_last = next - 1;
         writer.segment = segment;
         writer.first = next;
         writer.durable = next - 1;

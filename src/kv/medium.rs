@@ -9,11 +9,15 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
+
+/// The file that names the newest segment, with a checksum.
+const NEWEST_FILE: &str = "newest";
+const NEWEST_FILE_NEW: &str = "newest.new";
 
 /// Numbered append-only segments with explicit durability.
 pub trait Medium: Send + Sync + fmt::Debug {
@@ -59,6 +63,18 @@ pub trait Medium: Send + Sync + fmt::Debug {
     /// When the medium refuses.
     fn remove(&self, segment: u64) -> Result<(), Error>;
 
+    /// The segment that [`Medium::set_newest`] named last: when it is not there, it was lost. `None` when nobody knows.
+    ///
+    /// # Errors
+    /// When the medium cannot be read.
+    fn newest(&self) -> Result<Option<u64>, Error>;
+
+    /// Takes note, durably and apart from the segments, of which one was created last.
+    ///
+    /// # Errors
+    /// When the medium refuses.
+    fn set_newest(&self, segment: u64) -> Result<(), Error>;
+
     /// Bytes taken by all segments, about.
     fn size_bytes(&self) -> u64;
 
@@ -66,7 +82,7 @@ pub trait Medium: Send + Sync + fmt::Debug {
     fn free_bytes(&self) -> Option<u64>;
 }
 
-/// Segments as files `NNNNNNNNNNNN.log` in one folder.
+/// Segments as files `NNNNNNNNNNNN.log` in one folder, beside one that names the newest.
 #[derive(Debug)]
 pub struct FolderMedium {
     folder: PathBuf,
@@ -170,6 +186,30 @@ impl Medium for FolderMedium {
         sync_folder(&self.folder)
     }
 
+    fn newest(&self) -> Result<Option<u64>, Error> {
+        let path = self.folder.join(NEWEST_FILE);
+        match fs::read_to_string(&path) {
+            // One that is damaged says nothing.
+            Ok(text) => {
+                Ok(text.split_whitespace().next().and_then(|n| n.parse().ok()).filter(|n| newest_text(*n) == text))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
+            Err(error) => Err(Error::io(format!("reading {}", path.display()), &error)),
+        }
+    }
+
+    fn set_newest(&self, segment: u64) -> Result<(), Error> {
+        let (path, new) = (self.folder.join(NEWEST_FILE), self.folder.join(NEWEST_FILE_NEW));
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(newest_text(segment).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        };
+        write().map_err(|error| Error::io(format!("writing {}", path.display()), &error))?;
+        sync_folder(&self.folder)
+    }
+
     fn size_bytes(&self) -> u64 {
         folder_size_bytes(&self.folder)
     }
@@ -184,6 +224,10 @@ impl Medium for FolderMedium {
     fn free_bytes(&self) -> Option<u64> {
         None
     }
+}
+
+fn newest_text(segment: u64) -> String {
+    format!("{segment} {:08x}\n", crc32fast::hash(&segment.to_le_bytes()))
 }
 
 impl Drop for FolderMedium {
@@ -205,6 +249,21 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder)
         .and_then(|file| file.sync_all())
         .map_err(|error| Error::io(format!("syncing {}", folder.display()), &error))
+}
+
+/// Syncs every file and folder below a folder, and itself.
+pub(super) fn sync_all(folder: &Path) -> Result<(), Error> {
+    let failed = |error| Error::io(format!("syncing {}", folder.display()), &error);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            sync_all(&path)?;
+        } else {
+            let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+        }
+    }
+    sync_folder(folder)
 }
 
 /// Bytes of all files below a folder; files that vanish meanwhile count as nothing.

@@ -5,34 +5,46 @@
 //!
 //! What a peer runs on is [`Disk`], made by [`open`]: a commit journal ([`Journaled`] over
 //! [`FolderMedium`]) in front of sled ([`SledKv`]). Tests and simulations use [`MemoryKv`] and
-//! [`faulty`]. To read the code, go from `memory` to `sled`, `medium`, `journal`, `memtable`, `journaled`,
-//! `disk`. Keys and values are opaque here: no layout, no encryption, no compression beyond sled's own.
+//! [`faulty`]. To read the code, go from `memory` to `sled`, `table`, `medium`, `journal`, `memtable`, `journaled`,
+//! `disk`; what is done about a damaged table is in `mend`, `leaves` and `keepsake`. Keys and values are opaque here: no layout, no encryption, no compression beyond sled's own.
 
+mod config;
 mod disk;
+mod entry;
 mod error;
 pub mod faulty;
 mod journal;
 mod journaled;
+mod keepsake;
+mod leaves;
 mod medium;
 mod memory;
 mod memtable;
+mod mend;
 mod recovery;
 mod sled;
+mod table;
 
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod rot;
+#[cfg(test)]
 mod survival;
 
+pub use config::{Checkpoints, Durability, JournalConfig};
 pub use disk::{Disk, StorageConfig, open};
 pub use error::Error;
 pub use journal::Damage;
-pub use journaled::{Checkpoints, Durability, JournalConfig, Journaled};
+pub use journaled::Journaled;
+pub use keepsake::Precious;
 pub use medium::{FolderMedium, Medium};
 pub use memory::MemoryKv;
-pub use sled::{SledConfig, SledKv};
+pub use mend::Lost;
+pub use table::{SledConfig, SledKv};
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,6 +89,18 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
+}
+
+/// Whether a store can be read as a whole.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// How many pages of a damaged table are through, and how many there are, while it is built anew. Then nothing is
+    /// written, and reads of what is damaged fail with [`Error::Unreadable`].
+    pub mending: Option<(u64, u64)>,
+    /// How often a table was built anew since the store was opened: after each time [`Lost`] says what is missing.
+    pub mended: u64,
+    /// Where the damaged table was put.
+    pub aside: Option<PathBuf>,
 }
 
 /// How often something was found in a cache since the start, and how often not.
@@ -145,6 +169,20 @@ pub trait Kv: Send + Sync {
 
     /// How its cache does; nothing when it has none.
     fn cache(&self) -> CacheUse;
+
+    /// Whether it can be read as a whole. One that is never damaged can.
+    fn condition(&self) -> Condition {
+        Condition::default()
+    }
+
+    /// Builds anew what was found damaged, for as long as `go_on` holds; does nothing when all is well.
+    ///
+    /// # Errors
+    /// When that does not succeed: the store is poisoned.
+    fn mend(&self, go_on: &(dyn Fn() -> bool + Sync)) -> Result<(), Error> {
+        let _ = go_on;
+        Ok(())
+    }
 }
 
 impl<K: Kv + ?Sized> Kv for Arc<K> {
@@ -174,5 +212,13 @@ impl<K: Kv + ?Sized> Kv for Arc<K> {
 
     fn cache(&self) -> CacheUse {
         (**self).cache()
+    }
+
+    fn condition(&self) -> Condition {
+        (**self).condition()
+    }
+
+    fn mend(&self, go_on: &(dyn Fn() -> bool + Sync)) -> Result<(), Error> {
+        (**self).mend(go_on)
     }
 }

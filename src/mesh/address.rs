@@ -1,5 +1,6 @@
 //! Addresses: between text, libp2p and our ids, and which of them are worth passing on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -163,20 +164,84 @@ fn ip_scope(ip: IpAddr) -> Option<Scope> {
     Some(if near { Scope::Network } else { Scope::Public })
 }
 
-/// The addresses of a peer that somebody at this distance may reach, as text, at most `max`.
+/// The addresses of a peer that somebody at this distance may reach, as text, at most `max`, best first.
 pub(super) fn reachable(
     addresses: impl IntoIterator<Item = Multiaddr>,
     at: Scope,
     peer: &Libp2pId,
     max: usize,
 ) -> Vec<String> {
-    let near = |address: &Multiaddr| scope(address).is_some_and(|scope| scope >= at);
-    let mut found: Vec<String> = addresses.into_iter().filter(near).map(|address| full(&address, peer)).collect();
-    found.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
-    found.sort_unstable();
-    found.dedup();
-    found.truncate(max);
-    found
+    let is_near = |address: &Multiaddr| scope(address).is_some_and(|scope| scope >= at);
+    let is_short = |address: &Multiaddr| full(address, peer).len() <= ADDRESS_BYTES_MAX;
+    let near = addresses.into_iter().map(|address| split(address).0).filter(is_near).filter(is_short);
+    best_first(near, max).iter().map(|address| full(address, peer)).collect()
+}
+
+/// A kind of way to a peer: the more of them somebody knows, the likelier one works.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    near: Nearness,
+    is_relayed: bool,
+    is_v6: bool,
+    is_tcp: bool,
+    relay: Option<Libp2pId>,
+}
+
+/// How near one must be to reach an address.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Nearness {
+    Anywhere,
+    Network,
+    Link,
+    Machine,
+}
+
+impl Way {
+    fn of(address: &Multiaddr) -> Option<Self> {
+        let ip = endpoint(address).map(|(at, _)| at.ip());
+        let is_of_link = ip.is_some_and(|ip| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
+        let near = match scope(address)? {
+            Scope::Public => Nearness::Anywhere,
+            Scope::Network if is_of_link => Nearness::Link,
+            Scope::Network => Nearness::Network,
+            Scope::Machine => Nearness::Machine,
+        };
+        Some(Self {
+            near,
+            is_relayed: !is_direct(address),
+            is_v6: ip.is_some_and(|ip| ip.is_ipv6()),
+            is_tcp: endpoint(address).is_some_and(|(_, udp)| !udp),
+            relay: relay_of(address),
+        })
+    }
+}
+
+/// The best of some addresses of one peer, best first: of each kind of way one before the second of another, so that a bound
+/// leaves out no relay, protocol or transport; those that reach further before the others, direct ones before relayed ones,
+/// and those of the link and of the machine last of all.
+pub(super) fn best_first(addresses: impl IntoIterator<Item = Multiaddr>, max: usize) -> Vec<Multiaddr> {
+    let all: BTreeSet<Multiaddr> = addresses.into_iter().collect();
+    let mut ways: BTreeMap<Way, usize> = BTreeMap::new();
+    let mut ranked = Vec::new();
+    for address in all {
+        let (Some(way), Some(counted)) = (Way::of(&address), Way::of(&address)) else { continue };
+        let before = ways.entry(counted).or_default();
+        ranked.push(((way.near >= Nearness::Link, *before, way), address));
+        *before += 1;
+    }
+    ranked.sort();
+    ranked.into_iter().take(max).map(|(_, address)| address).collect()
+}
+
+/// The address at which a peer is reached through a relay.
+pub(super) fn circuit(relay_at: &Multiaddr, relay: Libp2pId, peer: Libp2pId) -> Multiaddr {
+    relay_at.clone().with(Protocol::P2p(relay)).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
+}
+
+/// Whether two addresses, as text that ends in the peer's id, lead to one peer through one relay.
+pub(super) fn is_same_way(one: &str, other: &str) -> bool {
+    let relay = |text: &str| text.parse().ok().and_then(|address| relay_of(&address));
+    one.rsplit('/').next() == other.rsplit('/').next() && relay(one).is_some_and(|one| relay(other) == Some(one))
 }
 
 /// Why a dial failed, in plain words.
@@ -259,5 +324,31 @@ mod tests {
         }
         let twice = full(&multiaddr(&full(&multiaddr(texts[0]), &peer)), &peer);
         assert_eq!(twice, format!("/ip4/127.0.0.1/tcp/1/p2p/{peer}"));
+    }
+
+    #[test]
+    fn a_bound_leaves_out_no_relay_protocol_or_transport() {
+        let (own, peer) = (Libp2pId::random(), Libp2pId::random());
+        let relays = [Libp2pId::random(), Libp2pId::random()];
+        let at = |ip: &str, n: u8| {
+            [format!("/{ip}{n}/udp/1/quic-v1"), format!("/{ip}{n}/tcp/1")].map(|text| multiaddr(&text))
+        };
+        let dual = |n| [at("ip4/8.8.8.", n), at("ip6/2a00::", n)].concat();
+        let through = |relay| (1..4).flat_map(dual).map(move |at| circuit(&at, relay, peer));
+        let near = ["ip4/192.168.1.", "ip6/fd00::", "ip4/127.0.0.", "ip6/fe80::"].map(|ip| at(ip, 1)).concat();
+        let all: Vec<Multiaddr> = relays.into_iter().flat_map(through).chain(near.clone()).collect();
+        let best = best_first(all.iter().rev().cloned(), 16);
+        assert_eq!(best, best_first(all.iter().cloned(), 16), "the order of arrival makes no difference");
+        for relay in relays {
+            for kind in ["/ip4/8.8.8.1/udp", "/ip4/8.8.8.1/tcp", "/ip6/2a00::1/udp", "/ip6/2a00::1/tcp"] {
+                let named = |way: &&Multiaddr| relay_of(way) == Some(relay) && way.to_string().starts_with(kind);
+                assert_eq!(best.iter().position(|way| named(&way)).map(|at| at < 8), Some(true), "{kind}: {best:#?}");
+            }
+        }
+        assert_eq!(best[8..12], near[..4], "then one of each near way, before the seconds of the relays");
+        assert!(best.iter().all(|way| !way.to_string().contains("127.0.0") && !way.to_string().contains("fe80")));
+        let direct = multiaddr("/ip4/8.8.4.4/tcp/1");
+        assert_eq!(best_first(all.into_iter().chain([direct.clone()]), 1), [direct]);
+        assert_eq!(reachable(best, Scope::Machine, &own, 3).len(), 3);
     }
 }

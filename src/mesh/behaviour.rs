@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use libp2p::core::Transport;
+use libp2p::core::{Transport, upgrade};
 use libp2p::gossipsub::{self, MessageAuthenticity, MessageId, ValidationMode};
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
@@ -15,12 +15,18 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
     StreamProtocol, Swarm, SwarmBuilder, allow_block_list, autonat, connection_limits, identify, kad, mdns,
-    memory_connection_limits, noise, ping, quic, relay, tcp, tls, yamux,
+    memory_connection_limits, noise, quic, relay, tcp, yamux,
 };
 
 use super::Config;
+use super::handshake::{Stalls, Timely};
+use super::life::Lives;
 use super::link;
 use super::nat;
+use super::of_link::OfLink;
+use super::one_of::OneOf;
+use super::pulse;
+use super::security::Tls;
 use super::traffic::{Counting, Meter};
 use crate::limits::{
     CONNECTIONS_MAX, CONNECTIONS_PENDING_MAX, CONNECTIONS_PER_PEER_MAX, DHT_KEYS_MAX, RELAY_CIRCUITS_PER_PEER_MAX,
@@ -73,9 +79,10 @@ pub(super) struct Behaviour {
     pub(super) link: link::Behaviour,
     pub(super) gossipsub: Gossipsub,
     pub(super) identify: identify::Behaviour,
-    ping: ping::Behaviour,
+    pulse: pulse::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
+    mdns_v6: Toggle<mdns::tokio::Behaviour>,
     pub(super) relay: Toggle<nat::Service>,
     relay_client: relay::client::Behaviour,
     dcutr: Toggle<nat::Punching>,
@@ -84,30 +91,43 @@ pub(super) struct Behaviour {
 }
 
 /// Builds the swarm; it does not listen yet.
-pub(super) fn swarm(keypair: Keypair, config: &Config, meter: &Meter, relayed: &Meter) -> Result<Swarm<Behaviour>> {
+pub(super) fn swarm(
+    keypair: Keypair,
+    config: &Config,
+    lives: &Lives,
+    meter: &Meter,
+    relayed: &Meter,
+    stalls: &Stalls,
+) -> Result<Swarm<Behaviour>> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Error::Io(format!("cannot set up {what}: {error}"));
     let (tcp_meter, quic_meter, relay_meter) = (meter.clone(), meter.clone(), relayed.clone());
+    let (tcp_lives, quic_lives) = (lives.clone(), lives.clone());
+    let noise = |keypair: &Keypair| noise::Config::new(keypair).map(|upgrade| lives.watch(upgrade));
+    let (tls_stalls, noise_stalls) = (stalls.clone(), stalls.clone());
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), move || Counting {
-            upgrade: yamux::Config::default(),
-            meter: tcp_meter,
+        .with_other_transport(move |keypair| {
+            let transport = OfLink::tcp(tcp::Config::default().nodelay(true)).upgrade(upgrade::Version::V1Lazy);
+            let security = OneOf(
+                Timely::new(tcp_lives.watch(Tls::new(keypair)?), tls_stalls),
+                Timely::new(tcp_lives.watch(noise::Config::new(keypair)?), noise_stalls),
+            );
+            let multiplexer = Counting { upgrade: yamux::Config::default(), meter: tcp_meter };
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(transport.authenticate(security).multiplex(multiplexer))
         })
         .map_err(|error| failed("TCP", &error))?
         .with_other_transport(move |keypair| {
             let mut config = quic::Config::new(keypair);
             config.max_idle_timeout = QUIC_IDLE_MS;
             config.keep_alive_interval = QUIC_KEEP_ALIVE;
-            quic::tokio::Transport::new(config).map(move |(peer, connection), _| (peer, quic_meter.count(connection)))
+            OfLink::without(quic::tokio::Transport::new(config))
+                .map(move |(peer, connection), _| (peer, quic_meter.count(connection).living(&quic_lives, peer)))
         })
         .map_err(|error| failed("QUIC", &error))?
         .with_dns()
         .map_err(|error| failed("name resolution", &error))?
         // The connection to the relay counts what goes through it as well.
-        .with_relay_client(noise::Config::new, move || Counting {
-            upgrade: yamux::Config::default(),
-            meter: relay_meter,
-        })
+        .with_relay_client(noise, move || Counting { upgrade: yamux::Config::default(), meter: relay_meter })
         .map_err(|error| failed("relays", &error))?
         .with_behaviour(|keypair, relay_client| Ok(Behaviour::new(keypair, config, relay_client)?))
         .map_err(|error| failed("the protocols", &error))?
@@ -122,8 +142,11 @@ impl Behaviour {
         let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), keypair.public())
             .with_agent_version(nat::agent(AGENT, config.nat.stun_port))
             .with_push_listen_addr_updates(true);
-        let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer)).transpose();
-        let mdns = mdns.map_err(|error| Error::Io(format!("cannot start mDNS: {error}; try without mDNS")))?;
+        let mdns = |enable_ipv6| {
+            let settings = mdns::Config { enable_ipv6, ..mdns::Config::default() };
+            let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(settings, peer)).transpose();
+            mdns.map_err(|error| Error::Io(format!("cannot start mDNS: {error}; try without mDNS")))
+        };
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),
             memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
@@ -131,9 +154,10 @@ impl Behaviour {
             link: link::Behaviour::default(),
             gossipsub: gossipsub(),
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::default(),
+            pulse: pulse::Behaviour,
             kad: config.kademlia.then(|| kademlia(peer)).into(),
-            mdns: mdns.into(),
+            mdns: mdns(false)?.into(),
+            mdns_v6: mdns(true)?.into(),
             relay: config.nat.relay_server.then(|| nat::Service::new(peer, relaying(&config.nat))).into(),
             relay_client,
             dcutr: (config.nat.relay_client && config.nat.hole_punching).then(|| nat::Punching::new(peer)).into(),

@@ -1,6 +1,9 @@
 //! Finding peers: mDNS on the LAN, provider records under the mesh's id in the DHT, and what peers say of
 //! themselves. Everything found is a hint to dial, nothing more: who a peer is and what it may do shows
 //! when it is connected.
+//!
+//! mDNS asks over IPv4 and IPv6, each by a behaviour of its own. Over IPv6 libp2p asks on one network interface only, the one
+//! that the system prefers.
 
 use std::collections::HashMap;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::multiaddr::Protocol;
+use libp2p::core::transport::ListenerId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pId, Swarm, gossipsub, identify};
@@ -18,18 +19,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::address::{Scope, dial_error, full, is_direct, matters, scope, split};
+use super::address::{Scope, best_first, dial_error, full, is_direct, matters, reachable, scope, split};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
+use super::life::{Lives, Silent};
 use super::links::Linked;
-use super::listen::{Listening, in_words, listen_error, probe, until_free};
+use super::listen::{Listening, Protocols, everywhere, in_words, listen_error, probe, until_free};
 use super::nat::stun::{Findings, StunError};
 use super::nat::{Nat, ReachReport, RelayFault};
 use super::notice::Notices;
 use super::outbox::Outboxes;
 use super::session::Ended;
 use super::worker::Workers;
-use crate::limits::BLOCKED_PEERS_MAX;
+use crate::limits::{BLOCKED_PEERS_MAX, TICKET_ADDRESSES_MAX};
 use crate::node::{GossipId, Input, Link, MeshContext, Verdict};
 use crate::{Error, Result};
 
@@ -39,6 +41,9 @@ const BLOCK: Duration = Duration::from_secs(600);
 const LISTEN: Duration = Duration::from_secs(10);
 /// How long each of the two steps of closing may take: sending what is queued, and closing connections.
 const CLOSE: Duration = Duration::from_millis(700);
+
+/// For how long a peer is dialed from other ports than before, after a connection of it fell silent: a few attempts.
+const OTHER_PORTS: Duration = Duration::from_secs(5);
 
 /// What the node asks of the driver itself.
 #[derive(Debug)]
@@ -71,6 +76,10 @@ pub(super) struct Connection {
     pub(super) remote: Multiaddr,
     pub(super) link: Link,
     pub(super) since: Instant,
+    /// Whether we dialed from a port at which we listen.
+    pub(super) from_listening_port: bool,
+    /// Whether it is being closed, which may take a moment.
+    pub(super) closing: bool,
 }
 
 /// What the driver shares with its handle.
@@ -92,6 +101,7 @@ pub(super) struct Driver {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) notes: (mpsc::Sender<Note>, mpsc::Receiver<Note>),
     pub(super) gossip: Gossip,
+    pub(super) lives: Lives,
     pub(super) workers: Workers,
     /// The sessions' tasks; they are aborted with the driver.
     pub(super) tasks: JoinSet<()>,
@@ -103,6 +113,8 @@ pub(super) struct Driver {
     pub(super) dials: HashMap<ConnectionId, String>,
     /// Peers that are kept out, and until when, oldest first.
     pub(super) blocked: VecDeque<(Instant, Libp2pId)>,
+    /// Peers of which a connection fell silent, and until when they are dialed from other ports than before.
+    pub(super) silent: HashMap<Libp2pId, Instant>,
     pub(super) nat: Nat,
     pub(super) sessions: u64,
     pub(super) search_at: Instant,
@@ -132,16 +144,29 @@ impl Driver {
         self.close().await;
     }
 
-    /// Listens on these addresses.
+    /// Listens on these addresses, and on these ports at all addresses of this machine: of both protocols, unless the machine
+    /// lacks one.
     ///
     /// # Errors
     /// When one of them cannot be listened on.
-    pub(super) async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<()> {
-        let mut waiting = HashMap::new();
-        for address in addresses {
-            probe(address)?;
-            let id = self.swarm.listen_on(address.clone()).map_err(|error| listen_error(address, &error))?;
-            waiting.insert(id, address);
+    pub(super) async fn listen(&mut self, named: &[Multiaddr], ports: &[u16]) -> Result<()> {
+        let (mut waiting, machine) = (HashMap::new(), Protocols::of_machine());
+        for address in named {
+            if let Some(why) = machine.lacks(address) {
+                return Err(Error::Io(format!("cannot listen on {address}: {why}")));
+            }
+            waiting.insert(self.listen_on(address)?, address.clone());
+        }
+        for address in ports.iter().flat_map(|port| everywhere(*port)) {
+            match machine.lacks(&address) {
+                None => _ = waiting.insert(self.listen_on(&address)?, address),
+                Some(why) => {
+                    tracing::info!(%address, why, "not listened on until this machine gets such an address");
+                    // Without any support for the protocol it fails, and there is nothing to get.
+                    _ = self.swarm.listen_on(address.clone());
+                    self.nat.left_out.push((address, why));
+                }
+            }
         }
         let deadline = Instant::now() + LISTEN;
         while let Some(address) = waiting.values().next() {
@@ -165,6 +190,11 @@ impl Driver {
         Ok(())
     }
 
+    fn listen_on(&mut self, address: &Multiaddr) -> Result<ListenerId> {
+        probe(address)?;
+        self.swarm.listen_on(address.clone()).map_err(|error| listen_error(address, &error))
+    }
+
     /// Enters the mesh of the context.
     pub(super) fn enter_mesh(&mut self) {
         let context = self.context.borrow_and_update().clone();
@@ -177,11 +207,15 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(event) => self.behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.reach_established(peer_id, connection_id, &endpoint);
                 self.established(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
-                let cause = cause.as_ref().map_or_else(|| "closed from here".into(), ToString::to_string);
-                tracing::debug!(peer = %peer_id, %connection_id, cause, "connection is closed");
+                let words = cause.as_ref().map_or_else(|| "closed from here".into(), ToString::to_string);
+                tracing::debug!(peer = %peer_id, %connection_id, cause = words, "connection is closed");
+                if cause.as_ref().is_some_and(|cause| Silent::is_below(cause)) {
+                    self.fell_silent(peer_id);
+                }
                 self.closed(peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
@@ -218,7 +252,7 @@ impl Driver {
                 self.identified(connection_id, peer_id, info);
             }
             BehaviourEvent::Kad(event) => self.kad(event),
-            BehaviourEvent::Mdns(event) => self.mdns(event),
+            BehaviourEvent::Mdns(event) | BehaviourEvent::MdnsV6(event) => self.mdns(event),
             BehaviourEvent::Relay(event) => self.relay_event(&event),
             BehaviourEvent::RelayClient(event) => self.relay_client_event(event),
             BehaviourEvent::Dcutr(event) => self.punched(event),
@@ -226,11 +260,11 @@ impl Driver {
             BehaviourEvent::AutonatServer(event) => {
                 tracing::debug!(address = %event.tested_addr, client = %event.client, "an address was tried for a peer");
             }
-            // A connection that answers no ping is closed by its transport.
-            BehaviourEvent::Identify(_) | BehaviourEvent::Ping(_) => {}
-            BehaviourEvent::Limits(never) | BehaviourEvent::Memory(never) | BehaviourEvent::Blocked(never) => {
-                match never {}
-            }
+            BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Limits(never)
+            | BehaviourEvent::Memory(never)
+            | BehaviourEvent::Blocked(never)
+            | BehaviourEvent::Pulse(never) => match never {},
         }
     }
 
@@ -294,7 +328,10 @@ impl Driver {
             }
             // Several addresses of one peer are tried side by side: a dead one must not hold up the others.
             (bare, Some(peer)) => {
-                DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(vec![bare]).build()
+                let of_peer = || self.connections.values().filter(|known| known.peer == peer);
+                let parts = of_peer().next().is_some() && of_peer().all(|known| known.closing);
+                let condition = if parts { PeerCondition::Always } else { PeerCondition::Disconnected };
+                self.dial_options(peer, bare, condition)
             }
             (bare, None) => DialOpts::unknown_peer_id().address(bare).build(),
         };
@@ -317,9 +354,25 @@ impl Driver {
         }
     }
 
+    /// How to dial an address of a peer: from a port at which we listen, so that NATs keep to one mapping. When a
+    /// connection fell silent it was perhaps what went between the two ports that somebody on the way has lost, so then
+    /// it is from another one.
+    pub(super) fn dial_options(&self, peer: Libp2pId, address: Multiaddr, condition: PeerCondition) -> DialOpts {
+        let options = DialOpts::peer_id(peer).condition(condition).addresses(vec![address]);
+        let is_silent = self.silent.get(&peer).is_some_and(|until| *until > Instant::now());
+        if is_silent { options.allocate_new_port().build() } else { options.build() }
+    }
+
+    fn fell_silent(&mut self, peer: Libp2pId) {
+        tracing::info!(%peer, "a connection fell silent and is given up");
+        let now = Instant::now();
+        self.silent.retain(|_, until| *until > now);
+        self.silent.insert(peer, now + OTHER_PORTS);
+    }
+
     fn dial_error(&mut self, connection: ConnectionId, peer: Option<Libp2pId>, error: &DialError) {
         if let Some(relay) = peer {
-            self.relay_unreachable(&relay, &dial_error(error));
+            self.relay_unreachable(&relay, Some(connection), &dial_error(error));
         }
         let Some(address) = self.dials.remove(&connection) else { return };
         if let Some(fault) = RelayFault::of_dial(error) {
@@ -330,7 +383,10 @@ impl Driver {
         }
     }
 
-    pub(super) fn dial_failed(&self, address: String, why: String) {
+    pub(super) fn dial_failed(&mut self, address: String, why: String) {
+        for other in self.left_aside(&address) {
+            self.shared.notices.push(Input::DialFailed(other, why.clone()));
+        }
         self.shared.notices.push(Input::DialFailed(address, why));
     }
 
@@ -358,12 +414,9 @@ impl Driver {
 
     fn addresses_changed(&mut self) {
         let peer = *self.swarm.local_peer_id();
-        let listening = Listening {
-            addresses: self.swarm.listeners().filter(|at| is_direct(at)).map(|at| full(at, &peer)).collect(),
-            external: self.swarm.external_addresses().map(|at| full(at, &peer)).collect(),
-        };
-        let before = self.shared.listening.send_replace(listening).addresses;
-        let now = self.shared.listening.borrow().addresses.clone();
+        let now: Vec<String> = self.swarm.listeners().filter(|at| is_direct(at)).map(|at| full(at, &peer)).collect();
+        let mut before = now.clone();
+        self.shared.listening.send_modify(|shown| std::mem::swap(&mut shown.addresses, &mut before));
         if before != now {
             // Another network may have another NAT.
             self.nat.probes.soon();
@@ -376,6 +429,16 @@ impl Driver {
         self.reach_changed();
     }
 
+    /// Shows at which addresses others reach this peer.
+    pub(super) fn publish_addresses(&self) {
+        let peer = *self.swarm.local_peer_id();
+        let external: Vec<Multiaddr> = self.swarm.external_addresses().map(|at| split(at.clone()).0).collect();
+        let all = self.swarm.listeners().filter(|at| is_direct(at)).chain(&external).cloned();
+        let best = reachable(all, Scope::Machine, &peer, TICKET_ADDRESSES_MAX);
+        let external = best_first(external, usize::MAX).iter().map(|at| full(at, &peer)).collect();
+        self.shared.listening.send_modify(|shown| (shown.external, shown.best) = (external, best));
+    }
+
     /// This machine has lost an address: what was connected over it is dead, and would only be noticed when nothing
     /// arrives for long. All connections to other machines are made anew.
     fn network_changed(&mut self) {
@@ -383,10 +446,7 @@ impl Driver {
         self.forget_verdicts();
         let far = self.connections.values().filter(|known| scope(&known.remote) > Some(Scope::Machine));
         let peers: HashSet<Libp2pId> = far.map(|known| known.peer).collect();
-        for peer in peers {
-            // Whether it was still connected makes no difference.
-            _ = self.swarm.disconnect_peer_id(peer);
-        }
+        peers.into_iter().for_each(|peer| self.shut_all(peer));
     }
 
     /// Lets sessions send what is queued, then closes all connections, each within a bound of time.
@@ -396,10 +456,7 @@ impl Driver {
         self.shared.outboxes.finish_all();
         let mut router = std::mem::take(&mut self.nat.router);
         let (_, ()) = tokio::join!(self.linger(|driver| driver.links.is_empty()), router.shutdown());
-        for peer in self.swarm.connected_peers().copied().collect::<Vec<_>>() {
-            // Whether it was still connected makes no difference.
-            _ = self.swarm.disconnect_peer_id(peer);
-        }
+        self.swarm.connected_peers().copied().collect::<Vec<_>>().into_iter().for_each(|peer| self.shut_all(peer));
         self.linger(|driver| driver.connections.is_empty()).await;
         let listened: Vec<_> = self.swarm.listeners().filter(|address| is_direct(address)).cloned().collect();
         drop(self);

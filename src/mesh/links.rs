@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use libp2p::PeerId as Libp2pId;
 use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::PortUse;
 use libp2p::swarm::{ConnectionId, Stream};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{oneshot, watch};
@@ -102,7 +103,9 @@ impl Driver {
         tracing::debug!(%peer, %connection, %remote, dialed = endpoint.is_dialer(), "connection is open");
         let link =
             Link { address: remote.to_string(), dialed: endpoint.is_dialer(), direct: address::is_direct(&remote) };
-        self.connections.insert(connection, Connection { peer, remote, link, since: Instant::now() });
+        let from_listening_port = matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::Reuse, .. });
+        let (since, closing) = (Instant::now(), false);
+        self.connections.insert(connection, Connection { peer, remote, link, since, from_listening_port, closing });
         if !self.links.contains_key(&peer) {
             self.begin(peer, connection, None);
         } else {
@@ -132,14 +135,15 @@ impl Driver {
     /// connection that it dialed for open before the other side does, which may never do so.
     pub(super) fn move_elsewhere(&mut self, peer: Libp2pId) -> bool {
         let Some(stuck) = self.links.get(&peer).and_then(|linked| linked.moving) else { return false };
-        let is_other =
-            |(id, known): &(&ConnectionId, &Connection)| known.peer == peer && known.link.direct && **id != stuck;
+        let is_other = |(id, known): &(&ConnectionId, &Connection)| {
+            known.peer == peer && known.link.direct && !known.closing && **id != stuck
+        };
         let Some(other) = self.connections.iter().find(is_other).map(|(id, _)| *id) else { return false };
         if let Some(linked) = self.links.get_mut(&peer) {
             linked.moving = Some(other);
         }
         self.swarm.behaviour_mut().link.open(peer, other);
-        self.swarm.close_connection(stuck);
+        self.shut(stuck);
         true
     }
 
@@ -170,7 +174,7 @@ impl Driver {
 
     /// A connection of a peer for a session: a direct one, if there is any.
     fn best(&self, peer: Libp2pId) -> Option<ConnectionId> {
-        let of_peer = self.connections.iter().filter(|(_, known)| known.peer == peer);
+        let of_peer = self.connections.iter().filter(|(_, known)| known.peer == peer && !known.closing);
         of_peer.max_by_key(|(_, known)| known.link.direct).map(|(connection, _)| *connection)
     }
 
@@ -178,7 +182,7 @@ impl Driver {
     fn begin(&mut self, peer: Libp2pId, connection: ConnectionId, accepted: Option<(ConnectionId, Stream)>) {
         let id = ours(&peer).filter(|_| !self.closing && self.tasks.len() < TASKS_MAX);
         let Some(id) = id else {
-            self.swarm.close_connection(connection);
+            self.shut(connection);
             return;
         };
         self.link(peer, id, connection, accepted);
@@ -233,7 +237,7 @@ impl Driver {
                 tracing::debug!(%peer, %error, "no stream to the peer");
                 if self.is_moving(peer, connection) {
                     // It is of no use, and there may be another one.
-                    self.swarm.close_connection(connection);
+                    self.shut(connection);
                 }
                 if let Some(address) = self.dials.remove(&connection) {
                     self.dial_failed(address, error.to_string());
@@ -271,6 +275,7 @@ impl Driver {
             number: linked.number,
             link: known.link.clone(),
             context: self.context.clone(),
+            lives: self.lives.clone(),
             inputs: self.inputs.clone(),
             workers: self.workers.clone(),
             course: course.subscribe(),
@@ -323,7 +328,7 @@ impl Driver {
         self.leave(peer, true);
         let of_peer = self.connections.iter().filter(|(id, known)| known.peer == peer && **id != connection);
         for stale in of_peer.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.swarm.close_connection(stale);
+            self.shut(stale);
         }
         if moving {
             self.link(peer, id, connection, Some((connection, stream)));
@@ -336,7 +341,7 @@ impl Driver {
     pub(super) fn ended(&mut self, ended: &Ended) {
         let Some(peer) = theirs(&ended.peer) else { return };
         if self.links.get(&peer).is_some_and(|linked| linked.number == ended.number) {
-            if matches!(ended.dropped, Some(DropReason::ForeignMesh | DropReason::NotAMember)) {
+            if matches!(ended.dropped, Some(DropReason::ForeignMesh | DropReason::NotAMember | DropReason::Fallen)) {
                 // It may have come to go through us to somebody who lets it in.
                 self.leave(peer, false);
                 self.keep_for_now(peer);
@@ -358,7 +363,8 @@ impl Driver {
         let (id, moving) = (linked.peer, linked.moving);
         let is_direct = |of: &ConnectionId| self.connections.get(of).is_some_and(|known| known.link.direct);
         let was_relayed = !is_direct(&linked.connection);
-        let direct = || self.connections.iter().find(|(_, known)| known.peer == peer && known.link.direct);
+        let is_good = |known: &Connection| known.peer == peer && known.link.direct && !known.closing;
+        let direct = || self.connections.iter().find(|(_, known)| is_good(known));
         if let Some(moving) = moving {
             // Our stream is being opened there.
             self.leave(peer, true);
@@ -379,9 +385,23 @@ impl Driver {
         if self.carries(&peer) {
             self.keep_for_now(peer);
         } else {
-            // Whether it was still connected makes no difference.
-            _ = self.swarm.disconnect_peer_id(peer);
+            self.shut_all(peer);
         }
+    }
+
+    /// Closes all connections of a peer.
+    pub(super) fn shut_all(&mut self, peer: Libp2pId) {
+        let of_peer = self.connections.iter().filter(|(_, known)| known.peer == peer);
+        of_peer.map(|(id, _)| *id).collect::<Vec<_>>().into_iter().for_each(|id| self.shut(id));
+    }
+
+    /// Closes a connection, which nothing is begun on from now on.
+    pub(super) fn shut(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.connections.get_mut(&connection) {
+            known.closing = true;
+        }
+        // Whether it was still open makes no difference.
+        _ = self.swarm.close_connection(connection);
     }
 
     /// Forgets a session; its task says goodbye to the node by itself, at once when it is told to.
@@ -401,7 +421,6 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use libp2p::core::Endpoint;
-    use libp2p::core::transport::PortUse;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -450,7 +469,8 @@ mod tests {
         let connection = |direct, after_ms| {
             let link = Link { address: String::new(), dialed: true, direct };
             let since = start + Duration::from_millis(after_ms);
-            Connection { peer, remote: libp2p::Multiaddr::empty(), link, since }
+            let (from_listening_port, closing) = (true, false);
+            Connection { peer, remote: libp2p::Multiaddr::empty(), link, since, from_listening_port, closing }
         };
         let [one, other, third] = [1, 2, 3].map(ConnectionId::new_unchecked);
         let (relayed, direct) = (connection(false, 0), connection(true, 20));

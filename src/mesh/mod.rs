@@ -10,7 +10,12 @@
 //! - `outbox` what waits to be sent; `frame` its form on the wire
 //! - `gossip` live changes over gossipsub
 //! - `discovery` mDNS, DHT, identify; `address` what is worth dialing
+//! - `security` which of TLS and Noise is offered; `one_of` how TCP chooses
 //! - `behaviour` protocols, transports and their settings; `link` the protocol of the sessions' streams
+//! - `handshake` handshakes over TCP that come to a standstill
+//! - `life` whether the other side of a connection is still there; `pulse` what each says so that the other knows
+//! - `trial` whether others reach this peer at the addresses that a ticket names
+//! - `of_link` addresses of a network without router
 //!
 //! - `nat` reaching peers behind NATs, and being reached behind one: relays, hole punching
 
@@ -20,34 +25,45 @@ mod discovery;
 mod driver;
 mod frame;
 mod gossip;
+mod handshake;
+mod life;
 mod link;
 mod links;
 mod listen;
 pub mod nat;
 mod notice;
+mod of_link;
+mod one_of;
 mod outbox;
+mod pulse;
+mod security;
 mod session;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod trial;
 mod worker;
 
 pub use traffic::Traffic;
+pub use trial::Tried;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use libp2p::Multiaddr;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use self::driver::{Command, Driver, Shared};
 use self::gossip::{Gossip, Unsealed};
+use self::life::Lives;
 use self::listen::Listening;
 use self::nat::{Nat, ReachReport};
 use self::notice::Notices;
 use self::outbox::Outboxes;
 use self::traffic::Meter;
+use self::trial::Trial;
 use self::worker::Workers;
 use crate::identity::Keypair;
 use crate::limits::{DRIVER_QUEUE_MAX, GOSSIP_QUEUE_MAX, PUBLISH_QUEUE_MAX};
@@ -65,6 +81,9 @@ pub struct Config {
     /// Multiaddrs to listen on, such as `/ip4/0.0.0.0/udp/4001/quic-v1` and `/ip4/0.0.0.0/tcp/4001`;
     /// port 0 means any free one.
     pub listen: Vec<String>,
+    /// Ports on which to listen besides at all addresses of this machine, over QUIC and TCP: of IPv4 and IPv6, unless the
+    /// machine lacks one; 0 means any free one.
+    pub listen_ports: Vec<u16>,
     /// Multiaddrs at which this peer is reached from outside, announced as they are.
     pub external_addresses: Vec<String>,
     /// Whether to look for peers on the LAN.
@@ -77,16 +96,18 @@ pub struct Config {
 
 /// Listens, and starts to drive the network. Inputs for the node go to `inputs`.
 ///
-/// Returns when every configured address is listened on. Must be called on a tokio runtime.
+/// Returns when every configured address is listened on, but for those of a protocol that this machine lacks and that none
+/// of [`Config::listen`] names. Must be called on a tokio runtime.
 ///
 /// # Errors
 /// [`Error::Invalid`] for an address that is malformed or of a kind that is not supported, and
 /// [`Error::Io`] when the system refuses to listen on one: the port is in use, for instance.
 pub async fn start(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) -> Result<Handle> {
     let listen = config.listen.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>>>()?;
+    let ports = config.listen_ports.clone();
     let (mut driver, mut handle) = prepare(config, context, inputs)?;
     driver.enter_mesh();
-    driver.listen(&listen).await?;
+    driver.listen(&listen, &ports).await?;
     handle.task = Mutex::new(Some(tokio::spawn(driver.run())));
     Ok(handle)
 }
@@ -103,8 +124,9 @@ fn prepare(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) ->
 
     let meter = Meter::default();
     let relayed = Meter::default();
-    let mut swarm = behaviour::swarm(keypair, &config, &meter, &relayed)?;
+    let lives = Lives::new();
     let nat = Nat::new(config.nat.clone(), external.iter().cloned());
+    let mut swarm = behaviour::swarm(keypair, &config, &lives, &meter, &relayed, &nat.stalls)?;
     external.into_iter().for_each(|address| swarm.add_external_address(address));
     let workers = Workers::new();
     let shared = Shared {
@@ -130,6 +152,7 @@ fn prepare(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) ->
         commands: to_driver,
         notes,
         gossip: Gossip::new(context, unopened),
+        lives,
         workers,
         tasks,
         connections: HashMap::new(),
@@ -137,23 +160,28 @@ fn prepare(config: Config, context: MeshContext, inputs: mpsc::Sender<Input>) ->
         leaving: HashMap::new(),
         dials: HashMap::new(),
         blocked: VecDeque::new(),
+        silent: HashMap::new(),
         nat,
         sessions: 0,
         search_at: Instant::now(),
         search_pause: discovery::SEARCH_SOON,
         closing: false,
     };
-    Ok((driver, Handle { shared, commands, publish, meter, relayed, task: Mutex::new(None) }))
+    let trying = tokio::sync::Mutex::new(());
+    Ok((driver, Handle { peer, shared, commands, publish, meter, relayed, trying, task: Mutex::new(None) }))
 }
 
 /// The network, as the node's thread and the peer see it. Dropping it closes the network without waiting.
 #[derive(Debug)]
 pub struct Handle {
+    peer: libp2p::PeerId,
     shared: Shared,
     commands: mpsc::Sender<Command>,
     publish: mpsc::Sender<Unsealed>,
     meter: Meter,
     relayed: Meter,
+    /// Held while addresses are tried, which costs a few connections: one at a time.
+    trying: tokio::sync::Mutex<()>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -196,6 +224,30 @@ impl Handle {
     #[must_use]
     pub fn external_addresses(&self) -> Vec<String> {
         self.shared.listening.borrow().external.clone()
+    }
+
+    /// The multiaddrs at which others are most likely to reach this peer, from near or far, best first, each ending in its
+    /// id; as many as a ticket carries at most.
+    #[must_use]
+    pub fn best_addresses(&self) -> Vec<String> {
+        self.shared.listening.borrow().best.clone()
+    }
+
+    /// What is known of addresses of this peer, in their order: whether somebody reaches it there. Ways through relays are
+    /// tried, which takes a few seconds at most.
+    pub async fn try_addresses(&self, addresses: &[String]) -> Vec<Tried> {
+        let parsed: Vec<Option<Multiaddr>> = addresses.iter().map(|text| text.parse().ok()).collect();
+        let ways: Vec<Multiaddr> = parsed.iter().flatten().filter(|way| !address::is_direct(way)).cloned().collect();
+        let trial = match self.trying.try_lock() {
+            Ok(_trying) => Trial::run(self.peer, &ways).await.map_err(|error| error.to_string()),
+            Err(_) => Err("others are being tried at this moment; ask again".to_owned()),
+        };
+        let trial = trial.as_ref().map_err(String::as_str);
+        let (reach, malformed) = (self.reach(), || Tried::Untried("this is no multiaddr".into()));
+        let found = |address: &Option<Multiaddr>| {
+            address.as_ref().map_or_else(malformed, |address| trial::found(address, trial, &reach))
+        };
+        parsed.iter().map(found).collect()
     }
 
     /// How this peer is reached, and how it reaches others.

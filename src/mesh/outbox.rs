@@ -12,7 +12,7 @@ use crate::base::PeerId;
 use crate::limits::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_MAX};
 use crate::node::DropReason;
 use crate::sync::Message;
-use crate::sync::message::Part;
+use crate::sync::message::{Names, Part};
 use crate::sync::receipt::Version;
 
 /// How a session is to go on.
@@ -149,7 +149,7 @@ fn weight(message: &Message) -> usize {
         Message::Welcome(welcome) => welcome.chain.len() * 4 * EACH,
         Message::Refused(why) => why.len(),
         Message::Members(records) => records.len() * 4 * EACH,
-        Message::Roots(roots) => roots.roots.len() * EACH / 2,
+        Message::Roots(roots) => roots.parts.iter().map(|(_, names)| EACH / 2 + listed(names) * EACH / 2).sum(),
         Message::Ranges(ranges) => ranges.parts.iter().map(|(_, part)| EACH + digests(part) * 6).sum(),
         Message::Items(items) => {
             let vectors: usize = items.items.iter().map(|(_, vector)| EACH + vector.len() * 24).sum();
@@ -164,6 +164,13 @@ fn weight(message: &Message) -> usize {
 
 fn weight_of(versions: &[Version]) -> usize {
     versions.iter().map(|(_, vector)| 256 + vector.len() * 24).sum()
+}
+
+fn listed(names: &Names) -> usize {
+    match names {
+        Names::Skip | Names::Fingerprint(_) => 0,
+        Names::Listed(roots) | Names::Differing(roots) => roots.len(),
+    }
 }
 
 fn digests(part: &Part) -> usize {

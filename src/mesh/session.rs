@@ -5,24 +5,31 @@
 //! node is slow, the task waits, reads no more, and the peer feels it. At most two frames of a peer are in
 //! memory: one that waits for the node, and one that is being checked meanwhile.
 
+use std::io;
 use std::time::Duration;
 
-use futures::{AsyncWriteExt, future};
+use futures::{AsyncWrite, AsyncWriteExt, future};
 use libp2p::swarm::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use super::address::theirs;
 use super::frame::{self, FrameError};
+use super::life::Lives;
 use super::outbox::{Course, Queued};
 use super::worker::Workers;
 use crate::base::{MeshId, PeerId};
 use crate::document::Unchecked;
 use crate::node::{DropReason, Input, Link, MeshContext};
 use crate::sync::message::decode;
-use crate::sync::{Checked, Message, check};
+use crate::sync::{Checked, Message, check, introduce, verify_member};
 
-/// A write that takes longer than this has stalled.
+/// A peer that lives and takes nothing of a write for so long has stalled. How long a whole frame takes is up to the line.
 const STALL: Duration = Duration::from_secs(30);
+/// A peer of which nothing has come for so long does not answer: it was to say something before, and the way is short.
+const NO_ANSWER: Duration = Duration::from_millis(5_500);
+/// How often it is looked whether a peer answers.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a peer that is dropped may take to read what was queued for it.
 const FINISH: Duration = Duration::from_millis(500);
 /// Frames and messages below this are handled on the spot: the way to a worker costs more.
@@ -37,6 +44,7 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) link: Link,
     pub(super) context: watch::Receiver<MeshContext>,
+    pub(super) lives: Lives,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) workers: Workers,
     /// How it is to go on.
@@ -120,7 +128,27 @@ impl Session {
         tokio::select! {
             end = reading => end,
             end = writing => end,
+            end = self.attend() => end,
             () = over(&mut course) => End::Stopped,
+        }
+    }
+
+    /// Tells the node when the peer answers no more, and when it does again.
+    async fn attend(&self) -> End {
+        let Some(peer) = theirs(&self.peer) else { return future::pending().await };
+        let mut answers = true;
+        loop {
+            sleep(LOOK).await;
+            let silence = self.lives.silence(&peer);
+            if answers == (silence < NO_ANSWER) {
+                continue;
+            }
+            answers = !answers;
+            let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+            let input = if answers { Input::Answered(self.peer) } else { Input::Unanswered(self.peer, silence_ms) };
+            if self.inputs.send(input).await.is_err() {
+                return End::Stopped;
+            }
         }
     }
 
@@ -146,6 +174,10 @@ impl Session {
         let body = frame::read(stream).await?.ok_or(End::Closed)?;
         let message =
             if body.len() < SMALL_BYTES { decode(&body)? } else { self.workers.run(move || decode(&body)).await?? };
+        if message.carries_records() {
+            let check = move || introduce(message, verify_member);
+            return Ok(Input::Introduced(self.peer, Box::new(self.workers.run(check).await?)));
+        }
         match message {
             Message::Changes { number, changes } => {
                 let mesh = self.context.borrow().mesh;
@@ -191,7 +223,7 @@ async fn write(mut stream: Stream, mut queue: mpsc::Receiver<Queued>, workers: &
         } else {
             workers.run(move || frame::write(&queued.message)).await??
         };
-        in_time(stream.write_all(&frame)).await?;
+        write_frame(&mut stream, &frame).await?;
         if queue.is_empty() {
             in_time(stream.flush()).await?;
         }
@@ -200,7 +232,18 @@ async fn write(mut stream: Stream, mut queue: mpsc::Receiver<Queued>, workers: &
     Ok(stream)
 }
 
-async fn in_time(writing: impl Future<Output = std::io::Result<()>>) -> Result<(), End> {
+async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), mut left: &[u8]) -> Result<(), End> {
+    while !left.is_empty() {
+        let taken = in_time(stream.write(left)).await?;
+        if taken == 0 {
+            return Err(FrameError::from(io::Error::from(io::ErrorKind::WriteZero)).into());
+        }
+        left = &left[taken..];
+    }
+    Ok(())
+}
+
+async fn in_time<T>(writing: impl Future<Output = io::Result<T>>) -> Result<T, End> {
     timeout(STALL, writing).await.map_err(|_| End::Stalled)?.map_err(|error| FrameError::from(error).into())
 }
 

@@ -1,16 +1,20 @@
 //! Drivers over real libp2p on loopback.
 
+mod silence;
+
 use std::time::Duration;
 
 use futures::{AsyncWriteExt, StreamExt};
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, QueryResult};
-use libp2p::swarm::{ConnectionId, Stream, SwarmEvent};
-use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, tcp, yamux};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, Stream, SwarmEvent};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder, noise, ping, tcp, yamux};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 
 use super::behaviour::{Behaviour, BehaviourEvent, KAD_PROTOCOL, swarm};
+use super::handshake::Stalls;
+use super::life::Lives;
 use super::link::StreamEvent;
 use super::traffic::Meter;
 use super::{Config, Handle, start};
@@ -37,6 +41,7 @@ pub(super) fn config(seed: u8, listen: &[&str]) -> Config {
     Config {
         keypair: Keypair::from_seed([seed; 32]),
         listen: listen.iter().map(|&address| address.into()).collect(),
+        listen_ports: Vec::new(),
         external_addresses: Vec::new(),
         mdns: false,
         kademlia: false,
@@ -181,7 +186,8 @@ impl Raw {
         let config = config(seed, &[]);
         let keypair = libp2p::identity::Keypair::ed25519_from_bytes(*config.keypair.seed()).unwrap();
         Self {
-            swarm: swarm(keypair, &config, &Meter::default(), &Meter::default()).unwrap(),
+            swarm: swarm(keypair, &config, &Lives::new(), &Meter::default(), &Meter::default(), &Stalls::default())
+                .unwrap(),
             id: config.keypair.peer_id(),
         }
     }
@@ -461,16 +467,24 @@ async fn peers_of_a_mesh_find_each_other_in_the_dht() {
 }
 
 /// What speaks the DHT's protocol, and nothing else of ours.
-type Stranger = Swarm<kad::Behaviour<MemoryStore>>;
+/// What a stranger speaks: whoever says nothing at all is cut off sooner.
+#[derive(NetworkBehaviour)]
+struct Strange {
+    kad: kad::Behaviour<MemoryStore>,
+    ping: ping::Behaviour,
+}
+
+type Stranger = Swarm<Strange>;
 
 async fn stranger() -> (Stranger, Multiaddr) {
-    let kad = |keypair: &libp2p::identity::Keypair| {
+    let strange = |keypair: &libp2p::identity::Keypair| {
         let peer = keypair.public().to_peer_id();
-        kad::Behaviour::with_config(peer, MemoryStore::new(peer), kad::Config::new(KAD_PROTOCOL))
+        let kad = kad::Behaviour::with_config(peer, MemoryStore::new(peer), kad::Config::new(KAD_PROTOCOL));
+        Strange { kad, ping: ping::Behaviour::default() }
     };
     let builder = SwarmBuilder::with_new_identity().with_tokio();
     let builder = builder.with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default).unwrap();
-    let builder = builder.with_behaviour(kad).unwrap();
+    let builder = builder.with_behaviour(strange).unwrap();
     let mut swarm = builder.with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE)).build();
     swarm.listen_on(TCP.parse().unwrap()).unwrap();
     loop {
@@ -487,9 +501,13 @@ async fn is_answered(stranger: &mut Stranger) -> bool {
         if let SwarmEvent::ConnectionClosed { .. } = event {
             return false;
         }
-        if let SwarmEvent::Behaviour(kad::Event::OutboundQueryProgressed { result, .. }) = event {
-            let QueryResult::GetClosestPeers(Ok(answer)) = result else { panic!("{result:?}") };
-            return !answer.peers.is_empty();
+        // It asks questions of its own, too.
+        if let SwarmEvent::Behaviour(StrangeEvent::Kad(kad::Event::OutboundQueryProgressed {
+            result: QueryResult::GetClosestPeers(answer),
+            ..
+        })) = event
+        {
+            return !answer.unwrap().peers.is_empty();
         }
     }
 }
@@ -512,9 +530,9 @@ async fn strangers_may_ask_the_dht_and_make_room_for_the_next() {
     let id = id.unwrap();
     let (mut first, at) = stranger().await;
     let at = at.with_p2p(*first.local_peer_id()).unwrap();
-    first.behaviour_mut().add_address(&id, address);
+    first.behaviour_mut().kad.add_address(&id, address);
     dial_in_vain(&mut peer, &at, &mut first).await;
-    first.behaviour_mut().get_closest_peers(id);
+    first.behaviour_mut().kad.get_closest_peers(id);
     assert!(timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the DHT is not for strangers");
 
     let mut others = tokio::task::JoinSet::new();
@@ -525,12 +543,15 @@ async fn strangers_may_ask_the_dht_and_make_room_for_the_next() {
             assert!(others.try_join_next().is_none(), "nobody had to go");
         }
         let (mut other, at) = stranger().await;
-        dial_in_vain(&mut peer, &at, &mut other).await;
+        tokio::select! {
+            () = dial_in_vain(&mut peer, &at, &mut other) => {}
+            _ = is_answered(&mut first) => panic!("the first lost its connection"),
+        }
         others.spawn(async move { (number, is_answered(&mut other).await) });
     }
     let gone = timeout(PATIENCE, others.join_next()).await.unwrap().unwrap();
     assert_eq!(gone.unwrap(), (1, false), "the oldest makes room");
-    first.behaviour_mut().get_closest_peers(id);
+    first.behaviour_mut().kad.get_closest_peers(id);
     assert!(timeout(PATIENCE, is_answered(&mut first)).await.unwrap(), "the first had to go");
 }
 
@@ -561,4 +582,20 @@ async fn both_ip_versions_may_use_one_port() {
     let (sender, _inputs) = mpsc::channel(16);
     let error = start(config(2, &[&six]), mesh(1), sender).await.unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_alone_is_listened_on_over_all_protocols_of_the_machine() {
+    let peer = Peer::with(Config { listen_ports: vec![0], ..config(1, &[]) }, mesh(1)).await;
+    let (listening, started) = (peer.handle.listen_addresses(), Instant::now());
+    let reach = peer.handle.reach();
+    for ip in ["/ip4/127.0.0.1/", "/ip6/::1/"] {
+        let is_there = std::net::UdpSocket::bind((ip.split('/').nth(2).unwrap(), 0)).is_ok();
+        let over = ["udp", "tcp"].map(|kind| listening.iter().any(|at| at.starts_with(&format!("{ip}{kind}/"))));
+        assert_eq!(over, [is_there; 2], "{listening:?}");
+        let left_out = reach.addresses.iter().any(|at| at.source == "left_out" && at.address.starts_with(&ip[..5]));
+        assert_eq!(left_out, !is_there);
+    }
+    peer.handle.shutdown().await;
+    assert!(started.elapsed() < PATIENCE / 4, "an address of the link held up the end");
 }

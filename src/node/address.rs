@@ -76,9 +76,12 @@ impl AddressBook {
             let address = if is_of(&address, &peer) { address } else { format!("{address}/p2p/{peer}") };
             if let Some(known) = known.get_mut(&address) {
                 known.next = known.next.min(now);
-            } else if known.len() < TICKET_ADDRESSES_MAX {
-                known.insert(address, Address::fresh(now));
+                continue;
             }
+            if known.len() >= TICKET_ADDRESSES_MAX && !make_room(known) {
+                break;
+            }
+            known.insert(address, Address::fresh(now));
         }
     }
 
@@ -128,7 +131,10 @@ impl AddressBook {
 
     pub(super) fn parted(&mut self, peer: PeerId, reason: DropReason) {
         self.connected.remove(&peer);
-        if matches!(reason, DropReason::ForeignMesh | DropReason::NotAMember | DropReason::Misbehaved) {
+        if matches!(
+            reason,
+            DropReason::ForeignMesh | DropReason::NotAMember | DropReason::Fallen | DropReason::Misbehaved
+        ) {
             self.peers.remove(&peer);
         }
     }
@@ -186,6 +192,12 @@ impl AddressBook {
     }
 }
 
+/// Forgets the address that failed most often; says whether any has failed.
+fn make_room(known: &mut BTreeMap<String, Address>) -> bool {
+    let worst = known.iter().filter(|(_, address)| address.failures > 0).max_by_key(|(_, address)| address.failures);
+    worst.map(|(worst, _)| worst.clone()).is_some_and(|worst| known.remove(&worst).is_some())
+}
+
 impl Node {
     pub(super) fn discovered(&mut self, now: Timestamp, peer: PeerId, addresses: Vec<String>) {
         if peer != self.peer_id() {
@@ -224,5 +236,20 @@ mod tests {
         assert_eq!(book.due(now, 0, &mut rng).len(), 2);
         // And the pauses are short again.
         assert!(book.next_due(0).is_some_and(|next| next.since_ms(now) <= BACKOFF_MIN_MS));
+    }
+
+    #[test]
+    fn a_new_address_takes_the_place_of_one_that_failed() {
+        let (mut rng, peer) = (StdRng::seed_from_u64(1), PeerId([1; 32]));
+        let mut book = AddressBook::new(Vec::new(), BTreeMap::new(), Timestamp(0));
+        let at = |n: usize| format!("/ip4/8.8.8.8/tcp/{n}/p2p/{peer}");
+        let knows = |book: &AddressBook, n: usize| book.peers[&peer].contains_key(&at(n));
+        book.learned(Timestamp(0), peer, (0..TICKET_ADDRESSES_MAX).map(at).collect());
+        book.learned(Timestamp(0), peer, vec![at(100)]);
+        assert!(!knows(&book, 100), "those that are there may be as good");
+        let dialed = book.due(Timestamp(0), 0, &mut rng);
+        book.learned(Timestamp(0), peer, vec![at(100)]);
+        assert!(knows(&book, 100) && book.peers[&peer].len() == TICKET_ADDRESSES_MAX);
+        assert_eq!(dialed.iter().filter(|address| !book.peers[&peer].contains_key(*address)).count(), 1);
     }
 }

@@ -8,7 +8,7 @@ use crate::index::{Definition, IndexName};
 use crate::store::Record;
 use crate::sync::gossip::Secret;
 use crate::sync::receipt::Receipt;
-use crate::sync::{Checked, Message, Topic};
+use crate::sync::{Checked, Introduced, Message, Topic};
 use crate::{Error, Result};
 
 use super::report::{LeaveReport, MemberReport, PeerReport, SyncReport, WhyReport};
@@ -28,12 +28,18 @@ pub enum Input {
     Connected(PeerId, Link),
     /// The link is gone.
     Disconnected(PeerId),
+    /// Nothing has come over the link for so many milliseconds, though something must have: it may be gone.
+    Unanswered(PeerId, u64),
+    /// Something comes over the link again.
+    Answered(PeerId),
     /// A dial to this address failed, and why.
     DialFailed(String, String),
     /// Addresses of a peer were learned: from the LAN, the DHT, or the peer itself.
     Discovered(PeerId, Vec<String>),
     /// A peer sent a message.
     Received(PeerId, Box<Message>),
+    /// A peer sent a message with member records; their signatures were checked on a worker.
+    Introduced(PeerId, Box<Introduced>),
     /// A peer sent changes; their signatures were checked on a worker.
     Changes {
         /// The sender.
@@ -56,6 +62,12 @@ pub enum Input {
     PublishFailed,
     /// The network is another one, or reaches further than before: addresses that failed are worth another try.
     NetworkChanged,
+    /// The clock of this machine was set, or went on while the machine was asleep: it is that much ahead now of the time
+    /// that the node is told, which never jumps.
+    ClockSet {
+        /// Milliseconds.
+        ahead_ms: i64,
+    },
     /// The time asked for by [`Effect::WakeAt`] has come.
     Wake,
 }
@@ -317,6 +329,8 @@ pub enum DropReason {
     ForeignMesh,
     /// It showed no membership.
     NotAMember,
+    /// It joined, and does not stand among those whom its ticket lets in.
+    Fallen,
     /// It did not greet in time.
     Silent,
     /// It sent what no honest peer sends.
@@ -334,6 +348,7 @@ impl DropReason {
         match self {
             Self::ForeignMesh => "foreign_mesh",
             Self::NotAMember => "not_a_member",
+            Self::Fallen => "member_fell",
             Self::Silent => "silent",
             Self::Misbehaved => "misbehaved",
             Self::LeftMesh => "left_mesh",
@@ -366,6 +381,8 @@ pub enum Event {
     InSync(PeerId),
     /// Somebody joined the mesh.
     MemberJoined(PeerId),
+    /// Somebody is no member any more: those who come before it use up its ticket.
+    MemberFell(PeerId),
     /// The storage refused; writes fail until the peer is started again.
     StorageFailed(String),
 }

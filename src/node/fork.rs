@@ -3,14 +3,12 @@
 
 use crate::access::Ability;
 use crate::base::{ChangeHash, DocumentKey, PeerId, Timestamp};
-use crate::document::{Document, Envelope, Made, Patch, Unchecked};
+use crate::document::{Document, Envelope, Remaking, Unchecked};
 use crate::store::{Granted, Outcome, Reason, Rebuilt};
 use crate::sync::outbox::Job;
-use crate::sync::{Message, reconcile};
 use crate::{Error, Result};
 
 use super::Node;
-use super::effect::{Absent, Condition};
 
 impl Node {
     /// Whether a change builds on one that lost a fork.
@@ -26,7 +24,8 @@ impl Node {
     /// state. From here on sequence numbers start anew, so that none is used twice.
     pub(super) fn look_for_a_past_life(&mut self, granted: &Granted, outcome: &Outcome) -> Result<()> {
         let author = granted.envelope().author();
-        let ours = author.peer == self.peer_id() && author.incarnation == self.store.incarnation();
+        let ours = author.peer == self.peer_id()
+            && [self.store.incarnation(), self.store.incarnation().of_expiry()].contains(&author.incarnation);
         if !ours || matches!(outcome, Outcome::Known | Outcome::Invalid(_)) {
             return Ok(());
         }
@@ -57,6 +56,8 @@ impl Node {
         runs.extend(arrived.iter().cloned());
         match self.store.rebuild(document, &runs) {
             Ok(Rebuilt::Done { record, out, before }) => {
+                let why = || "an actor used a sequence number twice; the document was rebuilt".to_owned();
+                self.complain(now, from, "forked", Some(document), why);
                 self.changed(document.clone(), &record, false);
                 self.take_out(now, from, document, out, &before)?;
                 Ok(true)
@@ -64,12 +65,12 @@ impl Node {
             Ok(Rebuilt::Uncovered) => {
                 let all = vec![(document.id.clone(), Vec::new())];
                 if self.neighbours.get(&from).is_some_and(|neighbour| neighbour.is_admitted()) {
-                    self.send(from, Message::Items(reconcile::want(document.collection.clone(), all)));
+                    self.ask_for(from, &document.collection, all);
                 }
                 Ok(false)
             }
             Err(Error::Invalid(why)) => {
-                tracing::warn!(%from, %document, %why, "dropped changes");
+                self.drop_change(now, from, "too_many_forks", document, || why.to_string());
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -81,7 +82,8 @@ impl Node {
         let mesh = self.mesh();
         let envelopes = changes.into_iter().filter_map(|change| Envelope::check(mesh, change).ok());
         let granted = |envelope: Envelope| {
-            let grant = self.members.check(&envelope.author().peer, Ability::Write).ok()?;
+            let needed = Ability::to_write(&envelope.document().collection);
+            let grant = self.members.check_author(&envelope.author().peer, needed).ok()?;
             Granted::new(&grant, envelope)
         };
         envelopes.filter_map(granted).collect()
@@ -99,10 +101,12 @@ impl Node {
         let mut lost: Vec<(u64, ChangeHash)> = Vec::new();
         for (granted, reason) in out {
             let envelope = granted.envelope();
-            if envelope.author().peer == self.peer_id() {
+            // What has expired is found again.
+            let is_a_write = !envelope.author().incarnation.is_of_expiry();
+            if envelope.author().peer == self.peer_id() && is_a_write {
                 lost.extend(envelope.changes().iter().map(|change| (change.position(), change.hash())));
             }
-            self.keep(now, from, reason, envelope.header().change, envelope.to_unchecked())?;
+            self.keep(self.clock.wall(now), from, reason, envelope.header().change, envelope.to_unchecked())?;
         }
         if lost.is_empty() {
             return Ok(());
@@ -110,27 +114,33 @@ impl Node {
         // Their sequence numbers are used, also where they do not count any more.
         self.store.renew_incarnation()?;
         lost.sort_unstable();
+        let mut remaking = Remaking::of(before);
         for (_, change) in lost {
-            let stays = match self.store.record(document)? {
-                Some(record) => self.store.open_document(document, &record)?.has(&change),
-                None => false,
-            };
-            if !stays && let Some(made) = before.made(&change) {
-                self.make_again(now, document, made);
+            if let Err(error) = self.make_again(now, document, &mut remaking, &change) {
+                self.complain(now, from, "edit_not_made_again", Some(document), || error.to_string());
             }
         }
         Ok(())
     }
 
-    fn make_again(&mut self, now: Timestamp, document: &DocumentKey, made: Made) {
-        let again = match made {
-            Made::Delete => self.delete(now, document.clone(), &Condition::Any),
-            Made::Edit(operators) => Patch::operators(operators)
-                .and_then(|patch| self.patch(now, document.clone(), &patch, &Condition::Any, Absent::Create)),
-        };
-        match again {
-            Ok(_) | Err(Error::NotFound(_)) => {}
-            Err(error) => tracing::warn!(%document, %error, "an edit that lost a fork could not be made again"),
+    fn make_again(
+        &mut self,
+        now: Timestamp,
+        document: &DocumentKey,
+        remaking: &mut Remaking<'_>,
+        change: &ChangeHash,
+    ) -> Result<()> {
+        let Some(record) = self.store.record(document)? else { return Ok(()) };
+        let (actor, time) = (self.actor(), self.clock.tick(now));
+        let present = self.store.open_document(document, &record)?;
+        if present.has(change) {
+            return Ok(());
         }
+        let Some(again) = remaking.again(present, change, actor, time)? else { return Ok(()) };
+        let granted = self.grant(document.clone(), self.store.incarnation(), again)?;
+        if let Some(record) = self.store.merge(document, std::slice::from_ref(&granted))?.record {
+            self.wrote(&granted, &record);
+        }
+        Ok(())
     }
 }

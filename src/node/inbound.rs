@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Result;
 use crate::access::{Ability, Denial};
-use crate::base::{ChangeHash, DocumentKey, PeerId, Timestamp};
+use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, PeerId, Timestamp};
 use crate::document::{Envelope, Unchecked};
 use crate::limits::GOSSIP_BYTES_MAX;
-use crate::store::{Granted, Letter, Outcome, Reason};
+use crate::store::{Granted, Letter, Outcome, Reason, Vector};
 use crate::sync::{Checked, Message, Topic, reconcile};
 
 use super::Node;
@@ -22,6 +22,8 @@ struct Reception {
     invalid: u64,
     /// Documents whose changes wait for others.
     wanted: Vec<DocumentKey>,
+    /// Who sent the letters that are tried again, and when.
+    letters: BTreeMap<ChangeHash, (PeerId, Timestamp)>,
 }
 
 impl Node {
@@ -74,8 +76,14 @@ impl Node {
         }
     }
 
-    /// Changes over gossip.
-    pub(super) fn published(&mut self, now: Timestamp, from: PeerId, id: GossipId, changes: Vec<Checked>) {
+    /// Changes over gossip. Anybody who was a member can publish them, so those of an author that fell are taken only
+    /// over the link of a member.
+    pub(super) fn published(&mut self, now: Timestamp, from: PeerId, id: GossipId, mut changes: Vec<Checked>) {
+        let has_fallen =
+            |change: &Checked| change.as_ref().is_ok_and(|e| self.members.fall(&e.author().peer).is_some());
+        for _ in changes.extract_if(.., |change| has_fallen(change)) {
+            *self.counters.dropped.entry("published_by_a_member_that_fell").or_default() += 1;
+        }
         if self.store.check_writable().is_err() {
             return self.effects.push(Effect::Verdict(id, Verdict::Ignore));
         }
@@ -106,8 +114,7 @@ impl Node {
             match change {
                 Ok(envelope) => by_document.entry(envelope.document().clone()).or_default().push(envelope),
                 Err((document, why)) => {
-                    tracing::warn!(%from, %document, %why, "dropped a change");
-                    self.drop_change(why.reason());
+                    self.drop_change(now, from, why.reason(), &document, || why.to_string());
                     reception.invalid += 1;
                 }
             }
@@ -128,14 +135,11 @@ impl Node {
     ) -> Result<()> {
         let mut arrived = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
-            match self.members.check(&envelope.author().peer, Ability::Write) {
+            match self.members.check_author(&envelope.author().peer, Ability::to_write(&document.collection)) {
                 Ok(grant) => arrived.extend(Granted::new(&grant, envelope)),
                 Err(denial) => {
-                    let reason = match denial {
-                        Denial::NotAMember { .. } => Reason::AuthorUnknown,
-                        Denial::RoleTooLow { .. } => Reason::AuthorDenied,
-                    };
-                    self.keep(now, from, reason, envelope.header().change, envelope.to_unchecked())?;
+                    let (hash, at) = (envelope.header().change, self.clock.wall(now));
+                    self.keep(at, from, reason_of(denial), hash, envelope.to_unchecked())?;
                 }
             }
         }
@@ -169,34 +173,28 @@ impl Node {
         if arrived.is_empty() {
             return Ok(false);
         }
-        let merge = match self.store.merge(document, arrived) {
-            Ok(merge) => merge,
-            // One collection too many: what the mesh's limits refuse is dropped, not an error of the disk.
-            Err(crate::Error::Invalid(why)) => {
-                tracing::warn!(%from, %document, %why, "dropped changes");
-                self.drop_change("over_a_limit");
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        let (mut forked, mut settled) = (false, false);
+        let merge = self.store.merge(document, arrived)?;
+        let (mut forked, mut settled, mut contested) = (false, false, None);
         for (granted, outcome) in arrived.iter().zip(&merge.outcomes) {
             self.look_for_a_past_life(granted, outcome)?;
+            let sender = reception.letters.get(&granted.envelope().header().change);
+            let (by, at) = sender.copied().unwrap_or((from, self.clock.wall(now)));
             let (hash, change) = (granted.envelope().header().change, granted.envelope().to_unchecked());
             match outcome {
                 Outcome::Applied(changes) => {
                     self.counters.applied += changes;
                     reception.applied += changes;
                     self.clock.observe(now, granted.envelope().header().time);
+                    contested = contested.or_else(|| Some(granted).filter(|granted| self.is_to_be_kept(now, granted)));
                 }
                 Outcome::Known => self.counters.known += 1,
                 // What it builds on lost a fork, and will not come.
                 Outcome::Waiting if self.builds_on_a_fork(granted)? => {
                     settled = true;
-                    self.keep(now, from, Reason::Fallen, hash, change)?;
+                    self.keep(at, by, Reason::Fallen, hash, change)?;
                 }
                 Outcome::Waiting => {
-                    self.keep(now, from, Reason::Dependencies, hash, change)?;
+                    self.keep(at, by, Reason::Dependencies, hash, change)?;
                     if reception.wanted.last() != Some(document) {
                         reception.wanted.push(document.clone());
                     }
@@ -205,19 +203,21 @@ impl Node {
                     forked |= stands;
                     if !stands && !self.store.letters().is_out(&hash) {
                         settled = true;
-                        self.keep(now, from, Reason::Forked, hash, change)?;
+                        self.keep(at, by, Reason::Forked, hash, change)?;
                         self.send_what_stands(from, document);
                     }
                 }
                 Outcome::Invalid(why) => {
-                    tracing::warn!(%from, %document, why, "dropped a change");
-                    self.drop_change("refused_by_automerge");
+                    self.drop_change(now, from, "refused_by_automerge", document, || why.clone());
                     reception.invalid += 1;
                 }
             }
         }
         if let Some(record) = &merge.record {
             self.changed(document.clone(), record, false);
+            if let Some(deleted) = contested.filter(|_| record.deleted) {
+                self.keep_unexpired(now, document, deleted, record)?;
+            }
         }
         settled |= forked && self.settle_forks(now, from, document, arrived)?;
         Ok(merge.record.is_some() || settled)
@@ -234,17 +234,22 @@ impl Node {
     ) -> Result<()> {
         loop {
             let letters = self.store.take_letters(document, reasons)?;
+            let needed = Ability::to_write(&document.collection);
             let mut again = Vec::new();
             for letter in letters {
+                let (by, at) = (letter.from, letter.arrived);
                 match Envelope::check(self.mesh(), letter.change) {
-                    Ok(envelope) => match self.members.check(&envelope.author().peer, Ability::Write) {
-                        Ok(grant) => again.extend(Granted::new(&grant, envelope)),
-                        Err(_) => {
+                    Ok(envelope) => match self.members.check_author(&envelope.author().peer, needed) {
+                        Ok(grant) => {
+                            reception.letters.insert(envelope.header().change, (by, at));
+                            again.extend(Granted::new(&grant, envelope));
+                        }
+                        Err(denial) => {
                             let hash = envelope.header().change;
-                            self.keep(now, from, Reason::AuthorUnknown, hash, envelope.to_unchecked())?;
+                            self.keep(at, by, reason_of(denial), hash, envelope.to_unchecked())?;
                         }
                     },
-                    Err(why) => self.drop_change(why.reason()),
+                    Err(why) => self.drop_change(now, from, why.reason(), document, || why.to_string()),
                 }
             }
             if !self.merge(now, from, document, &again, reception)? {
@@ -267,17 +272,25 @@ impl Node {
 
     pub(super) fn keep(
         &mut self,
-        now: Timestamp,
+        arrived: Timestamp,
         from: PeerId,
         reason: Reason,
         hash: ChangeHash,
         change: Unchecked,
     ) -> Result<()> {
-        self.store.keep_letter(hash, &Letter { reason, from, arrived: now, change })
+        self.store.keep_letter(hash, &Letter { reason, from, arrived, change })
     }
 
-    fn drop_change(&mut self, reason: &'static str) {
+    pub(super) fn drop_change(
+        &mut self,
+        now: Timestamp,
+        from: PeerId,
+        reason: &'static str,
+        document: &DocumentKey,
+        why: impl FnOnce() -> String,
+    ) {
         *self.counters.dropped.entry(reason).or_default() += 1;
+        self.complain(now, from, reason, Some(document), why);
     }
 
     /// Asks a neighbour for what documents wait for.
@@ -290,7 +303,14 @@ impl Node {
                 Ok(record) => record.map(|record| self.store.vector(&record)).unwrap_or_default(),
                 Err(_) => Vec::new(),
             };
-            self.send(from, Message::Items(reconcile::want(key.collection, vec![(key.id, vector)])));
+            self.ask_for(from, &key.collection, vec![(key.id, vector)]);
+        }
+    }
+
+    /// Asks a neighbour for what it has of documents beyond these vectors.
+    pub(super) fn ask_for(&mut self, from: PeerId, collection: &CollectionName, items: Vec<(DocumentId, Vector)>) {
+        for items in reconcile::want(collection, items) {
+            self.send(from, Message::Items(items));
         }
     }
 
@@ -326,5 +346,13 @@ impl Node {
         }
         // Gossip is given its time, unless there is something that it does not bring.
         if unpublished { self.compare_by(now) } else { self.compare_soon(now) }
+    }
+}
+
+/// Under which reason a change is kept whose author may not make it.
+fn reason_of(denial: Denial) -> Reason {
+    match denial {
+        Denial::NotAMember { .. } | Denial::Fallen { .. } => Reason::AuthorUnknown,
+        Denial::RoleTooLow { .. } => Reason::AuthorDenied,
     }
 }

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 
 use rand::Rng;
 
-use crate::access::{Insertion, Member, MemberRecord, Members, Role, Terms, Ticket};
+use crate::access::{JoinRequest, Learned, Member, MemberRecord, Members, Refusal, Role, Terms, Ticket};
 use crate::base::{PeerId, Timestamp};
-use crate::limits::MEMBERS_PER_FRAME_MAX;
+use crate::limits::{CLOCK_DRIFT_MAX_MS, MEMBERS_PER_FRAME_MAX};
 use crate::sync::{Hello, Message, Welcome};
 use crate::{Error, Result};
 
 use super::Node;
+use super::clock::ahead_ms;
 use super::effect::{CommandId, DropReason, Effect, Event, Link, LocalDocuments, Reply};
 use super::neighbour::{Neighbour, Stage};
 use super::turn::Turn;
@@ -31,6 +32,9 @@ pub(super) struct Joining {
     pub(super) deadline: Timestamp,
     /// Addresses not known to have failed.
     open: BTreeSet<String>,
+    /// Peers that were linked when it began: what they refuse may be the greeting of before, so they are asked once more
+    /// over a new link when that one ends.
+    early: BTreeSet<PeerId>,
     /// What was tried and how it ended.
     tried: Vec<String>,
     /// Whether every try so far ended with a member that said no.
@@ -40,6 +44,7 @@ pub(super) struct Joining {
 impl Node {
     pub(super) fn connected(&mut self, now: Timestamp, peer: PeerId, link: Link) {
         self.addresses.connected(peer, &link);
+        self.restless.started(now, peer, &link.address);
         self.neighbours.insert(peer, Neighbour::new(now, link));
         self.greet(now, peer);
     }
@@ -47,6 +52,13 @@ impl Node {
     pub(super) fn disconnected(&mut self, now: Timestamp, peer: PeerId) {
         self.addresses.disconnected(now, peer);
         self.receipts.forget(&peer);
+        if let Some(joining) = &mut self.joining
+            && joining.early.remove(&peer)
+        {
+            let of_peer = joining.open.iter().filter(|address| is_of(address, &peer)).cloned();
+            self.effects.extend(of_peer.map(Effect::Dial));
+        }
+        self.clock.forget(&peer);
         if let Some(neighbour) = self.neighbours.remove(&peer)
             && neighbour.is_admitted()
         {
@@ -54,37 +66,33 @@ impl Node {
         }
     }
 
+    /// A peer answers no more, and since when, or does again.
+    pub(super) fn answers(&mut self, peer: PeerId, no_answer_since: Option<Timestamp>) {
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            neighbour.no_answer_since = no_answer_since;
+        }
+    }
+
     /// Sends the first message of a link.
     pub(super) fn greet(&mut self, now: Timestamp, peer: PeerId) {
         let invited = |joining: &&Joining| joining.ticket.addresses().iter().any(|address| is_of(address, &peer));
         if let Some(joining) = self.joining.as_ref().filter(invited) {
-            let request = joining.ticket.redeem(self.peer_id(), now);
+            let request = joining.ticket.redeem(self.peer_id(), self.clock.shows(now));
             return self.send(peer, Message::Redeem(Box::new(request)));
         }
         let (mesh, chain) = (self.mesh(), self.chain(&self.peer_id()));
-        let hello = Hello { mesh, chain, members: self.members.fingerprint(), at: now };
+        let hello = Hello { mesh, chain, members: self.members.fingerprint(), at: self.clock.shows(now) };
         self.send(peer, Message::Hello(Box::new(hello)));
     }
 
     /// The records on which a member's own records rest, and those, in the order of their times.
     fn chain(&self, peer: &PeerId) -> Vec<MemberRecord> {
-        let records = self.members.records();
-        let mut needed = BTreeSet::from([*peer]);
-        // Records come after those they rest on, so one pass from the end finds all of them.
-        for record in records.iter().rev() {
-            if needed.contains(&record.peer())
-                && let Some(joined) = record.joined()
-            {
-                needed.extend([joined.invitation.body.issuer, joined.admission.body.admitted_by]);
-            }
-        }
-        let mut chain = records;
-        chain.retain(|record| needed.contains(&record.peer()));
+        let mut chain = self.members.chain(peer);
         chain.truncate(MEMBERS_PER_FRAME_MAX);
         chain
     }
 
-    pub(super) fn hello(&mut self, now: Timestamp, peer: PeerId, hello: Hello) {
+    pub(super) fn hello(&mut self, now: Timestamp, peer: PeerId, hello: &Hello, shown: Vec<Member>) {
         if hello.mesh != self.mesh() {
             if self.joining.is_none() {
                 self.send(peer, Message::Refused("this peer is in another mesh; join it with a ticket".into()));
@@ -93,19 +101,19 @@ impl Node {
             return;
         }
         if !self.neighbours.get(&peer).is_some_and(Neighbour::is_admitted) {
-            self.insert_chain(now, peer, hello.chain);
+            let learned = self.members.learn_shown(shown);
+            self.learned(now, peer, learned);
         }
         if self.members.get(&peer).is_none() {
-            self.send(peer, Message::Refused("you are not a member of this mesh; join it with a ticket".into()));
-            return self.part(peer, DropReason::NotAMember);
+            return self.turn_away(peer);
         }
         let us = self.peer_id();
+        self.hear_time(now, peer, hello.at);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         if neighbour.stage == Stage::Admitted {
             return;
         }
         neighbour.stage = Stage::Admitted;
-        neighbour.clock_ahead_ms = hello.at.0.cast_signed().saturating_sub(now.0.cast_signed());
         // One side asks; which one is settled by the ids.
         if us < peer {
             neighbour.compare_at = now;
@@ -117,60 +125,65 @@ impl Node {
             self.storage_failed("keeping an address", &error);
         }
         if hello.members != self.members.fingerprint() {
-            for records in self.members.records().chunks(MEMBERS_PER_FRAME_MAX) {
-                self.send(peer, Message::Members(records.to_vec()));
-            }
+            self.send_records(peer, &self.members.records());
         }
         self.emit(Event::PeerUp(peer));
     }
 
-    /// Takes in what a stranger shows as proof, up to the first record that does not rest on those before.
-    fn insert_chain(&mut self, now: Timestamp, from: PeerId, chain: Vec<MemberRecord>) {
-        let mut inserted = Vec::new();
-        for record in chain {
-            match self.members.insert(record) {
-                Ok(Insertion::Inserted(new)) => inserted.extend(new),
-                Ok(Insertion::Known) => {}
-                Ok(Insertion::Waiting(_)) | Err(_) => break,
-            }
+    fn send_records(&mut self, peer: PeerId, records: &[MemberRecord]) {
+        for records in records.chunks(MEMBERS_PER_FRAME_MAX) {
+            self.send(peer, Message::Members(records.to_vec()));
         }
-        self.note_admitted(now, from, inserted);
+    }
+
+    /// Ends the link to a peer that is no member, and says why. One that was gets the records which show it.
+    fn turn_away(&mut self, peer: PeerId) {
+        if self.members.fall(&peer).is_none() {
+            self.send(peer, Message::Refused("you are not a member of this mesh; join it with a ticket".into()));
+            return self.part(peer, DropReason::NotAMember);
+        }
+        self.send_records(peer, &self.members.chain(&peer));
+        let why = "you are no member of this mesh any more: others had used your ticket up when you joined, or whoever \
+                   let you in is no member either; ask an admin for a new ticket";
+        self.send(peer, Message::Refused(why.into()));
+        self.part(peer, DropReason::Fallen);
     }
 
     /// Member records from a neighbour.
-    pub(super) fn learn(&mut self, now: Timestamp, from: PeerId, records: Vec<MemberRecord>) {
-        let mut inserted = Vec::new();
-        for record in records {
-            match self.members.insert(record) {
-                Ok(Insertion::Inserted(new)) => inserted.extend(new),
-                Ok(Insertion::Known | Insertion::Waiting(_)) => {}
-                Err(why) => tracing::warn!(%from, %why, "dropped a member record"),
-            }
-        }
-        self.note_admitted(now, from, inserted);
+    pub(super) fn learn(&mut self, now: Timestamp, from: PeerId, records: Vec<Member>) {
+        let learned = self.members.learn(records);
+        self.learned(now, from, learned);
     }
 
-    fn note_admitted(&mut self, now: Timestamp, from: PeerId, new: Vec<Member>) {
-        if let Err(error) = self.admitted(now, from, new) {
+    fn learned(&mut self, now: Timestamp, from: PeerId, learned: Learned) {
+        if let Err(error) = self.keep_learned(now, from, learned) {
             self.storage_failed("keeping member records", &error);
         }
     }
 
-    /// Stores new member records, passes them on, and tries the changes that waited for them.
-    fn admitted(&mut self, now: Timestamp, from: PeerId, new: Vec<Member>) -> Result<()> {
-        if new.is_empty() {
-            return Ok(());
-        }
+    /// Stores new member records, passes them on, parts from those who fell, and tries the changes that waited.
+    fn keep_learned(&mut self, now: Timestamp, from: PeerId, learned: Learned) -> Result<()> {
+        let Learned { new, gone, joined, fell } = learned;
+        let us = self.peer_id();
         for member in &new {
             self.store.put_member(member.record())?;
-            self.emit(Event::MemberJoined(member.peer()));
+        }
+        // Our own record tells a later start that this peer was let in.
+        self.store.drop_members(gone.iter().filter(|member| member.peer() != us).map(Member::grant))?;
+        for peer in joined {
+            self.emit(Event::MemberJoined(peer));
         }
         let records: Vec<MemberRecord> = new.iter().map(|member| member.record().clone()).collect();
         let others = self.neighbours.iter().filter(|(peer, n)| n.is_admitted() && **peer != from);
-        let others: Vec<PeerId> = others.map(|(peer, _)| *peer).collect();
-        for peer in others {
-            for records in records.chunks(MEMBERS_PER_FRAME_MAX) {
-                self.send(peer, Message::Members(records.to_vec()));
+        for peer in others.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.send_records(peer, &records);
+        }
+        for peer in fell {
+            let why = || format!("{peer} is no member any more: those who come before it use up its ticket");
+            self.complain(now, from, "member_fell", None, why);
+            self.emit(Event::MemberFell(peer));
+            if self.neighbours.contains_key(&peer) {
+                self.turn_away(peer);
             }
         }
         self.retry_authors(now, from, &new.iter().map(Member::peer).collect())
@@ -178,15 +191,22 @@ impl Node {
 
     /// Makes a ticket.
     pub(super) fn invite(&mut self, now: Timestamp, terms: Terms, addresses: Vec<String>) -> Result<Reply> {
+        if self.clock.is_impossible(now) {
+            let shows = self.clock.shows(now);
+            return Err(Error::invalid(format!(
+                "this machine's clock shows {shows}, which cannot be, and the ticket would have expired long ago: set the \
+                 clock first"
+            )));
+        }
         let (mut seed, mut nonce) = ([0; 32], [0; 16]);
         self.rng.fill_bytes(&mut seed);
         self.rng.fill_bytes(&mut nonce);
-        let ticket = self.members.invite(&self.keypair, terms, seed, nonce, addresses, now)?;
+        let ticket = self.members.invite(&self.keypair, terms, seed, nonce, addresses, self.clock.wall(now))?;
         Ok(Reply::Ticket(Box::new(ticket)))
     }
 
     /// A newcomer shows a ticket.
-    pub(super) fn redeem(&mut self, now: Timestamp, peer: PeerId, request: &crate::access::JoinRequest) {
+    pub(super) fn redeem(&mut self, now: Timestamp, peer: PeerId, request: &JoinRequest, shown: Vec<Member>) {
         if request.redemption.body.joiner != peer {
             self.send(
                 peer,
@@ -194,10 +214,16 @@ impl Node {
             );
             return self.part(peer, DropReason::Misbehaved);
         }
+        if !self.clock.can_judge(now) {
+            let why = "the clock of the peer asked is wrong, so it cannot tell whether the ticket has expired: ask another \
+                       peer of the mesh, or have that clock set";
+            self.send(peer, Message::Refused(why.into()));
+            return self.part(peer, DropReason::NotAMember);
+        }
         let at = self.clock.tick(now);
-        match self.members.admit(request, &self.keypair, at) {
+        match self.members.admit_shown(request, shown, &self.keypair, at) {
             Ok(admitted) => {
-                if let Err(error) = self.admitted(now, peer, admitted.inserted) {
+                if let Err(error) = self.keep_learned(now, peer, admitted.learned) {
                     self.storage_failed("keeping member records", &error);
                     self.send(peer, Message::Refused("this member's disk takes nothing; ask another one".into()));
                     return self.part(peer, DropReason::NoRoom);
@@ -208,23 +234,43 @@ impl Node {
             }
             Err(refusal) => {
                 tracing::info!(%peer, %refusal, "did not let a newcomer in");
-                self.send(peer, Message::Refused(refusal.to_string()));
+                let why = self.refusal_text(now, &refusal, request.redemption.body.at);
+                self.send(peer, Message::Refused(why));
                 self.part(peer, DropReason::NotAMember);
             }
         }
     }
 
+    /// Why a newcomer is not let in, whose clock shows `theirs`: where that and ours differ, a ticket may have expired by
+    /// one of them only.
+    fn refusal_text(&self, now: Timestamp, refusal: &Refusal, theirs: Timestamp) -> String {
+        let off_s = ahead_ms(theirs, self.clock.shows(now)) / 1_000;
+        if let Refusal::Expired { expires, now: at } = refusal
+            && off_s.unsigned_abs() * 1_000 > CLOCK_DRIFT_MAX_MS
+        {
+            let (ago_s, way) = (at.since_ms(*expires) / 1_000, if off_s > 0 { "behind" } else { "ahead of" });
+            return format!(
+                "the ticket expired {ago_s} s ago by the clock of the peer asked, which is {} s {way} the one of this \
+                 computer: set the clock that is wrong, or ask an admin for a new ticket",
+                off_s.abs()
+            );
+        }
+        refusal.to_string()
+    }
+
     /// Starts to join the mesh of a ticket.
     pub(super) fn join(&mut self, now: Timestamp, id: CommandId, ticket: Box<Ticket>, local: LocalDocuments) {
-        if let Err(error) = self.may_join(now, &ticket, local) {
+        if let Err(error) = self.may_join(&ticket, local) {
             return self.effects.push(Effect::Reply(id, Err(error)));
         }
         let open: BTreeSet<String> = ticket.addresses().iter().cloned().collect();
         let deadline = now.plus_ms(JOIN_MS);
         let addresses: Vec<String> = open.iter().cloned().collect();
+        let connected: BTreeSet<PeerId> = self.neighbours.keys().copied().collect();
+        let is_invited = |peer: &&PeerId| addresses.iter().any(|address| is_of(address, peer));
+        let early = connected.iter().filter(is_invited).copied().collect();
         self.joining =
-            Some(Joining { ticket, local, reply: id, deadline, open, tried: Vec::new(), only_refusals: true });
-        let connected: Vec<PeerId> = self.neighbours.keys().copied().collect();
+            Some(Joining { ticket, local, reply: id, deadline, open, early, tried: Vec::new(), only_refusals: true });
         for address in addresses {
             match connected.iter().find(|peer| is_of(&address, peer)) {
                 Some(peer) => self.greet(now, *peer),
@@ -233,14 +279,17 @@ impl Node {
         }
     }
 
-    fn may_join(&self, now: Timestamp, ticket: &Ticket, local: LocalDocuments) -> Result<()> {
+    fn may_join(&self, ticket: &Ticket, local: LocalDocuments) -> Result<()> {
         self.may_turn()?;
-        if ticket.mesh() == self.mesh() {
-            return Err(Error::Conflict(format!("this peer is a member of mesh {} already", self.mesh())));
+        if ticket.addresses().is_empty() {
+            return Err(Error::invalid("the ticket carries no address: ask for one from a peer that can be reached"));
         }
-        if ticket.expires() < now {
-            let ago = now.since_ms(ticket.expires()) / 1_000;
-            return Err(Error::Denied(format!("the ticket expired {ago} s ago: ask an admin for a new one")));
+        if ticket.mesh() == self.mesh() {
+            // Who fell comes back by a new ticket.
+            return match self.members.get(&self.peer_id()) {
+                Some(_) => Err(Error::Conflict(format!("this peer is a member of mesh {} already", self.mesh()))),
+                None => Ok(()),
+            };
         }
         if self.members.len() > 1 {
             return Err(Error::Conflict(format!(
@@ -250,47 +299,67 @@ impl Node {
                 self.members.len() - 1
             )));
         }
-        if local == LocalDocuments::Carry
-            && ticket.role() == Role::Reader
-            && self.store.totals().any(|(_, total)| total.count > 0)
-        {
+        if local == LocalDocuments::Carry && ticket.role() == Role::Reader && self.store.documents() > 0 {
             return Err(Error::Conflict(
                 "the ticket is for a reader, who cannot carry the documents of this peer over; leave them behind \
                  (they stay on the disk), or ask for a writer's ticket"
                     .into(),
             ));
         }
-        if ticket.addresses().is_empty() {
-            return Err(Error::invalid("the ticket carries no address: ask for one from a peer that can be reached"));
-        }
         Ok(())
     }
 
     /// A member lets us in.
-    pub(super) fn welcome(&mut self, now: Timestamp, peer: PeerId, welcome: Welcome) {
+    pub(super) fn welcome(&mut self, now: Timestamp, peer: PeerId, welcome: &Welcome, shown: Vec<Member>) {
         // Only whom the ticket names is believed.
         let invited = |joining: &mut Joining| joining.ticket.addresses().iter().any(|address| is_of(address, &peer));
         let Some(joining) = self.joining.take_if(invited) else { return };
-        match self.enter(now, peer, &joining, welcome) {
+        match self.enter(now, peer, &joining, welcome.secret, shown) {
             Ok(()) => {}
             Err(error) => self.effects.push(Effect::Reply(joining.reply, Err(error))),
         }
     }
 
-    fn enter(&mut self, now: Timestamp, by: PeerId, joining: &Joining, welcome: Welcome) -> Result<()> {
-        let members = Members::restore(joining.ticket.genesis().clone(), welcome.chain)?;
+    fn enter(
+        &mut self,
+        now: Timestamp,
+        by: PeerId,
+        joining: &Joining,
+        secret: [u8; 32],
+        shown: Vec<Member>,
+    ) -> Result<()> {
+        if joining.ticket.mesh() == self.mesh() {
+            return self.enter_again(now, by, joining.reply, shown);
+        }
+        let mut members = Members::found(joining.ticket.genesis().clone());
+        members.learn(shown);
         let me = members.get(&self.peer_id()).ok_or_else(|| {
             Error::Denied(format!("{by} answered the ticket without a record of our membership; ask another member"))
         })?;
         let may_write = me.role().allows(crate::access::Ability::Write);
         let local = if may_write { joining.local } else { LocalDocuments::Leave };
-        self.turn(now, Turn { members, secret: welcome.secret, local, reply: joining.reply, by })
+        self.turn(now, Turn { members, secret, local, reply: joining.reply, by })
+    }
+
+    /// A member lets us in again after we fell: all is where it was.
+    fn enter_again(&mut self, now: Timestamp, by: PeerId, reply: CommandId, shown: Vec<Member>) -> Result<()> {
+        let learned = self.members.learn(shown);
+        self.keep_learned(now, by, learned)?;
+        if self.members.get(&self.peer_id()).is_none() {
+            return Err(Error::Denied(format!("{by} let us in with a ticket that is used up; ask for another")));
+        }
+        self.entered(reply, by, 0);
+        self.greet(now, by);
+        Ok(())
     }
 
     /// The other side will not let us in.
     pub(super) fn refused(&mut self, now: Timestamp, peer: PeerId, why: &str) {
         let why: String = why.chars().filter(|c| !c.is_control()).take(300).collect();
         if let Some(joining) = &mut self.joining {
+            if joining.early.contains(&peer) {
+                return;
+            }
             let of_peer: Vec<String> = joining.open.iter().filter(|address| is_of(address, &peer)).cloned().collect();
             if !of_peer.is_empty() {
                 for address in of_peer {
@@ -322,7 +391,15 @@ impl Node {
         let denied = joining.only_refusals && joining.open.is_empty();
         let mut tried = joining.tried;
         tried.extend(joining.open.into_iter().map(|address| format!("{address}: no answer")));
-        let text = format!("no member let us in; tried {}", tried.join("; "));
+        // Whether a ticket has expired is for the member to say that is asked: this clock may be the wrong one.
+        let shows = self.clock.shows(now);
+        let ago_s = shows.since_ms(joining.ticket.expires()) / 1_000;
+        let expired = if ago_s > 0 && !denied {
+            format!("; by the clock of this computer, which shows {shows}, the ticket expired {ago_s} s ago")
+        } else {
+            String::new()
+        };
+        let text = format!("no member let us in; tried {}{expired}", tried.join("; "));
         let error = if denied { Error::Denied(text) } else { Error::Unavailable(text) };
         self.effects.push(Effect::Reply(joining.reply, Err(error)));
     }
@@ -330,6 +407,7 @@ impl Node {
     /// Ends the link to a peer.
     pub(super) fn part(&mut self, peer: PeerId, reason: DropReason) {
         *self.counters.parted.entry(reason.as_str()).or_default() += 1;
+        self.clock.forget(&peer);
         if self.neighbours.remove(&peer).is_some_and(|neighbour| neighbour.is_admitted()) {
             self.emit(Event::PeerDown(peer));
         }

@@ -14,14 +14,21 @@
 //! - `fork` changes of an actor that used a sequence number twice
 //! - `membership` greeting, inviting, joining
 //! - `turn` turning to another mesh: one that was joined, or founded here
-//! - `index` declaring and filling indexes, deleting what has expired
+//! - `index` declaring and filling indexes
+//! - `expiry` deleting what has expired, and keeping what others deleted as expired and has not
+//! - `clock` what is known of the time
 //! - `session` comparing with neighbours and sending what they lack
 //! - `address` whom to dial, and when
 //! - `receipt` who has what on its disk
+//! - `complaint` what the log says of others
+//! - `restless` peers whose links start anew again and again
 //! - `report` what status calls show
 
 mod address;
+mod clock;
+mod complaint;
 mod effect;
+mod expiry;
 mod fork;
 mod inbound;
 mod index;
@@ -29,6 +36,7 @@ mod membership;
 mod neighbour;
 mod receipt;
 mod report;
+mod restless;
 mod session;
 mod source;
 #[cfg(test)]
@@ -36,14 +44,16 @@ mod tests;
 mod turn;
 mod write;
 
+pub use clock::{Agreement, ClockReport};
 pub use effect::{
     Absent, Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
     MeshContext, Reply, Verdict, Write, WriteConcern,
 };
 pub use report::{
-    CollectionReport, HolderReport, LeaveReport, LetterReport, MemberReport, NeighbourReport, PeerReport,
+    CollectionReport, DiskReport, HolderReport, LeaveReport, LetterReport, MemberReport, NeighbourReport, PeerReport,
     StandingReport, SyncReport, WhyReport,
 };
+pub use restless::RestlessReport;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,24 +62,26 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use self::address::AddressBook;
-use self::index::Expiry;
+use self::clock::Clock;
+use self::complaint::Complaints;
+use self::expiry::Expiry;
 use self::membership::Joining;
 use self::neighbour::Neighbour;
 use self::receipt::Receipts;
+use self::restless::Restless;
 use self::source::Turns;
 use self::turn::{Carry, CarryCursor};
 use crate::access::{Genesis, MemberRecord, Members};
-use crate::base::{Clock, DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
+use crate::base::{DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
 use crate::identity::{Keypair, Verified};
 use crate::kv::Kv;
-use crate::limits::CLOCK_DRIFT_MAX_MS;
 use crate::store::{Audit, FeedCursor, Loss, Reader, Store};
 use crate::sync::gossip::{Pace, Secret};
-use crate::sync::{Ledger, Message};
+use crate::sync::{Introduced, Ledger, Message};
 use crate::{Error, Result};
 
 /// What a node needs to know at its start.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Its identity.
     pub keypair: Keypair,
@@ -117,6 +129,7 @@ pub struct Node {
     ledger: Ledger,
     receipts: Receipts,
     neighbours: BTreeMap<PeerId, Neighbour>,
+    restless: Restless,
     turns: Turns,
     addresses: AddressBook,
     joining: Option<Joining>,
@@ -128,6 +141,11 @@ pub struct Node {
     fresh: Vec<crate::document::Unchecked>,
     pace: Pace,
     counters: Counters,
+    complaints: Complaints,
+    /// Whether something was lost since nobody was found to have the same.
+    healing: bool,
+    /// The last failure of the storage that was logged: one that goes on is logged once.
+    logged: Option<String>,
     effects: Vec<Effect>,
 }
 
@@ -137,11 +155,43 @@ impl Node {
     /// # Errors
     /// When the storage cannot be read or written, or belongs to another identity.
     pub fn open(config: Config, kv: Arc<dyn Kv>, now: Timestamp) -> Result<Self> {
+        let node = Self::assemble(config, kv, now)?;
+        if !node.has_own_record()? {
+            return Err(Error::Denied(format!(
+                "peer {} is not a member of the mesh in this data directory: its identity.key or its membership record \
+                 was lost; restore them from a backup, or start with an empty directory and join the mesh again",
+                node.peer_id()
+            )));
+        }
+        Ok(node)
+    }
+
+    /// Opens the storage of another peer, of which it is a copy, under an identity of its own. As that is no member of
+    /// the mesh, it founds one of its own, into which the documents are carried. It is durable when this returns; the
+    /// documents follow, also after another start.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub fn open_as_another(config: Config, kv: Arc<dyn Kv>, now: Timestamp) -> Result<Self> {
+        let mut node = Self::assemble(config, kv, now)?;
+        if !node.has_own_record()? {
+            node.start_over(now)?;
+        }
+        Ok(node)
+    }
+
+    /// Whether this peer ever was a member. One that fell is as it was, and may join again.
+    fn has_own_record(&self) -> Result<bool> {
+        let own = self.peer_id();
+        Ok(self.store.members()?.iter().any(|record| record.peer() == own))
+    }
+
+    fn assemble(config: Config, kv: Arc<dyn Kv>, now: Timestamp) -> Result<Self> {
         let mut rng = StdRng::from_seed(config.seed);
         let mut incarnation = [0; 8];
         rng.fill_bytes(&mut incarnation);
         let mut store = Store::open(kv, Incarnation(incarnation), config.loss)?;
-        let mut clock = Clock::new(store.latest()?, CLOCK_DRIFT_MAX_MS);
+        let mut clock = Clock::start(now, store.latest()?);
         if store.members()?.is_empty() {
             if !config.fresh {
                 return Err(Error::Corrupt(
@@ -152,14 +202,7 @@ impl Node {
             }
             found_mesh(&mut store, &config, &mut clock, &mut rng, now)?;
         }
-        let members = load_members(&store)?;
-        if members.get(&config.keypair.peer_id()).is_none() {
-            return Err(Error::Denied(format!(
-                "peer {} is not a member of the mesh in this data directory: its identity.key or its membership record \
-                 was lost; restore them from a backup, or start with an empty directory and join the mesh again",
-                config.keypair.peer_id()
-            )));
-        }
+        let members = load_members(store.members()?)?;
         let secret = store.fact("secret")?.ok_or_else(|| {
             Error::Corrupt("the mesh's secret is missing from the store; join the mesh again with a new ticket".into())
         })?;
@@ -177,15 +220,20 @@ impl Node {
             ledger: Ledger::default(),
             receipts: Receipts::default(),
             neighbours: BTreeMap::new(),
+            restless: Restless::default(),
             turns: Turns::default(),
             joining: None,
             index_at: Some(now),
-            expiry: Expiry::default(),
+            expiry: Expiry::start(now),
             fresh: Vec::new(),
             pace: Pace::default(),
             counters: Counters::default(),
+            complaints: Complaints::default(),
+            healing: config.loss == Loss::Records,
+            logged: None,
             effects: Vec::new(),
         };
+        node.healing |= !node.store.damaged().is_empty() || node.store.rebuilding().is_some();
         node.store.flush()?;
         node.effects.push(Effect::Context(node.context()));
         Ok(node)
@@ -226,6 +274,11 @@ impl Node {
         &self.counters
     }
 
+    /// Keeps at most so many documents open in memory, from now on.
+    pub fn keep_open(&mut self, documents: usize) {
+        self.store.keep_open(documents);
+    }
+
     /// What the driver must know of the mesh.
     #[must_use]
     pub fn context(&self) -> MeshContext {
@@ -244,6 +297,7 @@ impl Node {
 
     /// Takes inputs in order, makes their outcome durable, and says what is to be done.
     pub fn handle(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Effects {
+        self.tend_table(now);
         for input in inputs {
             self.take(now, input);
         }
@@ -260,13 +314,22 @@ impl Node {
             Input::Command(id, command) => self.command(now, id, command),
             Input::Connected(peer, link) => self.connected(now, peer, link),
             Input::Disconnected(peer) => self.disconnected(now, peer),
+            Input::Unanswered(peer, silence_ms) => {
+                self.answers(peer, Some(Timestamp(now.0.saturating_sub(silence_ms))))
+            }
+            Input::Answered(peer) => self.answers(peer, None),
             Input::DialFailed(address, why) => self.dial_failed(now, &address, &why),
             Input::Discovered(peer, addresses) => self.discovered(now, peer, addresses),
-            Input::Received(peer, message) => self.received(now, peer, *message),
+            Input::Received(peer, message) => {
+                let introduced = crate::sync::introduce(*message, crate::sync::verify_member);
+                self.received(now, peer, introduced);
+            }
+            Input::Introduced(peer, introduced) => self.received(now, peer, *introduced),
             Input::Changes { from, number, changes } => self.changes(now, from, number, changes),
             Input::Published { from, id, changes } => self.published(now, from, id, changes),
             Input::PublishFailed => self.compare_soon(now),
             Input::NetworkChanged => self.addresses.retry(now),
+            Input::ClockSet { ahead_ms } => self.clock_set(now, ahead_ms),
             Input::Wake => {}
         }
     }
@@ -280,13 +343,18 @@ impl Node {
     /// Does a command; `None` when its reply comes later.
     fn execute(&mut self, now: Timestamp, id: CommandId, command: Command) -> Option<Result<Reply>> {
         Some(match command {
-            Command::Put { document, body, condition } => self.put(now, document, &body, &condition),
+            Command::Put { document, body, condition } => {
+                self.store.check_room(&document.collection).and_then(|()| self.put(now, document, &body, &condition))
+            }
             Command::Patch { document, patch, condition, absent } => {
-                self.patch(now, document, &patch, &condition, absent)
+                let room = self.store.check_room(&document.collection);
+                room.and_then(|()| self.patch(now, document, &patch, &condition, absent))
             }
             Command::Delete { document, condition } => self.delete(now, document, &condition),
             Command::Confirm { document, write, concern } => return self.confirm(now, id, document, *write, concern),
-            Command::CreateCollection(name) => self.create_collection(&name),
+            Command::CreateCollection(name) => {
+                self.store.check_room(&name).and_then(|()| self.create_collection(&name))
+            }
             Command::PutIndex(collection, name, definition) => self.put_index(now, &collection, name, definition),
             Command::DropIndex(collection, name) => self.drop_index(now, &collection, &name),
             Command::Invite { terms, addresses } => self.invite(now, terms, addresses),
@@ -307,7 +375,7 @@ impl Node {
             Command::Why(document) => return self.ask_why(now, id, document).err().map(Err),
             Command::Leave(concern) => return self.ask_to_leave(now, id, concern).err().map(Err),
             Command::Members => Ok(Reply::Members(self.member_report())),
-            Command::Status => Ok(Reply::Status(Box::new(self.peer_report()))),
+            Command::Status => Ok(Reply::Status(Box::new(self.peer_report(now)))),
         })
     }
 
@@ -332,17 +400,22 @@ impl Node {
         }
     }
 
-    fn received(&mut self, now: Timestamp, peer: PeerId, message: Message) {
+    fn received(&mut self, now: Timestamp, peer: PeerId, introduced: Introduced) {
         let Some(neighbour) = self.neighbours.get(&peer) else { return };
         let admitted = neighbour.is_admitted();
+        let Introduced { message, members, bad } = introduced;
+        if bad > 0 {
+            tracing::warn!(from = %peer, bad, "dropped member records that are forged or contradict themselves");
+            *self.counters.dropped.entry("bad_member_record").or_default() += bad;
+        }
         match message {
-            Message::Hello(hello) => self.hello(now, peer, *hello),
-            Message::Redeem(request) => self.redeem(now, peer, &request),
-            Message::Welcome(welcome) => self.welcome(now, peer, *welcome),
+            Message::Hello(hello) => self.hello(now, peer, &hello, members),
+            Message::Redeem(request) => self.redeem(now, peer, &request, members),
+            Message::Welcome(welcome) => self.welcome(now, peer, &welcome, members),
             Message::Refused(why) => self.refused(now, peer, &why),
             // Everything below is for members only; a peer that has not greeted yet gets nothing.
             _ if !admitted => self.part(peer, DropReason::NotAMember),
-            Message::Members(records) => self.learn(now, peer, records),
+            Message::Members(_) => self.learn(now, peer, members),
             Message::Roots(roots) => self.roots(now, peer, &roots),
             Message::Ranges(ranges) => self.ranges(now, peer, &ranges),
             Message::Items(items) => self.items(now, peer, &items),
@@ -358,6 +431,7 @@ impl Node {
 
     /// What is due without an input: dialing, comparing, sending, and the time of the next wake.
     fn tend(&mut self, now: Timestamp) {
+        self.tend_clock(now);
         self.carry_on(now);
         self.tend_expiry(now);
         self.give_up_joining(now);
@@ -368,8 +442,21 @@ impl Node {
         self.tend_indexes(now);
         self.compare(now);
         self.pump();
+        self.tend_complaints(now);
         if let Some(at) = self.next_wake(now) {
             self.effects.push(Effect::WakeAt(at));
+        }
+    }
+
+    /// Looks for what is missing once a damaged table was built anew, and has it brought.
+    fn tend_table(&mut self, now: Timestamp) {
+        match self.store.tend_table() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.healing = true;
+                self.compare_by(now);
+            }
+            Err(error) => self.storage_failed("looking for what was lost", &error),
         }
     }
 
@@ -385,8 +472,9 @@ impl Node {
         let joining = self.joining.as_ref().map(|joining| joining.deadline);
         let carry = self.carry.as_ref().map(|carry| carry.next_at.max(now));
         let dial = self.addresses.next_due(self.neighbours.len());
-        let indexes = [self.index_at, self.expiry.at].into_iter().flatten().map(|at| at.max(now));
-        neighbours.chain(indexes).chain(joining).chain(carry).chain(dial).chain(self.receipts.next_due()).min()
+        let indexes = [self.index_at, self.expiry.at, self.next_telling()].into_iter().flatten().map(|at| at.max(now));
+        let others = [self.receipts.next_due(), self.next_complaint()].into_iter().flatten();
+        neighbours.chain(indexes).chain(joining).chain(carry).chain(dial).chain(others).min()
     }
 
     fn send(&mut self, peer: PeerId, message: Message) {
@@ -399,7 +487,12 @@ impl Node {
 
     /// A storage error in the middle of something that nobody waits for.
     fn storage_failed(&mut self, doing: &'static str, error: &Error) {
-        tracing::error!(%error, "{doing} failed");
+        let text = format!("{doing} failed: {error}");
+        // That the storage is not available was said when it became so.
+        if !matches!(error, Error::Unavailable(_)) && self.logged.as_ref() != Some(&text) {
+            tracing::error!("{text}");
+            self.logged = Some(text);
+        }
         self.emit(Event::StorageFailed(error.to_string()));
     }
 
@@ -429,8 +522,7 @@ fn genesis(
     Ok((Genesis::found(name, founder, clock.tick(now), nonce)?, secret))
 }
 
-fn load_members(store: &Store) -> Result<Members> {
-    let records = store.members()?;
+fn load_members(records: Vec<MemberRecord>) -> Result<Members> {
     let genesis = records.iter().find_map(|record| match record {
         MemberRecord::Founder(genesis) => Some(genesis.clone()),
         MemberRecord::Joined(_) => None,

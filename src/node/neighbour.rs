@@ -39,6 +39,17 @@ pub(super) enum Stage {
     Admitted,
 }
 
+/// A question about everything, see [`crate::sync::directory`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    pub(super) salt: u64,
+    pub(super) at: Timestamp,
+    /// The version of the store that it is about.
+    pub(super) version: u64,
+    /// Whether the peer asked at the same time, and its question is the one that is followed up.
+    pub(super) yields: bool,
+}
+
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Neighbour {
@@ -48,8 +59,8 @@ pub(super) struct Neighbour {
     pub(super) outbox: Outbox,
     /// When the next comparison is due.
     pub(super) compare_at: Timestamp,
-    /// The salt of a question that is not answered yet, and when it was asked.
-    pub(super) asked: Option<(u64, Timestamp)>,
+    /// A question that is not answered yet.
+    pub(super) asked: Option<Question>,
     /// How long our last question waited for its answer, in milliseconds.
     pub(super) answer_ms: u64,
     /// Documents that it had more than this peer at the last comparison.
@@ -64,8 +75,8 @@ pub(super) struct Neighbour {
     pub(super) fruitless: u32,
     /// Feed position here and documents there at the last comparison, to see whether it led to something.
     pub(super) progress: (u64, u64),
-    /// By how much its clock was ahead of ours when it greeted, in milliseconds, the way of the greeting included.
-    pub(super) clock_ahead_ms: i64,
+    /// Since when nothing has come from it, though something must have.
+    pub(super) no_answer_since: Option<Timestamp>,
     asks: u64,
     asks_at: Timestamp,
 }
@@ -86,7 +97,7 @@ impl Neighbour {
             no_room_until: None,
             fruitless: 0,
             progress: (0, 0),
-            clock_ahead_ms: 0,
+            no_answer_since: None,
             asks: ASKS_MAX,
             asks_at: now,
         }
@@ -128,7 +139,7 @@ impl Neighbour {
     fn next_question(&self) -> Option<Timestamp> {
         match (self.stage, self.asked) {
             (Stage::Greeting { until }, _) => Some(until),
-            (Stage::Admitted, Some((_, at))) => Some(at.plus_ms(ANSWER_MS)),
+            (Stage::Admitted, Some(asked)) => Some(asked.at.plus_ms(ANSWER_MS)),
             (Stage::Admitted, None) if !self.outbox.is_empty() => None,
             (Stage::Admitted, None) => Some(self.compare_when_quiet()),
         }

@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::{DocumentKey, PeerId, Timestamp};
 use crate::identity::Signed;
 use crate::limits::{
-    INQUIRIES_MAX, RECEIPT_VERSIONS_MAX, RECEIPTS_OWED_MAX, WRITE_CONCERN_MS_MAX, WRITE_CONCERN_PEERS_MAX,
+    INQUIRIES_MAX, RECEIPT_ACTORS_MAX, RECEIPT_VERSIONS_MAX, RECEIPTS_OWED_MAX, WRITE_CONCERN_MS_MAX,
+    WRITE_CONCERN_PEERS_MAX,
 };
 use crate::store::{Record, Vector};
-use crate::sync::Message;
 use crate::sync::receipt::{Ask, Receipt, Told, Version};
+use crate::sync::{Comparison, Message};
 use crate::{Error, Result};
 
 use super::Node;
@@ -183,7 +184,10 @@ impl Node {
         Ok(())
     }
 
-    fn inquire(&mut self, id: CommandId, version: Version, purpose: Purpose, deadline: Timestamp) {
+    fn inquire(&mut self, id: CommandId, mut version: Version, purpose: Purpose, deadline: Timestamp) {
+        if version.1.len() > RECEIPT_ACTORS_MAX {
+            version.1.clear();
+        }
         let inquiry = Inquiry {
             version,
             purpose,
@@ -199,7 +203,7 @@ impl Node {
     pub(super) fn ask_to_leave(&mut self, now: Timestamp, id: CommandId, concern: WriteConcern) -> Result<()> {
         self.check_concern(concern)?;
         for (peer, neighbour) in &mut self.neighbours {
-            if !self.ledger.in_sync(peer, self.store.totals()) {
+            if !self.ledger.in_sync(peer, self.store.version()) {
                 neighbour.compare_by(now);
             }
         }
@@ -236,7 +240,7 @@ impl Node {
     fn tell(&mut self, now: Timestamp, peer: PeerId, number: u64, versions: Vec<Version>) {
         let receipt = (!versions.is_empty()).then(|| {
             let (mesh, holder, synced) = (self.mesh(), self.peer_id(), self.synced);
-            let receipt = Receipt { mesh, holder, at: now, synced, versions };
+            let receipt = Receipt { mesh, holder, at: self.clock.wall(now), synced, versions };
             Box::new(Signed::sign(receipt, &self.keypair))
         });
         self.send(peer, Message::Told(Told { number, receipt }));
@@ -357,12 +361,13 @@ impl Node {
 
     fn leave_report(&self) -> Vec<LeaveReport> {
         // What is damaged is not compared, though it may be shown; and what comes from a left mesh is not here yet.
-        let compares_all = self.store.damaged().is_empty() && self.carry.is_none();
-        let of = |(peer, standings): (&PeerId, &BTreeMap<_, crate::sync::Standing>)| LeaveReport {
+        let compares_all = self.is_whole() && self.carry.is_none();
+        let of = |(peer, comparison): (&PeerId, &Comparison)| LeaveReport {
             peer: *peer,
             connected: self.neighbours.get(peer).is_some_and(Neighbour::is_admitted),
-            has_all: compares_all && self.ledger.in_sync(peer, self.store.totals()),
-            compared_at: standings.values().filter_map(|standing| standing.compared_at).max(),
+            no_answer_since: self.no_answer_since(peer),
+            has_all: compares_all && self.ledger.in_sync(peer, self.store.version()),
+            compared_at: comparison.at().map(|at| self.clock.shows(at)),
         };
         self.ledger.iter().map(of).collect()
     }

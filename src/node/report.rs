@@ -1,30 +1,38 @@
 //! What status calls show: plain values, which the interfaces give their own shape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Result;
-use crate::access::Role;
+use crate::access::{Fall, Member, Overuse, Role};
 use crate::base::{ChangeHash, CollectionName, DocumentKey, Hlc, MeshId, PeerId, Timestamp};
-use crate::kv::CacheUse;
-use crate::store::Reason;
-use crate::sync::Standing;
+use crate::kv::{CacheUse, Condition};
+use crate::limits::SYNC_COLLECTIONS_MAX;
+use crate::store::{Reason, Rebuilding};
+use crate::sync::{Comparison, Standing};
 
+use super::clock::ClockReport;
 use super::neighbour::Neighbour;
-use super::{Counters, Node};
+use super::{Counters, Node, RestlessReport};
 
 /// Who is in sync, as of when, behind by how much, and what is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncReport {
-    /// Every collection.
+    /// The collections, in the order of names. Of very many those that differ come before others.
     pub collections: Vec<CollectionReport>,
+    /// How many there are.
+    pub collections_total: usize,
     /// Dead letters by collection and reason.
     pub letters: Vec<LetterReport>,
-    /// Dead letters that gave way to newer ones since the start.
+    /// Dead letters by the neighbour that sent them, those with most of them.
+    pub letters_from: BTreeMap<PeerId, u64>,
+    /// Dead letters that gave way to others since the start.
     pub letters_evicted: u64,
     /// Who is proven to have used a sequence number twice, and in how many documents.
     pub forks: BTreeMap<PeerId, u64>,
     /// Documents found damaged on the disk and not fetched again yet.
     pub damaged: Vec<DocumentKey>,
+    /// How a damaged table is being built anew; nothing when none is.
+    pub mending: Option<(u64, u64)>,
     /// Changes dropped since the start, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
 }
@@ -47,6 +55,8 @@ pub struct StandingReport {
     pub peer: PeerId,
     /// Whether it is connected now.
     pub connected: bool,
+    /// Since when nothing has come over its connection, though something must have: it may be gone.
+    pub no_answer_since: Option<Timestamp>,
     /// What the last comparison found.
     pub standing: Standing,
     /// Whether the collection has changed here since.
@@ -101,13 +111,15 @@ pub struct LeaveReport {
     pub peer: PeerId,
     /// Whether it is connected.
     pub connected: bool,
+    /// Since when nothing has come over its connection, though something must have.
+    pub no_answer_since: Option<Timestamp>,
     /// Whether the last comparison found everything equal, and nothing changed here since.
     pub has_all: bool,
     /// When it was last compared.
     pub compared_at: Option<Timestamp>,
 }
 
-/// A member of the mesh.
+/// A member of the mesh, or one that was let in and does not stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberReport {
     /// The peer.
@@ -120,6 +132,10 @@ pub struct MemberReport {
     pub admitted_by: Option<PeerId>,
     /// Whether it is connected to this peer now, or is this peer.
     pub connected: bool,
+    /// Since when nothing has come over its connection, though something must have.
+    pub no_answer_since: Option<Timestamp>,
+    /// Why it is no member; `None` for members.
+    pub fall: Option<Fall>,
 }
 
 /// This peer.
@@ -135,16 +151,39 @@ pub struct PeerReport {
     pub role: Option<Role>,
     /// Members of the mesh.
     pub members: usize,
+    /// Invitations by which more joined than they let in.
+    pub overused: Vec<Overuse>,
     /// Members that are connected.
     pub neighbours: Vec<NeighbourReport>,
+    /// Members whose links start anew again and again.
+    pub restless: Vec<RestlessReport>,
     /// Counters since the start.
     pub counters: Counters,
     /// How often a document that was needed was open already.
     pub open_documents: CacheUse,
     /// Dead letters.
     pub letters: u64,
+    /// Dead letters that gave way to others since the start.
+    pub letters_evicted: u64,
     /// Batches of changes ever stored here.
     pub stored: u64,
+    /// What is known of the time.
+    pub clock: ClockReport,
+    /// How the disk is.
+    pub disk: DiskReport,
+}
+
+/// What of this peer's disk was found damaged, and what became of it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct DiskReport {
+    /// How a damaged table is being built anew, and where it was put before.
+    pub condition: Condition,
+    /// What the last damaged table was without; nothing when none ever was.
+    pub rebuilding: Option<Rebuilding>,
+    /// Documents found damaged and not fetched again yet.
+    pub damaged: u64,
+    /// Whether connected members may have what was lost here: nobody of them has been found to have the same since.
+    pub fetching: bool,
 }
 
 /// A connected member.
@@ -158,19 +197,28 @@ pub struct NeighbourReport {
     pub direct: bool,
     /// Since when it is connected.
     pub since: Timestamp,
+    /// Since when nothing has come over its connection, though something must have: it may be gone, and is given up
+    /// soon.
+    pub no_answer_since: Option<Timestamp>,
     /// Whether the last comparison found everything equal, and nothing changed here since.
     pub in_sync: bool,
     /// Ranges and documents queued for it, and frames under way.
     pub to_send: usize,
-    /// By how much its clock is ahead of ours, in milliseconds, as far as its greeting told.
-    pub clock_ahead_ms: i64,
+    /// By how much its clock is ahead of ours, in milliseconds, the time on the way not counted; `None` until it has told
+    /// since ours was set.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 impl Node {
+    /// Whether nothing of what is here is known to be damaged.
+    pub(super) fn is_whole(&self) -> bool {
+        self.store.damaged().is_empty() && self.store.condition().mending.is_none()
+    }
+
     pub(super) fn sync_report(&self) -> SyncReport {
-        let collection = |(name, total): (&CollectionName, crate::store::Total)| CollectionReport {
+        let collection = |name: &CollectionName| CollectionReport {
             collection: name.clone(),
-            count: total.count,
+            count: self.store.total(name).count,
             peers: self.standings(name),
         };
         let letter = |((collection, reason), count): ((&str, Reason), u64)| LetterReport {
@@ -179,26 +227,52 @@ impl Node {
             count,
         };
         SyncReport {
-            collections: self.store.totals().map(collection).collect(),
+            collections: self.shown_collections().into_iter().map(collection).collect(),
+            collections_total: self.store.collections(),
             letters: self.store.letters().counts().into_iter().map(letter).collect(),
+            letters_from: self.store.letters().senders(),
             letters_evicted: self.store.letters().evicted(),
             forks: self.store.letters().forks(),
             damaged: self.store.damaged().iter().take(1_000).cloned().collect(),
+            mending: self.store.condition().mending,
             dropped: self.counters.dropped.clone(),
         }
     }
 
+    /// The collections that a report shows.
+    fn shown_collections(&self) -> BTreeSet<&CollectionName> {
+        let mut shown = BTreeSet::new();
+        let differing = self.ledger.iter().flat_map(|(_, comparison)| comparison.differing());
+        for name in differing.chain(self.store.totals().map(|(name, _)| name)) {
+            if shown.len() == SYNC_COLLECTIONS_MAX {
+                break;
+            }
+            shown.insert(name);
+        }
+        shown
+    }
+
     fn standings(&self, collection: &CollectionName) -> Vec<StandingReport> {
-        let total = self.store.total(collection);
-        let of = |(peer, standings): (&PeerId, &BTreeMap<CollectionName, Standing>)| {
+        let (count, version) = (self.store.total(collection).count, self.store.version_of(collection));
+        let of = |(peer, comparison): (&PeerId, &Comparison)| {
             let connected = self.neighbours.get(peer).is_some_and(Neighbour::is_admitted);
-            let report = |&standing: &Standing| {
-                let changed_here_since = standing.total != total;
-                StandingReport { peer: *peer, connected, standing, changed_here_since }
-            };
-            standings.get(collection).map(report)
+            let no_answer_since = self.no_answer_since(peer);
+            let changed_here_since = version > comparison.version();
+            let mut standing = comparison.standing(collection);
+            if standing.equal && !changed_here_since {
+                standing.their_count = Some(count);
+            }
+            let shown = |at: Option<Timestamp>| at.map(|at| self.clock.shows(at));
+            let (equal_at, compared_at) = (shown(standing.equal_at), shown(standing.compared_at));
+            let standing = Standing { equal_at, compared_at, ..standing };
+            StandingReport { peer: *peer, connected, no_answer_since, standing, changed_here_since }
         };
-        self.ledger.iter().filter_map(of).collect()
+        self.ledger.iter().map(of).collect()
+    }
+
+    /// Since when a connected peer does not answer.
+    pub(super) fn no_answer_since(&self, peer: &PeerId) -> Option<Timestamp> {
+        self.neighbours.get(peer)?.no_answer_since.map(|at| self.clock.shows(at))
     }
 
     pub(super) fn why(&mut self, document: &DocumentKey) -> Result<WhyReport> {
@@ -224,39 +298,54 @@ impl Node {
     }
 
     pub(super) fn member_report(&self) -> Vec<MemberReport> {
-        let report = |member: &crate::access::Member| MemberReport {
+        let report = |(member, fall): (&Member, Option<Fall>)| MemberReport {
             peer: member.peer(),
             role: member.role(),
             since: member.since(),
             admitted_by: member.record().joined().map(|joined| joined.admission.body.admitted_by),
             connected: member.peer() == self.peer_id()
                 || self.neighbours.get(&member.peer()).is_some_and(Neighbour::is_admitted),
+            no_answer_since: self.no_answer_since(&member.peer()),
+            fall,
         };
-        self.members.iter().map(report).collect()
+        let members = self.members.iter().map(|member| (member, None));
+        let fallen = self.members.fallen().map(|(member, fall)| (member, Some(fall)));
+        members.chain(fallen).map(report).collect()
     }
 
-    pub(super) fn peer_report(&self) -> PeerReport {
+    pub(super) fn peer_report(&self, now: Timestamp) -> PeerReport {
         let admitted = self.neighbours.iter().filter(|(_, neighbour)| neighbour.is_admitted());
         let report = |(peer, neighbour): (&PeerId, &Neighbour)| NeighbourReport {
             peer: *peer,
             address: neighbour.link.address.clone(),
             direct: neighbour.link.direct,
-            since: neighbour.since,
-            in_sync: self.ledger.in_sync(peer, self.store.totals()) && self.store.damaged().is_empty(),
+            since: self.clock.shows(neighbour.since),
+            no_answer_since: self.no_answer_since(peer),
+            in_sync: self.ledger.in_sync(peer, self.store.version()) && self.is_whole(),
             to_send: neighbour.outbox.len(),
-            clock_ahead_ms: neighbour.clock_ahead_ms,
+            clock_ahead_ms: self.clock.ahead_of_ours(peer),
         };
         PeerReport {
             peer: self.peer_id(),
             mesh: self.mesh(),
             mesh_name: self.members.genesis().name.clone(),
-            role: self.members.get(&self.peer_id()).map(crate::access::Member::role),
+            role: self.members.get(&self.peer_id()).map(Member::role),
             members: self.members.len(),
+            overused: self.members.overused(),
             neighbours: admitted.map(report).collect(),
+            restless: self.restless.report(now, |peer| self.members.get(peer).is_some()),
             counters: self.counters.clone(),
             open_documents: self.store.open_use(),
             letters: self.store.letters().len() as u64,
+            letters_evicted: self.store.letters().evicted(),
             stored: self.store.next_position() - 1,
+            clock: self.clock.report(now, !self.store.catalog().expiring().is_empty()),
+            disk: DiskReport {
+                condition: self.store.condition(),
+                rebuilding: self.store.rebuilding().cloned(),
+                damaged: self.store.damaged().len() as u64,
+                fetching: self.healing && self.neighbours.values().any(Neighbour::is_admitted),
+            },
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::base::{PeerId, Timestamp};
 use crate::sync::reconcile::{self, Answer};
-use crate::sync::{Items, Message, Ranges, Roots};
+use crate::sync::{Items, Message, Ranges, Roots, Step, directory};
 
 use super::Node;
 use super::effect::{DropReason, Event};
-use super::neighbour::{ANSWER_MS, INTERVAL_MS, RETRY_MS, SETTLE_MS, Stage};
+use super::neighbour::{ANSWER_MS, INTERVAL_MS, Question, RETRY_MS, SETTLE_MS, Stage};
 
 /// Comparisons in a row that led to nothing, after which vectors are not believed to tell the difference.
 const FRUITLESS_MIN: u32 = 2;
@@ -34,7 +34,7 @@ impl Node {
                 Stage::Greeting { until } if until <= now => silent.push(*peer),
                 Stage::Greeting { .. } => {}
                 Stage::Admitted => {
-                    if neighbour.asked.is_some_and(|(_, at)| now.since_ms(at) >= ANSWER_MS) {
+                    if neighbour.asked.is_some_and(|asked| now.since_ms(asked.at) >= ANSWER_MS) {
                         neighbour.asked = None;
                         neighbour.compare_at = now.plus_ms(RETRY_MS);
                     }
@@ -54,79 +54,93 @@ impl Node {
                 }
                 continue;
             }
-            let salt = self.random_u64();
+            let (salt, version) = (self.random_u64(), self.store.version());
             if let Some(neighbour) = self.neighbours.get_mut(&peer) {
-                neighbour.asked = Some((salt, now));
+                neighbour.asked = Some(Question { salt, at: now, version, yields: false });
             }
-            self.send(peer, Message::Roots(reconcile::roots(&self.store, salt, true)));
+            self.send(peer, Message::Roots(directory::question(&self.store, salt)));
         }
     }
 
-    /// Fingerprints of a neighbour: a question, or the answer to ours.
+    /// What a neighbour says of its collections: a question, the answer to ours, or what follows.
     pub(super) fn roots(&mut self, now: Timestamp, peer: PeerId, theirs: &Roots) {
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        let answered = neighbour.asked.is_some_and(|(salt, _)| salt == theirs.salt);
-        if theirs.ask && !neighbour.take_ask(now) || !theirs.ask && !answered {
-            return;
+        let asked = neighbour.asked;
+        let stands = match theirs.step {
+            Step::Question if !neighbour.take_ask(now) => return,
+            // When both have asked one comparison is enough. Which one is up to chance, as the sides of a comparison
+            // differ in what they find, see `answer_items`.
+            Step::Question => asked.is_none_or(|asked| theirs.salt < asked.salt),
+            Step::Answer => match asked.filter(|asked| asked.salt == theirs.salt) {
+                Some(asked) => !asked.yields,
+                None => return,
+            },
+            Step::Closer => true,
+        };
+        if let Some(asked) = neighbour.asked.as_mut().filter(|_| stands && theirs.step == Step::Question) {
+            asked.yields = true;
         }
-        // What is being sent already would only be found again, and when both have asked one comparison is enough. Which
-        // one is up to chance, as the sides of a comparison differ in what they find, see `answer_items`.
-        let stands = neighbour.asked.is_none_or(|(salt, _)| theirs.salt < salt);
+        neighbour.ahead = theirs.documents.saturating_sub(self.store.documents());
+        // What is being sent already would only be found again.
         let is_free = stands && neighbour.outbox.is_empty();
-        let differing = reconcile::differing(&self.store, theirs);
-        if !differing.is_empty() {
-            neighbour.talked_at = Some(now);
+        let resolves = is_free && !self.waits_for_another(now, peer);
+        let answer = directory::answer(&self.store, theirs, resolves);
+        self.note_comparison(now, peer, theirs.step, asked, &answer);
+        if resolves && theirs.step == Step::Question || theirs.step == Step::Answer {
+            self.note_progress(peer, theirs.documents, answer.is_equal());
         }
-        let our_count: u64 = self.store.totals().map(|(_, total)| total.count).sum();
-        neighbour.ahead = count(theirs).saturating_sub(our_count);
-        let opens = is_free && !self.waits_for_another(now, peer);
-        self.note_comparison(now, peer, theirs, &differing);
-        if opens || !theirs.ask {
-            self.note_progress(peer, theirs, differing.is_empty());
+        if theirs.step == Step::Answer {
+            self.schedule(now, peer, answer.is_equal());
         }
-        if theirs.ask {
-            self.send(peer, Message::Roots(reconcile::roots(&self.store, theirs.salt, false)));
-            if opens {
-                self.draw_from(now, peer);
-                for collection in differing {
-                    match reconcile::open(&self.store, theirs.salt, &collection) {
-                        Ok(ranges) => self.send(peer, Message::Ranges(ranges)),
-                        Err(error) => return self.storage_failed("comparing", &error),
-                    }
-                }
-            }
-        } else {
-            self.schedule(now, peer, differing.is_empty());
-        }
+        self.follow_up(now, peer, theirs, answer, resolves);
     }
 
     fn note_comparison(
         &mut self,
         now: Timestamp,
         peer: PeerId,
-        theirs: &Roots,
-        differing: &[crate::base::CollectionName],
+        step: Step,
+        asked: Option<Question>,
+        found: &directory::Answer,
     ) {
-        let was_equal = self.ledger.in_sync(&peer, self.store.totals());
-        let mut names: Vec<_> = self.store.totals().map(|(name, _)| name.clone()).collect();
-        names.extend(theirs.roots.iter().map(|root| root.collection.clone()));
-        names.sort();
-        names.dedup();
-        for name in names {
-            let their = theirs.roots.binary_search_by(|root| root.collection.cmp(&name));
-            let count = their.map_or(0, |index| theirs.roots[index].count);
-            let equal = differing.binary_search(&name).is_err();
-            self.ledger.compared(now, peer, &name, equal, count, self.store.total(&name));
+        if let Some(neighbour) = self.neighbours.get_mut(&peer).filter(|_| !found.is_equal()) {
+            neighbour.talked_at = Some(now);
         }
-        self.ledger.met(peer);
-        if differing.is_empty() && !was_equal {
+        let was_equal = self.ledger.in_sync(&peer, self.store.version());
+        match (step, asked) {
+            (Step::Question, _) => self.ledger.compared(now, self.store.version(), peer, found),
+            // What was written since the question is not what was compared.
+            (Step::Answer, Some(asked)) => self.ledger.compared(asked.at, asked.version, peer, found),
+            (Step::Answer, None) => {}
+            (Step::Closer, _) => self.ledger.resolved(now, peer, found),
+        }
+        self.healing &= !self.ledger.in_sync(&peer, self.store.version());
+        if !was_equal && self.ledger.in_sync(&peer, self.store.version()) {
             self.emit(Event::InSync(peer));
         }
     }
 
+    /// Says what there is to say, and opens the comparisons of collections that differ.
+    fn follow_up(&mut self, now: Timestamp, peer: PeerId, theirs: &Roots, answer: directory::Answer, resolves: bool) {
+        let step = if theirs.step == Step::Question { Step::Answer } else { Step::Closer };
+        if step == Step::Answer || resolves && answer.says_something() {
+            let (salt, documents) = (theirs.salt, self.store.documents());
+            self.send(peer, Message::Roots(Roots { salt, step, documents, parts: answer.parts }));
+        }
+        if !answer.open.is_empty() {
+            self.draw_from(now, peer);
+        }
+        for collection in answer.open {
+            match reconcile::open(&self.store, theirs.salt, &collection) {
+                Ok(ranges) => self.send(peer, Message::Ranges(ranges)),
+                Err(error) => return self.storage_failed("comparing", &error),
+            }
+        }
+    }
+
     /// Whether comparing leads to something: then something has changed here or there since the last one.
-    fn note_progress(&mut self, peer: PeerId, theirs: &Roots, equal: bool) {
-        let progress = (self.store.next_position(), count(theirs));
+    fn note_progress(&mut self, peer: PeerId, their_documents: u64, equal: bool) {
+        let progress = (self.store.next_position(), their_documents);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
         if equal || progress != neighbour.progress {
             neighbour.fruitless = 0;
@@ -141,8 +155,8 @@ impl Node {
     fn schedule(&mut self, now: Timestamp, peer: PeerId, equal: bool) {
         let jitter = self.random_u64() % (INTERVAL_MS / 3);
         let Some(neighbour) = self.neighbours.get_mut(&peer) else { return };
-        if let Some((_, at)) = neighbour.asked.take() {
-            neighbour.answer_ms = now.since_ms(at);
+        if let Some(asked) = neighbour.asked.take() {
+            neighbour.answer_ms = now.since_ms(asked.at);
         }
         let wait = if equal { INTERVAL_MS + jitter } else { RETRY_MS << neighbour.fruitless };
         neighbour.compare_at = now.plus_ms(wait);
@@ -210,9 +224,4 @@ impl Node {
             }
         }
     }
-}
-
-/// Documents that a neighbour has.
-fn count(theirs: &Roots) -> u64 {
-    theirs.roots.iter().fold(0, |sum: u64, root| sum.saturating_add(root.count))
 }

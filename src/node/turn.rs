@@ -9,6 +9,7 @@ use crate::access::Members;
 use crate::base::{
     CollectionName, Decode, DecodeError, DocumentId, DocumentKey, Encode, PeerId, Reader as Decoder, Timestamp, Writer,
 };
+use crate::limits::PAGE_BYTES_MAX;
 use crate::store::{Reader, Store};
 use crate::sync::Ledger;
 use crate::sync::gossip::Secret;
@@ -42,6 +43,10 @@ pub(super) struct Turn {
 pub(super) struct Carry {
     from: Reader,
     cursor: CarryCursor,
+    /// The collections that are left, the next one last; `None` until they are listed.
+    left: Option<Vec<CollectionName>>,
+    /// The last document of the next one that was read.
+    after: Option<DocumentId>,
     carried: u64,
     /// When to go on.
     pub(super) next_at: Timestamp,
@@ -70,37 +75,51 @@ impl Decode for CarryCursor {
 }
 
 impl Carry {
+    fn new(from: Reader, cursor: CarryCursor, now: Timestamp, reply: Option<(CommandId, PeerId)>) -> Self {
+        Self { from, cursor, left: None, after: None, carried: 0, next_at: now, reply }
+    }
+
     /// Goes on with what a crash interrupted.
     pub(super) fn resume(store: &Store, cursor: CarryCursor) -> Self {
-        Self { from: store.reader_of(cursor.space), cursor, carried: 0, next_at: Timestamp::default(), reply: None }
+        Self::new(store.reader_of(cursor.space), cursor, Timestamp::default(), None)
     }
 
     /// The next documents, in the order of collections and ids; empty at the end.
-    fn next(&self) -> Result<Vec<(DocumentKey, bytes::Bytes)>> {
-        for (collection, _) in self.from.collections()? {
-            let after = self.cursor.after.as_ref();
-            if after.is_some_and(|after| after.collection > collection) {
-                continue;
+    fn next(&mut self) -> Result<Vec<(DocumentKey, bytes::Bytes)>> {
+        let mut left = match self.left.take() {
+            Some(left) => left,
+            None => self.list()?,
+        };
+        let (mut documents, mut bytes) = (Vec::new(), 0);
+        while documents.len() < CARRY_PAGE
+            && bytes < PAGE_BYTES_MAX
+            && let Some(collection) = left.last()
+        {
+            let page = self.from.page(collection, self.after.as_ref(), CARRY_PAGE - documents.len())?;
+            for id in &page.damaged {
+                tracing::warn!(%collection, %id, "damaged on the disk, and not carried over");
             }
-            let mut after: Option<DocumentId> =
-                after.filter(|after| after.collection == collection).map(|after| after.id.clone());
-            loop {
-                let page = self.from.page(&collection, after.as_ref(), CARRY_PAGE)?;
-                for id in &page.damaged {
-                    tracing::warn!(%collection, %id, "damaged on the disk, and not carried over");
-                }
-                if !page.documents.is_empty() {
-                    let key = |id| DocumentKey::new(CollectionName::clone(&collection), id);
-                    return Ok(page.documents.into_iter().map(|(id, record)| (key(id), record.view)).collect());
-                }
-                // A page of nothing but deleted documents is not the end.
-                match page.next {
-                    Some(next) => after = Some(next),
-                    None => break,
-                }
+            for (id, record) in page.documents {
+                bytes += record.view.len();
+                documents.push((DocumentKey::new(collection.clone(), id), record.view));
+            }
+            self.after = page.next;
+            if self.after.is_none() {
+                left.pop();
             }
         }
-        Ok(Vec::new())
+        self.left = Some(left);
+        Ok(documents)
+    }
+
+    /// The collections from the cursor on.
+    fn list(&mut self) -> Result<Vec<CollectionName>> {
+        let after = self.cursor.after.as_ref();
+        let names = self.from.collections()?.into_iter().map(|(name, _)| name);
+        let mut left: Vec<_> = names.filter(|name| after.is_none_or(|after| after.collection <= *name)).collect();
+        left.reverse();
+        self.after = after.filter(|after| left.last() == Some(&after.collection)).map(|after| after.id.clone());
+        Ok(left)
     }
 }
 
@@ -117,13 +136,26 @@ impl Node {
     /// Leaves the mesh that is shared with others for one of this peer's own.
     pub(super) fn part_from_others(&mut self, now: Timestamp, id: CommandId, local: LocalDocuments) -> Result<()> {
         self.may_turn()?;
-        if self.members.len() == 1 {
+        if self.members.len() == 1 && self.members.get(&self.peer_id()).is_some() {
             let mesh = self.mesh();
             return Err(Error::Conflict(format!(
                 "this peer is alone in mesh {mesh}; there is nobody to leave (mesh init founds another mesh)"
             )));
         }
         self.found(now, id, &self.mesh_name.clone(), local)
+    }
+
+    /// Founds a mesh of this one peer, with all documents that are here.
+    pub(super) fn start_over(&mut self, now: Timestamp) -> Result<()> {
+        let name = self.mesh_name.clone();
+        let (genesis, secret) = super::genesis(&name, &self.keypair, &mut self.clock, &mut self.rng, now)?;
+        let (members, cursor) = (Members::found(genesis), CarryCursor { space: self.store.space(), after: None });
+        self.store_membership(&members, &secret, Some(&cursor))?;
+        self.store.flush()?;
+        (self.members, self.secret) = (members, Secret::new(secret));
+        self.carry = Some(Carry::resume(&self.store, cursor));
+        self.effects.push(Effect::Context(self.context()));
+        Ok(())
     }
 
     /// Whether no turn is under way.
@@ -151,7 +183,7 @@ impl Node {
         self.effects.push(Effect::Context(self.context()));
         if let Some(cursor) = cursor {
             let from = self.store.reader_of(left);
-            self.carry = Some(Carry { from, cursor, carried: 0, next_at: now, reply: Some((reply, by)) });
+            self.carry = Some(Carry::new(from, cursor, now, Some((reply, by))));
         } else {
             self.entered(reply, by, 0);
         }
@@ -188,7 +220,7 @@ impl Node {
         self.store.keep_space()
     }
 
-    fn entered(&mut self, reply: CommandId, by: PeerId, carried: u64) {
+    pub(super) fn entered(&mut self, reply: CommandId, by: PeerId, carried: u64) {
         let (mesh, name) = (self.mesh(), self.members.genesis().name.clone());
         self.effects.push(Effect::Reply(reply, Ok(Reply::Entered { mesh, name, by, carried })));
     }
@@ -212,6 +244,7 @@ impl Node {
                     self.effects.push(Effect::Reply(reply, Err(Error::Unavailable(why))));
                 }
                 carry.next_at = now.plus_ms(CARRY_RETRY_MS);
+                carry.left = None;
                 self.carry = Some(carry);
             }
         }

@@ -2,7 +2,7 @@
 //! have nothing to sign.
 
 use crate::access::Ability;
-use crate::base::{ActorId, CollectionName, DocumentKey, Timestamp};
+use crate::base::{ActorId, CollectionName, DocumentKey, Incarnation, Timestamp};
 use crate::document::{Change, Document, Envelope, Object, Patch};
 use crate::store::{Granted, Record};
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ impl Node {
         let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
-        let record = self.append(key, change, &before)?;
+        let record = self.append(key, self.store.incarnation(), change, &before)?;
         Ok(Reply::Written(if alive { Write::Replaced } else { Write::Created }, record))
     }
 
@@ -69,7 +69,7 @@ impl Node {
         let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
-        let record = self.append(key, change, &before)?;
+        let record = self.append(key, self.store.incarnation(), change, &before)?;
         Ok(Reply::Written(if alive { Write::Replaced } else { Write::Created }, record))
     }
 
@@ -87,7 +87,7 @@ impl Node {
         let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
         };
-        let record = self.append(key, change, &before)?;
+        let record = self.append(key, self.store.incarnation(), change, &before)?;
         Ok(Reply::Written(Write::Deleted, record))
     }
 
@@ -102,7 +102,7 @@ impl Node {
     /// Stores the first change of a document.
     fn create(&mut self, key: DocumentKey, change: Change, view: Vec<u8>) -> Result<Reply> {
         self.store.check_unique(&key, None, &view)?;
-        let granted = self.grant(key, change)?;
+        let granted = self.grant(key, self.store.incarnation(), change)?;
         let record = self.store.create(&granted, view.into())?;
         self.wrote(&granted, &record);
         Ok(Reply::Written(Write::Created, record))
@@ -110,7 +110,12 @@ impl Node {
 
     /// Passes the result of an edit on, if no unique index is against it. Input that was refused left the open document
     /// as it was; after any other failure it may be half edited, so it is closed.
-    fn edited(&mut self, key: &DocumentKey, before: &Record, edited: Result<Option<Change>>) -> Result<Option<Change>> {
+    pub(super) fn edited(
+        &mut self,
+        key: &DocumentKey,
+        before: &Record,
+        edited: Result<Option<Change>>,
+    ) -> Result<Option<Change>> {
         let edited = match edited {
             Ok(Some(change)) if self.store.has_unique(&key.collection) => {
                 let document = self.store.open_document(key, before)?;
@@ -128,8 +133,14 @@ impl Node {
 
     /// Stores a change that the open document holds already. When that fails the document is closed, so
     /// that it does not run ahead of the store.
-    fn append(&mut self, key: DocumentKey, change: Change, before: &Record) -> Result<Record> {
-        let written = match self.grant(key.clone(), change) {
+    pub(super) fn append(
+        &mut self,
+        key: DocumentKey,
+        incarnation: Incarnation,
+        change: Change,
+        before: &Record,
+    ) -> Result<Record> {
+        let written = match self.grant(key.clone(), incarnation, change) {
             Ok(granted) => self.store.append(&granted, before).map(|record| (granted, record)),
             Err(error) => Err(error),
         };
@@ -151,13 +162,13 @@ impl Node {
     }
 
     /// Signs a change of our own under our right to write.
-    fn grant(&self, key: DocumentKey, change: Change) -> Result<Granted> {
-        let grant = self.members.check(&self.peer_id(), Ability::Write)?;
-        let envelope = Envelope::sign(&self.keypair, self.mesh(), key, self.store.incarnation(), grant.id(), change);
+    pub(super) fn grant(&self, key: DocumentKey, incarnation: Incarnation, change: Change) -> Result<Granted> {
+        let grant = self.members.check(&self.peer_id(), Ability::to_write(&key.collection))?;
+        let envelope = Envelope::sign(&self.keypair, self.mesh(), key, incarnation, grant.id(), change);
         Ok(Granted::new(&grant, envelope).expect("our own grant fits our own change"))
     }
 
-    fn wrote(&mut self, granted: &Granted, record: &Record) {
+    pub(super) fn wrote(&mut self, granted: &Granted, record: &Record) {
         self.counters.written += 1;
         self.fresh.push(granted.envelope().to_unchecked());
         self.changed(granted.envelope().document().clone(), record, true);

@@ -289,6 +289,18 @@ impl Collection {
         Ok(self.run(document.clone(), Command::Delete { document, condition }).await?.1)
     }
 
+    /// What it holds; `None` when there is no such collection.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn counts(&self) -> Result<Option<crate::store::Collection>> {
+        match self.peer.shared.reader.collection(&self.name) {
+            // Its writer counts it again.
+            Err(Error::Corrupt(_)) => Ok(Some(crate::store::Collection::default())),
+            counts => counts,
+        }
+    }
+
     /// Makes the collection, empty, and says whether it is new. Nobody has to: a collection comes into being with its
     /// first document. It is listed on this peer from then on; others have it with its first document.
     ///

@@ -114,8 +114,8 @@ impl Collection {
         }
         // From here on changes are heard of: what the walk sees of them it sees a second time, which changes nothing.
         let since = self.now();
-        let name = self.name().clone();
-        let mut live = self.query(move |reader| Live::open(find, reader, &name, &limit.budget())).await?;
+        let (name, memory) = (self.name().clone(), self.memory());
+        let mut live = self.query(move |reader| Live::open(find, reader, &name, &limit.budget(memory))).await?;
         let place = Place {
             collection: self.clone(),
             group: hub.group(self),

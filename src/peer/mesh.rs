@@ -7,7 +7,7 @@ use super::{Peer, run};
 use crate::Result;
 use crate::access::{Role, Terms, Ticket};
 use crate::base::{DocumentKey, MeshId, PeerId};
-use crate::limits::{ADDRESS_BYTES_MAX, TICKET_ADDRESSES_MAX};
+use crate::mesh::Tried;
 use crate::mesh::nat::ReachReport;
 use crate::node::{
     Command, LeaveReport, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport, WriteConcern,
@@ -74,11 +74,18 @@ impl Mesh {
     pub async fn invite(&self, invite: Invite) -> Result<Ticket> {
         let expires_ms = u64::try_from(invite.expires_in.as_millis()).unwrap_or(u64::MAX);
         let terms = Terms { role: invite.role, expires: run::now().plus_ms(expires_ms), uses: invite.uses };
-        let Reply::Ticket(ticket) = self.peer.command(Command::Invite { terms, addresses: self.dialable() }).await?
-        else {
+        let addresses = self.peer.shared.network.best_addresses();
+        let Reply::Ticket(ticket) = self.peer.command(Command::Invite { terms, addresses }).await? else {
             unreachable!("{ANSWERED}")
         };
         Ok(*ticket)
+    }
+
+    /// What is known of each address that a ticket of this peer names: whether somebody reaches it there. Ways through relays
+    /// are tried, which takes a few seconds at most.
+    pub async fn try_ticket(&self, ticket: &Ticket) -> Vec<(String, Tried)> {
+        let found = self.peer.shared.network.try_addresses(ticket.addresses()).await;
+        ticket.addresses().iter().cloned().zip(found).collect()
     }
 
     /// Joins the mesh of a ticket and stays in it.
@@ -119,7 +126,7 @@ impl Mesh {
         Ok(Founded { mesh, name, carried })
     }
 
-    /// The members, in the order of their ids.
+    /// The members, in the order of their ids, and after them those who were let in and are no members.
     ///
     /// # Errors
     /// `Unavailable` when the peer is overloaded or shut down.
@@ -196,27 +203,5 @@ impl Mesh {
     /// Tells the peer where another one may be found.
     pub fn learn(&self, peer: PeerId, addresses: Vec<String>) {
         self.peer.shared.runner.discovered(peer, addresses);
-    }
-
-    /// The addresses that a ticket carries: those that reach furthest first.
-    fn dialable(&self) -> Vec<String> {
-        let mut addresses = self.external_addresses();
-        let mut listening = self.listen_addresses();
-        listening.sort_by_key(|address| nearness(address));
-        addresses.extend(listening);
-        addresses.dedup();
-        addresses.retain(|address| address.len() <= ADDRESS_BYTES_MAX);
-        addresses.truncate(TICKET_ADDRESSES_MAX);
-        addresses
-    }
-}
-
-/// 0 for what may be reached from anywhere, 2 for loopback.
-fn nearness(address: &str) -> u8 {
-    match address.split('/').nth(2).and_then(|host| host.parse::<std::net::IpAddr>().ok()) {
-        Some(ip) if ip.is_loopback() => 2,
-        Some(std::net::IpAddr::V4(ip)) if ip.is_private() || ip.is_link_local() => 1,
-        Some(std::net::IpAddr::V6(ip)) if ip.is_unique_local() || ip.is_unicast_link_local() => 1,
-        Some(_) | None => 0,
     }
 }

@@ -19,6 +19,7 @@
 //! stay full, calls fail with [`Error::Unavailable`] instead of piling up.
 
 mod collection;
+mod copy;
 pub mod doctor;
 mod feed;
 mod live;
@@ -52,7 +53,8 @@ use self::run::Runner;
 use crate::base::{CollectionName, PeerId};
 use crate::identity::Keypair;
 use crate::kv::{self, CacheUse, Durability, Kv, MemoryKv, StorageConfig};
-use crate::limits::{HISTORY_READS_MAX, QUERIES_MAX};
+use crate::limits::HISTORY_READS_MAX;
+use crate::memory::{self, CACHE_BYTES_DEFAULT, Memory};
 use crate::mesh::nat;
 use crate::node::{self, Command, Event, Node, PeerReport, Reply};
 use crate::store::{self, Loss, Reader};
@@ -60,6 +62,9 @@ use crate::{Error, Result};
 
 /// Events that a slow watcher may lag behind before it loses some.
 const EVENTS_MAX: usize = 4_096;
+
+/// How often a start looks whether a damaged table has been built anew.
+const MENDING_LOOK: Duration = Duration::from_millis(100);
 
 /// How long a query takes that is slow.
 const SLOW_QUERY: Duration = Duration::from_millis(500);
@@ -69,7 +74,7 @@ const SLOW_QUERY: Duration = Duration::from_millis(500);
 pub struct PeerConfig {
     /// Where the data is kept; `None` keeps everything in memory, identity included.
     pub data_dir: Option<PathBuf>,
-    /// Bytes of the table's cache.
+    /// Bytes of the table's cache; what else may be in memory follows from it, see [`Memory`].
     pub cache_bytes: usize,
     /// What an acknowledged write survives.
     pub durability: Durability,
@@ -88,6 +93,9 @@ pub struct PeerConfig {
 pub struct NetworkConfig {
     /// Multiaddrs to listen on; port 0 takes a free one.
     pub listen: Vec<String>,
+    /// Ports on which to listen besides at all addresses of this machine, over QUIC and TCP; 0 takes a free one. Of IPv4 and
+    /// IPv6, one that the machine lacks is left out.
+    pub listen_ports: Vec<u16>,
     /// Multiaddrs at which others can reach this peer, as they are.
     pub external_addresses: Vec<String>,
     /// Multiaddrs to dial.
@@ -103,7 +111,8 @@ pub struct NetworkConfig {
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
-            listen: vec!["/ip4/0.0.0.0/udp/0/quic-v1".into(), "/ip4/0.0.0.0/tcp/0".into()],
+            listen: Vec::new(),
+            listen_ports: vec![0],
             external_addresses: Vec::new(),
             seeds: Vec::new(),
             mdns: true,
@@ -117,7 +126,7 @@ impl Default for PeerConfig {
     fn default() -> Self {
         Self {
             data_dir: None,
-            cache_bytes: 32 << 20,
+            cache_bytes: CACHE_BYTES_DEFAULT,
             durability: Durability::Durable,
             node_id: "peer".into(),
             mesh_name: "mesh".into(),
@@ -139,6 +148,7 @@ impl PeerConfig {
     pub fn local() -> Self {
         let network = NetworkConfig {
             listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
+            listen_ports: Vec::new(),
             mdns: false,
             kademlia: false,
             ..NetworkConfig::default()
@@ -154,6 +164,10 @@ pub struct Stats {
     pub collections: Vec<(CollectionName, store::Collection)>,
     /// Bytes on the disk, about.
     pub disk_bytes: u64,
+    /// What the parts of the peer may have in memory.
+    pub memory: Memory,
+    /// Bytes of the process that are in memory; `None` where the system does not say.
+    pub resident_bytes: Option<u64>,
     /// How the table's cache does.
     pub table_cache: CacheUse,
     /// This peer, its neighbours and its counters.
@@ -202,6 +216,7 @@ struct Shared {
     slow_query: Duration,
     slow_queries: AtomicU64,
     live: Arc<live::Hub>,
+    memory: Memory,
 }
 
 impl Peer {
@@ -215,20 +230,16 @@ impl Peer {
         let opened = tokio::task::spawn_blocking(move || open_storage(&storage));
         let Storage { kv, keypair, fresh, loss } =
             opened.await.map_err(|error| Error::Io(format!("opening the storage: {error}")))??;
-        let node_config = node::Config {
-            keypair: keypair.clone(),
-            seed: fresh_seed()?,
-            mesh_name: config.mesh_name,
-            synced: config.data_dir.is_some() && config.durability == Durability::Durable,
-            loss,
-            fresh,
-            seeds: config.network.seeds,
-        };
-        let node = Node::open(node_config, kv, run::now())?;
+        let node_config = node_config(&config, keypair.clone(), fresh, loss)?;
+        let opened = tokio::task::spawn_blocking(move || open_node(&node_config, &kv)).await;
+        let mut node = opened.map_err(|error| Error::Io(format!("opening the node: {error}")))??;
+        let memory = Memory::new(config.cache_bytes);
+        node.keep_open(memory.open_documents());
         let (inputs, arriving) = run::inputs();
         let network = crate::mesh::Config {
             keypair,
             listen: config.network.listen,
+            listen_ports: config.network.listen_ports,
             external_addresses: config.network.external_addresses,
             nat: config.network.nat,
             mdns: config.network.mdns,
@@ -250,11 +261,12 @@ impl Peer {
             reads: Meter::default(),
             writes: Meter::default(),
             histories: Arc::new(Semaphore::new(HISTORY_READS_MAX)),
-            queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            queries: Arc::new(Semaphore::new(memory.queries())),
             queried: Meter::default(),
             slow_query: config.slow_query,
             slow_queries: AtomicU64::new(0),
             live: Arc::default(),
+            memory,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -327,6 +339,8 @@ impl Peer {
         Ok(Stats {
             collections: self.collections()?,
             disk_bytes: self.shared.reader.size_bytes(),
+            memory: self.shared.memory,
+            resident_bytes: memory::resident_bytes(),
             table_cache: self.shared.reader.cache(),
             peer: self.mesh().status().await?,
             traffic: self.traffic(),
@@ -354,6 +368,12 @@ impl Peer {
         self.shared.reader.check_writable()
     }
 
+    /// Whether the storage can be read as a whole.
+    #[must_use]
+    pub fn storage_condition(&self) -> kv::Condition {
+        self.shared.reader.condition()
+    }
+
     async fn command(&self, command: Command) -> Result<Reply> {
         self.shared.runner.send(command).await
     }
@@ -369,13 +389,29 @@ struct Storage {
     loss: Loss,
 }
 
+fn node_config(config: &PeerConfig, keypair: Keypair, fresh: bool, loss: Loss) -> Result<node::Config> {
+    Ok(node::Config {
+        keypair,
+        seed: fresh_seed()?,
+        mesh_name: config.mesh_name.clone(),
+        synced: config.data_dir.is_some() && config.durability == Durability::Durable,
+        loss,
+        fresh,
+        seeds: config.network.seeds.clone(),
+    })
+}
+
 fn open_storage(config: &PeerConfig) -> Result<Storage> {
     let Some(directory) = &config.data_dir else {
         let keypair = Keypair::from_seed(fresh_seed()?);
         return Ok(Storage { kv: Arc::new(MemoryKv::new()), keypair, fresh: true, loss: Loss::Nothing });
     };
     let key_file = directory.join("identity.key");
-    let storage = StorageConfig { cache_bytes: config.cache_bytes, durability: config.durability };
+    let storage = StorageConfig {
+        memory: Memory::new(config.cache_bytes),
+        durability: config.durability,
+        precious: Some(store::is_precious),
+    };
     let fresh = !directory.join("FORMAT").exists();
     let (kv, damages) = kv::open(directory, &storage)?;
     for damage in &damages {
@@ -391,6 +427,20 @@ fn open_storage(config: &PeerConfig) -> Result<Storage> {
     }
     let keypair = Keypair::load_or_create(&key_file, fresh_seed()?)?;
     Ok(Storage { kv: Arc::new(kv), keypair, fresh, loss: Loss::of(config.durability, &damages) })
+}
+
+/// Opens the node. When its storage is found damaged meanwhile it waits until the table was built anew.
+fn open_node(config: &node::Config, kv: &Arc<dyn Kv>) -> Result<Node> {
+    loop {
+        let before = kv.condition().mended;
+        let opened = Node::open(config.clone(), kv.clone(), run::now());
+        while kv.condition().mending.is_some() && matches!(kv.check(), Err(kv::Error::Unreadable(_))) {
+            std::thread::sleep(MENDING_LOOK);
+        }
+        if opened.is_ok() || kv.condition().mended == before {
+            return opened;
+        }
+    }
 }
 
 fn is_empty(kv: &dyn Kv) -> Result<bool> {

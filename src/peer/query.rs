@@ -12,7 +12,8 @@ use super::Collection;
 use crate::base::CollectionName;
 use crate::filter::Filter;
 use crate::index::{Definition, IndexName};
-use crate::limits::{AGGREGATE_BYTES_MAX, QUERY_TIME_DEFAULT_MS};
+use crate::limits::QUERY_TIME_DEFAULT_MS;
+use crate::memory::Memory;
 use crate::node::{Command, Reply};
 use crate::query::aggregate::{Pipeline, Sink, Sources};
 use crate::query::{self, Budget, Explained, Find, Flow, Found};
@@ -61,8 +62,8 @@ impl Default for TimeLimit {
 }
 
 impl TimeLimit {
-    pub(super) fn budget(self) -> Budget {
-        Budget::new(Some(Instant::now() + self.0), AGGREGATE_BYTES_MAX)
+    pub(super) fn budget(self, memory: Memory) -> Budget {
+        Budget::new(Some(Instant::now() + self.0), memory.query_bytes())
     }
 }
 
@@ -89,6 +90,10 @@ impl Collection {
         Ok(reader.collection(self.name())?.is_some() || !reader.catalog().of(self.name()).is_empty())
     }
 
+    pub(super) fn memory(&self) -> Memory {
+        self.peer().shared.memory
+    }
+
     /// Finds documents.
     ///
     /// # Errors
@@ -110,8 +115,8 @@ impl Collection {
     /// Finds documents, and says how when that took at least so long.
     async fn find_explained(&self, find: Find, limit: TimeLimit, slow: Duration) -> Result<(Found, Option<Explained>)> {
         let (name, find, start) = (self.name().clone(), Arc::new(find), Instant::now());
-        let asked = find.clone();
-        let found = self.query(move |reader| asked.run_explained(reader, &name, &limit.budget(), slow)).await;
+        let (asked, memory) = (find.clone(), self.memory());
+        let found = self.query(move |reader| asked.run_explained(reader, &name, &limit.budget(memory), slow)).await;
         self.tell_if_slow(start, Some(find.filter()), found.as_ref().map(|found| found.1.as_ref()));
         let found = found?;
         for id in &found.0.damaged {
@@ -126,8 +131,8 @@ impl Collection {
     /// As [`query::count`].
     pub async fn count_matching(&self, filter: Filter, limit: TimeLimit) -> Result<u64> {
         let (name, start, filter) = (self.name().clone(), Instant::now(), Arc::new(filter));
-        let asked = filter.clone();
-        let counted = self.query(move |reader| query::count(reader, &name, &asked, &limit.budget())).await;
+        let (asked, memory) = (filter.clone(), self.memory());
+        let counted = self.query(move |reader| query::count(reader, &name, &asked, &limit.budget(memory))).await;
         self.tell_if_slow(start, Some(&filter), counted.as_ref().map(|_| None));
         counted
     }
@@ -147,8 +152,9 @@ impl Collection {
     /// As [`query::distinct`].
     pub async fn distinct(&self, path: Path, filter: Filter, limit: TimeLimit) -> Result<Vec<Value>> {
         let (name, start, filter) = (self.name().clone(), Instant::now(), Arc::new(filter));
-        let asked = filter.clone();
-        let values = self.query(move |reader| query::distinct(reader, &name, &path, &asked, &limit.budget())).await;
+        let (asked, memory) = (filter.clone(), self.memory());
+        let values =
+            self.query(move |reader| query::distinct(reader, &name, &path, &asked, &limit.budget(memory))).await;
         self.tell_if_slow(start, Some(&filter), values.as_ref().map(|_| None));
         values
     }
@@ -159,9 +165,9 @@ impl Collection {
     /// [`Error::Invalid`] when a stage cannot work on a document, or the time or the memory is over.
     pub async fn aggregate(&self, pipeline: Pipeline, limit: TimeLimit) -> Result<Vec<Bytes>> {
         let (name, start, asked) = (self.name().clone(), Instant::now(), Arc::new(pipeline));
-        let pipeline = asked.clone();
+        let (pipeline, memory) = (asked.clone(), self.memory());
         let rows = self.query(move |reader| {
-            let (reader, budget) = (&reader.pinned(), limit.budget());
+            let (reader, budget) = (&reader.pinned(), limit.budget(memory));
             let sources = Collections { reader, budget: &budget };
             let mut run = pipeline.start(&sources, &budget);
             let mut rows: Vec<Bytes> = Vec::new();

@@ -9,7 +9,7 @@
 //! This is the only place where the node meets a clock.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,8 +30,12 @@ const ROOM_MS: u64 = 1_000;
 /// works for others forever.
 const ROUNDS_MAX: usize = 3;
 
-/// How long the node's thread sleeps at most.
-const SLEEP_MAX_MS: u64 = 60 * 60 * 1_000;
+/// How long the node's thread sleeps at most: so soon a clock that was set is noticed, and a table that a reader found
+/// damaged.
+const SLEEP_MAX_MS: u64 = 1_000;
+
+/// Milliseconds by which the system's clock moves against steady time before the node is told.
+const CLOCK_STEP_MS: u64 = 1_000;
 
 /// A call that waits to be run.
 struct Call {
@@ -203,7 +207,11 @@ impl Runner {
 
     /// Runs the node. Whoever has done so must look for calls afterwards: those that came meanwhile found the
     /// lock taken.
-    fn step(&self, driver: &mut Driver, batch: Vec<Input>) {
+    fn step(&self, driver: &mut Driver, mut batch: Vec<Input>) {
+        // Before anything that is dated.
+        if let Some(ahead_ms) = self.clock.set() {
+            batch.insert(0, Input::ClockSet { ahead_ms });
+        }
         let wake_at = driver.step(self.clock.now(), batch).map_or(u64::MAX, |at| at.0);
         let before = self.wake_at_ms.swap(wake_at, Ordering::AcqRel);
         if wake_at < before {
@@ -248,24 +256,35 @@ pub(super) fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The time that the node is told: it starts as the system's and never goes back, so that a clock that is set
-/// back does not hold up what is due. One that is set forward is followed.
+/// The time that the node is told: it starts as the system's and goes on steadily, so that what is due comes when it is,
+/// whatever is done to the system's clock. By how much that is ahead of it the node is told besides.
 struct Clock {
-    last_ms: AtomicU64,
     started: Instant,
     started_at: Timestamp,
+    /// By how much the system's clock was ahead when it was last looked at, in milliseconds.
+    ahead_ms: AtomicI64,
 }
 
 impl Clock {
     fn start() -> Self {
-        Self { last_ms: AtomicU64::new(0), started: Instant::now(), started_at: now() }
+        Self { started: Instant::now(), started_at: now(), ahead_ms: AtomicI64::new(0) }
     }
 
     fn now(&self) -> Timestamp {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let steady = self.started_at.plus_ms(elapsed);
-        let latest = now().max(steady).0;
-        Timestamp(self.last_ms.fetch_max(latest, Ordering::AcqRel).max(latest))
+        self.started_at.plus_ms(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// By how much the system's clock is ahead now, when that has changed.
+    fn set(&self) -> Option<i64> {
+        self.moved_to(now().0.cast_signed().saturating_sub(self.now().0.cast_signed()))
+    }
+
+    fn moved_to(&self, ahead_ms: i64) -> Option<i64> {
+        if self.ahead_ms.load(Ordering::Acquire).abs_diff(ahead_ms) < CLOCK_STEP_MS {
+            return None;
+        }
+        self.ahead_ms.store(ahead_ms, Ordering::Release);
+        Some(ahead_ms)
     }
 }
 
@@ -321,5 +340,18 @@ impl Driver {
             }
         }
         wake_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_told_of_a_clock_that_was_set_and_of_no_jitter() {
+        let clock = Clock::start();
+        let told: Vec<Option<i64>> =
+            [3, -900, 1_000, 1_500, 86_400_000, 0, 2, -5_000].map(|ms| clock.moved_to(ms)).into();
+        assert_eq!(told, [None, None, Some(1_000), None, Some(86_400_000), Some(0), None, Some(-5_000)]);
     }
 }

@@ -64,6 +64,13 @@ impl Actors {
 }
 
 impl Store {
+    /// Whether an actor is that of a store's expiry, see [`Incarnation::of_expiry`].
+    #[must_use]
+    pub fn is_of_expiry(&self, actor: &ActorId) -> bool {
+        let known = self.actors.number(actor).and_then(|number| self.actors.get(number));
+        known.is_some_and(|known| known.incarnation.is_of_expiry())
+    }
+
     /// The number of an actor; a new one is stored before anything rests on it.
     pub(super) fn number_actor(&mut self, author: PeerId, incarnation: Incarnation) -> Result<u32> {
         let actor = Actor::new(author, incarnation);

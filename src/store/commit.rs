@@ -29,7 +29,8 @@ impl Granted {
     /// Joins changes with the grant of their author; `None` when the grant is another's or for something else.
     #[must_use]
     pub fn new(grant: &Grant, envelope: Envelope) -> Option<Self> {
-        let fits = grant.peer() == envelope.author().peer && grant.ability() == Ability::Write;
+        let needed = Ability::to_write(&envelope.document().collection);
+        let fits = grant.peer() == envelope.author().peer && grant.ability() == needed;
         fits.then_some(Self { envelope })
     }
 
@@ -291,7 +292,6 @@ impl Store {
             Base::Instead(record) => (Some(record), None),
         };
         let mut batch = Batch::new();
-        self.holding(&key.collection)?;
         let mut record = Record {
             number: log.map_or(self.next_position, |record| record.number),
             position: self.next_position,
@@ -374,7 +374,7 @@ impl Store {
         let (space, id) = (self.space(), key.id.as_str());
         let old = before.map(|record| Sum::of_item(id, &record.heads));
         // Taken out while the store is read; put back below whatever happens.
-        let mut holding = self.holdings.remove(&key.collection).unwrap_or_default();
+        let mut holding = self.holdings.take(&key.collection);
         let new = Sum::of_item(id, &after.heads);
         let touched =
             holding.summary.update(id.as_bytes(), old, new, |from, to| self.recount(&key.collection, from, to));
@@ -385,7 +385,7 @@ impl Store {
         counts.documents = (counts.documents + alive(after)).saturating_sub(before.map_or(0, alive));
         counts.bytes = (counts.bytes + bytes(after)).saturating_sub(before.map_or(0, bytes));
         batch.put(key::named(space, Tag::Collection, key.collection.as_str().as_bytes()), seal(counts));
-        self.holdings.insert(key.collection.clone(), holding);
+        self.holdings.put(&key.collection, holding);
         for node in touched? {
             batch.put(key::summary(space, &key.collection, node.level, &node.boundary), seal(&node.total));
         }

@@ -175,7 +175,7 @@ pub(super) fn next_position(kv: &dyn Kv, space: Space) -> Result<u64> {
 }
 
 /// The last position in each collection's feed.
-fn last_positions(kv: &dyn Kv, space: Space) -> Result<Vec<(CollectionName, u64)>> {
+pub(super) fn last_positions(kv: &dyn Kv, space: Space) -> Result<Vec<(CollectionName, u64)>> {
     let (mut from, to) = key::all(space, Tag::Feed);
     let mut last = Vec::new();
     while let Some(first) = first_key(kv, &from, &to)? {
@@ -190,21 +190,24 @@ fn last_positions(kv: &dyn Kv, space: Space) -> Result<Vec<(CollectionName, u64)
     Ok(last)
 }
 
-/// The map is only read forwards, so the end is found by bisection: is anything at or above the middle?
+/// The map is only read forwards, so the end is found by asking whether there is anything behind a position: from the
+/// first one on in steps that double, then by bisection. So a short feed is read in a few steps, of which a start with
+/// many collections makes that many for each.
 fn last_position(kv: &dyn Kv, space: Space, collection: &CollectionName) -> Result<Option<u64>> {
     let end = key::feed(space, collection, u64::MAX);
-    let (mut low, mut high) = (0u64, u64::MAX);
+    let (mut low, mut high, mut step) = (0u64, u64::MAX, 0u64);
     while low < high {
-        let middle = low + (high - low) / 2;
+        let is_bounded = high < u64::MAX;
+        let middle = if is_bounded { low + (high - low) / 2 } else { low.saturating_add(step).min(high - 1) };
         match first_key(kv, &key::feed(space, collection, middle), &end)?.as_deref().and_then(key::feed_position) {
-            Some(position) => low = position + 1,
+            Some(position) => (low, step) = (position + 1, step.saturating_mul(2).saturating_add(1)),
             None => high = middle,
         }
     }
     Ok(low.checked_sub(1))
 }
 
-fn first_key(kv: &dyn Kv, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
+pub(super) fn first_key(kv: &dyn Kv, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut first = None;
     kv.scan(from, to, &mut |key, _| {
         first = Some(key.to_vec());
@@ -222,6 +225,23 @@ mod tests {
 
     fn told(page: &FeedPage) -> Vec<(&str, u64)> {
         page.entries.iter().map(|(id, _, cursor)| (id.as_str(), cursor.position)).collect()
+    }
+
+    #[test]
+    fn the_end_of_each_feed_is_found_in_few_steps() {
+        let kv = crate::kv::MemoryKv::new();
+        let mut batch = crate::kv::Batch::new();
+        let ends = [("one", vec![7]), ("two", vec![1, u64::MAX >> 2]), ("many", (1..2_000).step_by(3).collect())];
+        for (name, positions) in &ends {
+            for position in positions {
+                batch.put(key::feed(1, &name.parse().unwrap(), *position), b"a".to_vec());
+            }
+        }
+        kv.apply(batch).unwrap();
+        for (name, positions) in ends {
+            assert_eq!(last_position(&kv, 1, &name.parse().unwrap()).unwrap(), positions.last().copied(), "{name}");
+        }
+        assert_eq!(last_position(&kv, 1, &"none".parse().unwrap()).unwrap(), None);
     }
 
     #[test]

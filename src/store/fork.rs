@@ -62,7 +62,7 @@ impl Store {
         let Some(record) = self.record(key)? else { return Ok(Rebuilt::Uncovered) };
         self.open_document(key, &record)?;
         let changes: Vec<&Change> = runs.iter().flat_map(Granted::changes).collect();
-        let (document, losers) = settle(&changes)?;
+        let document = settle(&changes)?;
         let Some(new) = cover(&document, runs) else { return Ok(Rebuilt::Uncovered) };
         let Some(before) = self.open.pop(key) else { return Ok(Rebuilt::Uncovered) };
         let state = State::of(&document);
@@ -70,7 +70,6 @@ impl Store {
         let out = runs.iter().filter_map(|granted| Some((granted.clone(), fate(&document, granted)?)));
         let out = out.collect();
         self.open.put(key.clone(), document);
-        tracing::warn!(%key, forks = losers.len(), "an actor used a sequence number twice; the document was rebuilt");
         Ok(Rebuilt::Done { record: Box::new(record), out, before: Box::new(before) })
     }
 }
@@ -83,8 +82,8 @@ fn fate(document: &Document, granted: &Granted) -> Option<Reason> {
     Some(if replaced { Reason::Forked } else { Reason::Fallen })
 }
 
-/// The document of all changes but those that lose a fork and what builds on them, and the losers.
-fn settle(changes: &[&Change]) -> Result<(Document, BTreeSet<ChangeHash>)> {
+/// The document of all changes but those that lose a fork and what builds on them.
+fn settle(changes: &[&Change]) -> Result<Document> {
     let by_hash: BTreeMap<ChangeHash, &Change> = changes.iter().map(|change| (change.hash(), *change)).collect();
     let mut losers = BTreeSet::new();
     while losers.len() <= FORKS_MAX {
@@ -97,7 +96,7 @@ fn settle(changes: &[&Change]) -> Result<(Document, BTreeSet<ChangeHash>)> {
             Refusal::Missing(_) | Refusal::Sequence { .. } | Refusal::StartOp { .. } | Refusal::Rule(_) => None,
         });
         match forks.min_by_key(|(position, hash, ..)| (*position, *hash)) {
-            None => return Ok((document, losers)),
+            None => return Ok(document),
             Some((_, hash, change, with)) => {
                 losers.insert(if document.stands_before(change, &with) { with } else { hash });
             }

@@ -3,6 +3,8 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `00` `journal` | the last record of the journal that is in the table, see `kv` |
+//! | `00` `lost` | [`Lost`](crate::kv::Lost): what of a damaged table is still to be looked for |
 //! | `00 m` name | store-wide facts: format, incarnation, current space |
 //! | space `a` actor number (4) | who writes under an actor |
 //! | space `b` n collection id | nothing: the document is damaged (*broken*) and left out of the summary |
@@ -111,6 +113,29 @@ fn of_document(space: Space, tag: Tag, key: &DocumentKey) -> Vec<u8> {
     let mut bytes = collection_prefix(space, tag, &key.collection);
     bytes.extend_from_slice(key.id.as_str().as_bytes());
     bytes
+}
+
+/// What a key is of, for people.
+pub(super) fn describe(key: &[u8]) -> String {
+    let of = |what: &str| match feed_collection(key) {
+        Some(collection) => format!("{what} of {collection}"),
+        None => what.to_owned(),
+    };
+    match key.get(1) {
+        Some(b'd') => document_key(key).map_or_else(|| "documents".into(), |document| document.to_string()),
+        Some(b'e' | b'k' | b'o') => "index entries".into(),
+        Some(b'f') => of("the feed"),
+        Some(b'l') => "changes".into(),
+        Some(b'r') => of("the summary"),
+        Some(b's') => "snapshots".into(),
+        Some(b'x') => "dead letters".into(),
+        Some(_) | None => "the beginning".into(),
+    }
+}
+
+/// The document number within a key of a log or of a snapshot.
+pub(super) fn number(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(2..10)?.try_into().ok()?))
 }
 
 /// The records of a collection's documents with `from <= id < to`, where `None` is the end.

@@ -1,8 +1,10 @@
 //! Dead letters: changes that cannot be applied now but may become valid later, kept with their reason.
 //!
 //! Nothing disappears silently: a change that waits for its dependencies or for its author's admission
-//! is kept, counted and shown, and tried again when what it waits for arrives. The list is bounded; when
-//! it is full the oldest gives way, which is counted too (reconciliation brings the change again).
+//! is kept, counted and shown, and tried again when what it waits for arrives. The list is bounded, and its
+//! room is shared: when it is full the oldest letter gives way of the author that has most in it among those that came
+//! from the neighbour that has most in it. So who sends many, under however many names, pushes out its own. What gave
+//! way is counted (reconciliation brings the change again).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -14,6 +16,9 @@ use crate::document::Unchecked;
 use crate::kv::{Batch, Kv};
 use crate::limits::{DEAD_LETTER_BYTES_MAX, DEAD_LETTERS_MAX};
 use crate::{Error, Result};
+
+/// Neighbours that a report names, those with most letters.
+const SENDERS_SHOWN: usize = 20;
 
 /// Why a change is a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,17 +84,56 @@ impl Decode for Letter {
 #[derive(Debug, Clone)]
 struct Slip {
     document: DocumentKey,
+    from: PeerId,
     author: PeerId,
     reason: Reason,
     arrived: Timestamp,
     bytes: usize,
 }
 
+impl Slip {
+    /// How much of the room it takes: bytes and a place, each as its share of what there is.
+    fn weight(&self) -> usize {
+        self.bytes + DEAD_LETTER_BYTES_MAX / DEAD_LETTERS_MAX
+    }
+}
+
+/// Who has how much of the room. Weights are of neighbours, and of authors among what a neighbour sent.
+#[derive(Debug, Default)]
+struct Shares {
+    weights: BTreeMap<PeerId, usize>,
+    by_weight: BTreeSet<(usize, PeerId)>,
+}
+
+impl Shares {
+    fn change(&mut self, peer: PeerId, by: impl FnOnce(usize) -> usize) {
+        let before = self.weights.remove(&peer).unwrap_or(0);
+        self.by_weight.remove(&(before, peer));
+        let after = by(before);
+        if after > 0 {
+            self.weights.insert(peer, after);
+            self.by_weight.insert((after, peer));
+        }
+    }
+
+    fn largest(&self) -> Option<PeerId> {
+        self.by_weight.last().map(|(_, peer)| *peer)
+    }
+}
+
+/// The letters that one neighbour sent.
+#[derive(Debug, Default)]
+struct Sent {
+    authors: Shares,
+    by_age: BTreeSet<(PeerId, Timestamp, ChangeHash)>,
+}
+
 /// The index of the dead letters; the letters themselves are on the disk.
 #[derive(Debug, Default)]
 pub struct Letters {
     slips: BTreeMap<ChangeHash, Slip>,
-    by_age: BTreeSet<(Timestamp, ChangeHash)>,
+    neighbours: Shares,
+    sent: BTreeMap<PeerId, Sent>,
     by_document: BTreeMap<DocumentKey, BTreeSet<ChangeHash>>,
     bytes: usize,
     evicted: u64,
@@ -126,6 +170,13 @@ impl Letters {
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Number of letters by the neighbour that sent them, of those that have most in the list.
+    #[must_use]
+    pub fn senders(&self) -> BTreeMap<PeerId, u64> {
+        let largest = self.neighbours.by_weight.iter().rev().take(SENDERS_SHOWN);
+        largest.map(|(_, peer)| (*peer, self.sent.get(peer).map_or(0, |sent| sent.by_age.len() as u64))).collect()
     }
 
     /// Number of letters by collection and reason.
@@ -178,8 +229,12 @@ impl Letters {
         let bytes = letter.change.run.bytes() + 256;
         let Letter { reason, arrived, change, .. } = letter;
         let (document, author) = (change.document.clone(), change.author.peer);
-        let slip = Slip { document, author, reason: *reason, arrived: *arrived, bytes };
-        self.by_age.insert((slip.arrived, hash));
+        let slip = Slip { document, from: letter.from, author, reason: *reason, arrived: *arrived, bytes };
+        let weight = slip.weight();
+        self.neighbours.change(slip.from, |before| before + weight);
+        let sent = self.sent.entry(slip.from).or_default();
+        sent.authors.change(author, |before| before + weight);
+        sent.by_age.insert((author, slip.arrived, hash));
         self.by_document.entry(slip.document.clone()).or_default().insert(hash);
         self.bytes += bytes;
         self.slips.insert(hash, slip);
@@ -187,7 +242,15 @@ impl Letters {
 
     fn remove(&mut self, hash: &ChangeHash) -> Option<Slip> {
         let slip = self.slips.remove(hash)?;
-        self.by_age.remove(&(slip.arrived, *hash));
+        let weight = slip.weight();
+        self.neighbours.change(slip.from, |before| before - weight);
+        if let Some(sent) = self.sent.get_mut(&slip.from) {
+            sent.authors.change(slip.author, |before| before - weight);
+            sent.by_age.remove(&(slip.author, slip.arrived, *hash));
+            if sent.by_age.is_empty() {
+                self.sent.remove(&slip.from);
+            }
+        }
         if let Some(hashes) = self.by_document.get_mut(&slip.document) {
             hashes.remove(hash);
             if hashes.is_empty() {
@@ -196,6 +259,14 @@ impl Letters {
         }
         self.bytes -= slip.bytes;
         Some(slip)
+    }
+
+    /// The letter that gives way.
+    fn next_out(&self) -> Option<ChangeHash> {
+        let sent = self.sent.get(&self.neighbours.largest()?)?;
+        let author = sent.authors.largest()?;
+        let (of, _, hash) = sent.by_age.range((author, Timestamp(0), ChangeHash([0; 32]))..).next()?;
+        (*of == author).then_some(*hash)
     }
 }
 
@@ -210,10 +281,10 @@ impl super::Store {
         }
         let mut batch = Batch::new();
         while self.letters.len() >= DEAD_LETTERS_MAX || self.letters.bytes >= DEAD_LETTER_BYTES_MAX {
-            let Some(&(_, oldest)) = self.letters.by_age.first() else { break };
-            self.letters.remove(&oldest);
+            let Some(out) = self.letters.next_out() else { break };
+            self.letters.remove(&out);
             self.letters.evicted += 1;
-            batch.delete(key::named(self.space(), Tag::Letter, oldest.as_bytes()));
+            batch.delete(key::named(self.space(), Tag::Letter, out.as_bytes()));
         }
         batch.put(key::named(self.space(), Tag::Letter, hash.as_bytes()), seal(letter));
         self.letters.insert(hash, letter);
@@ -258,5 +329,60 @@ impl super::Store {
             self.apply(batch)?;
         }
         Ok(letters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{GrantId, Incarnation};
+    use crate::document::{Author, Run};
+    use crate::kv::MemoryKv;
+    use crate::store::{Loss, Store};
+
+    fn open(kv: &Arc<MemoryKv>) -> Store {
+        Store::open(kv.clone(), Incarnation([1; 8]), Loss::Nothing).unwrap()
+    }
+
+    /// Keeps a letter about a document of its own.
+    fn keep(store: &mut Store, from: u8, author: u8, n: u32) {
+        let document =
+            DocumentKey::new(format!("from-{from}").parse().unwrap(), format!("{author}-{n}").parse().unwrap());
+        let hash = ChangeHash(*blake3::hash(document.to_string().as_bytes()).as_bytes());
+        let author = Author { peer: PeerId([author; 32]), incarnation: Incarnation([1; 8]), grant: GrantId([0; 32]) };
+        let run = Run::of(vec![0; 10].into());
+        let change = Unchecked { document, author, signature: [0; 64], run };
+        let (reason, from, arrived) = (Reason::Dependencies, PeerId([from; 32]), Timestamp(u64::from(n)));
+        store.keep_letter(hash, &Letter { reason, from, arrived, change }).unwrap();
+    }
+
+    fn count(store: &Store, from: u8) -> u64 {
+        store.letters().counts().get(&(format!("from-{from}").as_str(), Reason::Dependencies)).copied().unwrap_or(0)
+    }
+
+    #[test]
+    fn who_sends_many_letters_pushes_out_its_own() {
+        let kv = Arc::new(MemoryKv::new());
+        let mut store = open(&kv);
+        (0..100).for_each(|n| keep(&mut store, 1, 1, n));
+        (0..3_000).for_each(|n| keep(&mut store, 2, 2, n));
+        // One neighbour under many names, and one author among those that another neighbour sends.
+        (0..12_000).for_each(|n| keep(&mut store, 3, (n % 200) as u8, 1_000 + n));
+        (0..4_000).for_each(|n| keep(&mut store, 2, 9, 20_000 + n));
+        assert_eq!((count(&store, 1), store.letters().len()), (100, DEAD_LETTERS_MAX));
+        assert!(count(&store, 2) > 4_500 && count(&store, 3) > 4_500);
+        let by_two = BTreeSet::from([PeerId([2; 32])]);
+        let kept =
+            store.letters().documents_by(&by_two).iter().filter(|key| key.collection.as_str() == "from-2").count();
+        assert!(kept > 2_000, "{kept} of 3,000");
+        // A start finds the same, and goes on in the same way.
+        let mut again = open(&kv);
+        for store in [&mut store, &mut again] {
+            (0..500).for_each(|n| keep(store, 4, 4, 30_000 + n));
+        }
+        assert_eq!(store.letters().counts(), again.letters().counts());
+        assert_eq!(count(&store, 4), 500);
     }
 }

@@ -57,13 +57,13 @@ impl Store {
         vector
     }
 
-    /// The changes of a document that somebody with `theirs` lacks; `None` when there are none.
+    /// The changes of a document that somebody with `theirs`, which is sorted, lacks; `None` when there are none.
     #[must_use]
     pub fn missing(&self, document: &DocumentKey, record: &Record, theirs: &[(ActorId, u64)]) -> Option<LogCursor> {
         let mut next = Vec::new();
         for &(number, last) in &record.vector {
             let actor = self.actors.get(number)?.actor;
-            let held = theirs.iter().find(|(their, _)| *their == actor).map_or(0, |(_, sequence)| *sequence);
+            let held = theirs.binary_search_by_key(&actor, |(their, _)| *their).map_or(0, |index| theirs[index].1);
             if held < last {
                 next.push((number, held + 1, last));
             }

@@ -18,11 +18,13 @@ mod audit;
 mod commit;
 mod feed;
 mod fork;
+mod holdings;
 mod index;
 mod joining;
 mod key;
 mod letter;
 mod log;
+mod lost;
 mod opened;
 mod reader;
 mod record;
@@ -37,6 +39,7 @@ pub use fork::Rebuilt;
 pub use index::{Catalog, Conflict, Conflicts, Entries, Histogram, Index, Postings, Progress};
 pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
+pub use lost::Rebuilding;
 pub use opened::Opened;
 pub use reader::{Page, Reader, Views};
 pub use record::{Actor, Collection, LoggedRun, Record};
@@ -51,24 +54,18 @@ use std::sync::atomic::AtomicU8;
 use lru::LruCache;
 
 use self::actor::Actors;
+use self::holdings::{Holding, Holdings};
 use self::key::{Space, Tag};
 use self::record::{seal, unseal};
 use crate::access::MemberRecord;
-use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, Incarnation, PeerId};
+use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, GrantId, Incarnation, PeerId};
 use crate::document::Document;
-use crate::kv::{Batch, CacheUse, Damage, Durability, Kv};
-use crate::limits::{COLLECTIONS_MAX, OPEN_DOCUMENTS_MAX};
+use crate::kv::{Batch, CacheUse, Damage, Durability, Kv, Lost};
+use crate::limits::OPEN_DOCUMENTS_MAX;
 use crate::{Error, Result};
 
 /// The layout of the whole store; a store of another version is refused, never guessed at.
 const FORMAT: u8 = 2;
-
-/// A collection as the writer holds it.
-#[derive(Debug, Default)]
-struct Holding {
-    counts: Collection,
-    summary: Summary,
-}
 
 /// What of the writes before may be missing when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,11 +85,22 @@ impl Loss {
     pub fn of(durability: Durability, damages: &[Damage]) -> Self {
         let of = |damage: &Damage| match damage {
             Damage::TornTail { .. } => Self::Tail,
-            Damage::LostRecords { .. } | Damage::LostSegment { .. } => Self::Records,
+            Damage::LostRecords { .. }
+            | Damage::LostSegment { .. }
+            | Damage::MissingSegment { .. }
+            | Damage::MissingRecords { .. } => Self::Records,
         };
         let unwaited = if durability == Durability::Buffered { Self::Tail } else { Self::Nothing };
         damages.iter().map(of).fold(unwaited, Self::max)
     }
+}
+
+/// Whether entries are such that no other peer has them, by the first two bytes of their keys: a second copy is kept
+/// of them beside the table.
+#[must_use]
+pub fn is_precious([space, tag]: [u8; 2]) -> bool {
+    let tags = [Tag::Actor, Tag::Member, Tag::Index, Tag::IndexDropped, Tag::Address];
+    space == 0 && tag == b'm' || space > 0 && tags.iter().any(|precious| *precious as u8 == tag)
 }
 
 /// The writer.
@@ -103,7 +111,7 @@ pub struct Store {
     /// That of own changes; the reader keeps the one of the start, which its cursors name.
     incarnation: Incarnation,
     actors: Actors,
-    holdings: BTreeMap<CollectionName, Holding>,
+    holdings: Holdings,
     /// Documents whose record or log was found damaged: what arrives for them builds them anew. Each has a
     /// mark on the disk, written with the summary that leaves it out.
     damaged: BTreeSet<DocumentKey>,
@@ -115,6 +123,10 @@ pub struct Store {
     open_use: CacheUse,
     /// The position of the next feed entry, which also numbers new documents.
     next_position: u64,
+    /// How often the table had been built anew when it was looked at last.
+    mended: u64,
+    /// What the last table that was damaged was without.
+    rebuilding: Option<Rebuilding>,
     unflushed: bool,
 }
 
@@ -130,16 +142,18 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Opens the store in `kv`. A new one takes `fresh` as its incarnation; so does one that may have lost
-    /// changes which it had announced, so that their sequence numbers are not used twice. When any record may
-    /// be lost, documents whose logs lack a change are marked as damaged, and the summaries, which would go on telling
-    /// other peers that it is here, are counted again.
+    /// changes which it had announced, so that their sequence numbers are not used twice. When records may be lost, of
+    /// the journal or of a table that was damaged, it looks for what is missing, see `lost`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for another format, [`Error::Io`] when the disk cannot be read or written.
     pub fn open(kv: Arc<dyn Kv>, fresh: Incarnation, loss: Loss) -> Result<Self> {
         let stored: Option<Format> = read(&*kv, &key::meta("format"))?;
+        let (mended, found) = (kv.condition().mended, lost::found(&*kv)?);
+        let lost = if loss == Loss::Records { Some(Lost::anything()) } else { found };
+        let is_whole = lost.as_ref().is_none_or(|lost| lost.ranges().is_empty());
         let format = match stored {
-            Some(format) if loss == Loss::Nothing => format,
+            Some(format) if loss == Loss::Nothing && is_whole => format,
             Some(format) => Format { incarnation: fresh, ..format },
             None => Format { incarnation: fresh, space: 1 },
         };
@@ -150,7 +164,7 @@ impl Store {
             space,
             incarnation: format.incarnation,
             actors: Actors::default(),
-            holdings: BTreeMap::new(),
+            holdings: Holdings::default(),
             damaged: BTreeSet::new(),
             stale: BTreeSet::new(),
             letters: Letters::default(),
@@ -158,17 +172,18 @@ impl Store {
             open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
             open_use: CacheUse::default(),
             next_position: 0,
+            mended,
+            rebuilding: None,
             unflushed: false,
         };
         if stored != Some(format) {
             store.put_format()?;
         }
         store.load_space()?;
-        if loss == Loss::Records {
-            store.find_gaps()?;
-            store.stale.extend(store.holdings.keys().cloned());
-            store.renew_all_indexes()?;
+        if let Some(lost) = lost {
+            store.look_for(&lost)?;
         }
+        store.rebuilding = read(&*store.kv, &key::meta(lost::REPORT))?;
         store.flush()?;
         Ok(store)
     }
@@ -197,7 +212,7 @@ impl Store {
     /// # Errors
     /// When the disk refuses; writes are then refused until the store is opened again.
     pub fn flush(&mut self) -> Result<()> {
-        if !self.stale.is_empty() {
+        if !self.stale.is_empty() && self.kv.condition().mending.is_none() {
             let (before, mut batch) = (self.stale.clone(), Batch::new());
             self.recount_stale();
             for name in before.difference(&self.stale) {
@@ -210,17 +225,6 @@ impl Store {
             self.unflushed = false;
         }
         Ok(())
-    }
-
-    /// The collections with the totals of their summaries, in the order of names.
-    pub fn totals(&self) -> impl Iterator<Item = (&CollectionName, Total)> {
-        self.holdings.iter().map(|(name, holding)| (name, holding.counts.total))
-    }
-
-    /// The total of one collection; zero when it is not there.
-    #[must_use]
-    pub fn total(&self, collection: &CollectionName) -> Total {
-        self.holdings.get(collection).map(|holding| holding.counts.total).unwrap_or_default()
     }
 
     /// The total of the documents with `from <= id < to` (`None`: no end).
@@ -300,7 +304,7 @@ impl Store {
     /// Makes an empty collection, which is listed with no documents; false when it was there.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when there are as many as there may be, and when the disk refuses.
+    /// When the disk refuses.
     pub fn create_collection(&mut self, name: &CollectionName) -> Result<bool> {
         // The disk decides: one whose first document could not be written is in memory and nowhere else.
         match self.reader.collection(name) {
@@ -308,7 +312,9 @@ impl Store {
             Ok(None) => {}
             Err(error) => return Err(error),
         }
-        let counts = seal(&self.holding(name)?.counts);
+        let holding = self.holdings.take(name);
+        let counts = seal(&holding.counts);
+        self.holdings.put(name, holding);
         let mut batch = Batch::new();
         batch.put(key::named(self.space(), Tag::Collection, name.as_str().as_bytes()), counts);
         self.apply_twice(batch)?;
@@ -319,6 +325,11 @@ impl Store {
     #[must_use]
     pub fn next_position(&self) -> u64 {
         self.next_position
+    }
+
+    /// Keeps at most so many documents open in memory, from now on.
+    pub fn keep_open(&mut self, documents: usize) {
+        self.open.resize(NonZeroUsize::new(documents).unwrap_or(NonZeroUsize::MIN));
     }
 
     /// How often a document that was needed was open already.
@@ -349,6 +360,18 @@ impl Store {
         let mut batch = Batch::new();
         batch.put(key::named(self.space(), Tag::Member, record.grant_id().as_bytes()), seal(record));
         self.apply_twice(batch)
+    }
+
+    /// Forgets member records.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn drop_members(&mut self, grants: impl IntoIterator<Item = GrantId>) -> Result<()> {
+        let mut batch = Batch::new();
+        for grant in grants {
+            batch.delete(key::named(self.space(), Tag::Member, grant.as_bytes()));
+        }
+        if batch.is_empty() { Ok(()) } else { self.apply(batch) }
     }
 
     /// A store-wide fact of the current mesh, such as its secret.
@@ -440,7 +463,7 @@ impl Store {
                 tracing::warn!(collection = %name, "the range summary is damaged on the disk; counting it again");
                 self.stale.insert(name.clone());
             }
-            self.holdings.insert(name, Holding { counts, summary: summary.unwrap_or_default() });
+            self.holdings.put(&name, Holding::new(counts, summary.unwrap_or_default()));
         }
         let (from, to) = key::all(self.space(), Tag::Uncounted);
         self.kv.scan(&from, &to, &mut |key, _| {
@@ -449,7 +472,7 @@ impl Store {
         })?;
         // Whether the last count was made without them is not known: the power may have gone between the two.
         let damaged = self.damaged.iter().map(|document| document.collection.clone());
-        self.stale.extend(damaged.filter(|name| self.holdings.contains_key(name)).collect::<Vec<_>>());
+        self.stale.extend(damaged.filter(|name| self.holdings.get(name).is_some()).collect::<Vec<_>>());
         self.next_position = feed::next_position(&*self.kv, self.space())?;
         self.letters = Letters::load(&*self.kv, self.space())?;
         self.load_indexes()
@@ -483,15 +506,6 @@ impl Store {
 
     fn is_damaged(&self, collection: &CollectionName, id: &DocumentId) -> bool {
         !self.damaged.is_empty() && self.damaged.contains(&DocumentKey::new(collection.clone(), id.clone()))
-    }
-
-    fn holding(&mut self, name: &CollectionName) -> Result<&mut Holding> {
-        if !self.holdings.contains_key(name) && self.holdings.len() >= COLLECTIONS_MAX {
-            return Err(Error::invalid(format!(
-                "collection {name}: a mesh holds at most {COLLECTIONS_MAX} collections"
-            )));
-        }
-        Ok(self.holdings.entry(name.clone()).or_default())
     }
 
     fn fact_key(&self, name: &str) -> Vec<u8> {

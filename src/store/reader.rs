@@ -12,7 +12,7 @@ use super::index::SharedCatalog;
 use super::key::{self, Space, Tag};
 use super::record::{Collection, Record, unseal};
 use crate::base::{CollectionName, DocumentId, DocumentKey, Incarnation};
-use crate::kv::{CacheUse, Kv};
+use crate::kv::{CacheUse, Condition, Kv};
 use crate::limits::PAGE_BYTES_MAX;
 use crate::{Error, Result};
 
@@ -85,7 +85,9 @@ impl Reader {
     /// # Errors
     /// As [`Reader::record`].
     pub fn view(&self, document: &DocumentKey) -> Result<Option<Bytes>> {
-        let Some(sealed) = self.kv.get(&key::document(self.space(), document))? else { return Ok(None) };
+        let Some(sealed) = self.kv.get(&key::document(self.space(), document))? else {
+            return self.check_not_lost(self.space(), document).map(|()| None);
+        };
         match Record::open_view(&sealed) {
             Ok(view) => Ok(view.map(|view| sealed.slice_ref(view))),
             Err(error) => Err(damaged(document, &error)),
@@ -93,11 +95,27 @@ impl Reader {
     }
 
     pub(super) fn record_in(&self, space: Space, document: &DocumentKey) -> Result<Option<Record>> {
-        let Some(sealed) = self.kv.get(&key::document(space, document))? else { return Ok(None) };
+        let Some(sealed) = self.kv.get(&key::document(space, document))? else {
+            return self.check_not_lost(space, document).map(|()| None);
+        };
         match Record::open(&sealed) {
             Ok(record) => Ok(Some(record)),
             Err(error) => Err(damaged(document, &error)),
         }
+    }
+
+    /// Whether a document without a record is one that was lost, of which there is a mark.
+    fn check_not_lost(&self, space: Space, document: &DocumentKey) -> Result<()> {
+        match self.kv.get(&key::damaged(space, document))? {
+            Some(_) => Err(damaged(document, &"its record is lost")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the store can be read as a whole.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        self.kv.condition()
     }
 
     /// A page of at most `limit` documents after the id `after`; of fewer, when they are large.

@@ -12,10 +12,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::Store;
 use super::key::{self, Tag};
-use super::record::{LoggedRun, Record, seal, unseal};
-use super::summary::{Sum, Total};
-use super::{Holding, Store};
+use super::record::{Collection, LoggedRun, Record, seal, unseal};
+use super::summary::{Sum, Summary, Total};
 use crate::base::{CollectionName, DocumentKey};
 use crate::document::{Author, Unchecked};
 use crate::kv::Batch;
@@ -43,27 +43,8 @@ impl Store {
         }
     }
 
-    /// Marks every document as damaged whose log lacks a change: the journal lost it, with later ones in place.
-    /// Reads the whole log.
-    ///
-    /// # Errors
-    /// When the disk cannot be read.
-    pub(super) fn find_gaps(&mut self) -> Result<()> {
-        let mut gaps = Vec::new();
-        for name in self.holdings.keys().cloned().collect::<Vec<_>>() {
-            self.visit(&name, b"", None, &mut |id, record, _| {
-                let document = DocumentKey::new(name.clone(), id);
-                if !self.has_all(&document, &record) {
-                    gaps.push(document);
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        gaps.iter().for_each(|document| self.mark_damaged(document));
-        Ok(())
-    }
-
-    fn has_all(&self, document: &DocumentKey, record: &Record) -> bool {
+    /// Whether the log of a document holds every change of its record.
+    pub(super) fn has_all(&self, document: &DocumentKey, record: &Record) -> bool {
         record.vector.iter().all(|&(actor, last)| {
             let mut next = 1;
             while next <= last && self.actors.get(actor).is_some() {
@@ -152,25 +133,25 @@ impl Store {
 
     /// Counts a collection and its summary again from its readable documents, and writes both.
     fn recount_holding(&mut self, name: &CollectionName) -> Result<()> {
-        let mut holding = Holding::default();
+        let (mut counts, mut summary) = (Collection::default(), Summary::default());
         self.visit(name, b"", None, &mut |id, record, view_bytes| {
             let sum = Sum::of_item(id.as_str(), &record.heads);
-            holding.counts.documents += u64::from(!record.deleted);
-            holding.counts.bytes += view_bytes as u64;
+            counts.documents += u64::from(!record.deleted);
+            counts.bytes += view_bytes as u64;
             // Ids ascend, so nothing that was counted lies behind one that is new.
             let behind = |_: &[u8], _: Option<&[u8]>| Ok::<_, Infallible>(Total::default());
-            let Ok(_) = holding.summary.update(id.as_str().as_bytes(), None, sum, behind);
+            let Ok(_) = summary.update(id.as_str().as_bytes(), None, sum, behind);
             ControlFlow::Continue(())
         })?;
-        holding.counts.total = holding.summary.total();
-        self.replace_holding(name, holding)
+        counts.total = summary.total();
+        self.replace_holding(name, counts, summary)
     }
 
     /// Writes what differs from what is stored.
-    fn replace_holding(&mut self, name: &CollectionName, holding: Holding) -> Result<()> {
+    fn replace_holding(&mut self, name: &CollectionName, counts: Collection, summary: Summary) -> Result<()> {
         let mut batch = Batch::new();
         let sealed = |(level, boundary, node)| (key::summary(self.space(), name, level, boundary), seal(&node));
-        let mut nodes: BTreeMap<Vec<u8>, Bytes> = holding.summary.nodes().map(sealed).collect();
+        let mut nodes: BTreeMap<Vec<u8>, Bytes> = summary.nodes().map(sealed).collect();
         let (from, to) = key::summaries(self.space(), name);
         self.kv.scan(&from, &to, &mut |key, value| {
             match nodes.get(key) {
@@ -181,8 +162,8 @@ impl Store {
             ControlFlow::Continue(())
         })?;
         nodes.into_iter().for_each(|(key, node)| batch.put(key, node));
-        batch.put(key::named(self.space(), Tag::Collection, name.as_str().as_bytes()), seal(&holding.counts));
-        self.holdings.insert(name.clone(), holding);
+        batch.put(key::named(self.space(), Tag::Collection, name.as_str().as_bytes()), seal(&counts));
+        self.holdings.replace(name, counts, summary);
         self.apply(batch)
     }
 }

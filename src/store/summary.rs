@@ -18,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::base::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::base::{CollectionName, Decode, DecodeError, Encode, Reader, Writer};
 
 /// Levels of boundaries at most; 16^12 documents are beyond any disk.
 const LEVELS_MAX: u8 = 12;
@@ -36,6 +36,16 @@ impl Sum {
         for head in heads {
             hasher.update(head.as_bytes());
         }
+        Self::from_le_bytes(hasher.finalize().as_bytes())
+    }
+
+    /// The sum of one collection in the directory: a hash of its name and of what it holds.
+    #[must_use]
+    pub(super) fn of_collection(name: &CollectionName, total: Total) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("aerolithsdb 2026 collection state");
+        let name = name.as_str().as_bytes();
+        hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+        hasher.update(&total.count.to_le_bytes()).update(&total.sum.to_le_bytes());
         Self::from_le_bytes(hasher.finalize().as_bytes())
     }
 

@@ -7,8 +7,8 @@ use crate::base::{
 };
 use crate::document::Unchecked;
 use crate::limits::{
-    CHANGES_PER_FRAME_MAX, COLLECTIONS_MAX, DOCUMENT_ACTORS_MAX, DOCUMENT_ID_BYTES_MAX, FRAME_BYTES_MAX, ITEMS_MAX,
-    MEMBERS_PER_FRAME_MAX, RANGE_PARTS_MAX,
+    CHANGES_PER_FRAME_MAX, DOCUMENT_ACTORS_MAX, DOCUMENT_ID_BYTES_MAX, FRAME_BYTES_MAX, ITEMS_MAX,
+    MEMBERS_PER_FRAME_MAX, OPENED_COLLECTIONS_MAX, RANGE_PARTS_MAX, ROOTS_PARTS_MAX,
 };
 use crate::store::Vector;
 
@@ -16,7 +16,7 @@ use super::frame;
 use super::receipt::{Ask, Told};
 
 /// Version of the protocol; peers of different versions tell each other so and part.
-pub const PROTOCOL_VERSION: u8 = 3;
+pub const PROTOCOL_VERSION: u8 = 4;
 
 /// The shortened hash by which a document's state, or a range, is compared under a salt.
 pub type Digest = [u8; 6];
@@ -34,7 +34,7 @@ pub enum Message {
     Refused(String),
     /// Member records that the other side may not have.
     Members(Vec<MemberRecord>),
-    /// Fingerprints of collections: a question or its answer.
+    /// Ranges of collections to compare: a question, its answer, or what follows from that.
     Roots(Roots),
     /// Ranges of a collection to compare.
     Ranges(Ranges),
@@ -64,7 +64,7 @@ pub struct Hello {
     pub chain: Vec<MemberRecord>,
     /// The fingerprint of all member records it has.
     pub members: Hash,
-    /// What its clock shows, so that one that is off is noticed. Nothing else depends on it.
+    /// What its clock shows, the time on the way not counted. A greeting is repeated, without the chain, to tell it anew.
     pub at: Timestamp,
 }
 
@@ -84,19 +84,45 @@ pub struct Root {
     pub collection: CollectionName,
     /// Its documents, deleted ones included.
     pub count: u64,
-    /// Its fingerprint under the salt of the question.
+    /// The fingerprint of its documents under the salt of the question.
     pub fingerprint: [u8; 16],
 }
 
-/// Fingerprints of all collections.
+/// Consecutive ranges of the names of collections, all names together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roots {
-    /// Drawn by the one who asks; the answer carries the same.
+    /// Drawn by the one who asks; what follows carries the same.
     pub salt: u64,
-    /// Whether an answer is expected.
-    pub ask: bool,
-    /// One for each collection, sorted by name.
-    pub roots: Vec<Root>,
+    /// Where in a comparison it stands.
+    pub step: Step,
+    /// Documents of the sender in all collections, deleted ones included.
+    pub documents: u64,
+    /// The ranges: each reaches from where the one before ended to its own end (`None`: no end).
+    pub parts: Vec<(Option<CollectionName>, Names)>,
+}
+
+/// Where in a comparison a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It begins one; an answer is expected.
+    Question,
+    /// It is the answer.
+    Answer,
+    /// It goes on with what differed.
+    Closer,
+}
+
+/// What is said of one range of names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Nothing: it is equal, or everything was said.
+    Skip,
+    /// Its fingerprint.
+    Fingerprint(Digest),
+    /// All of its collections that hold documents, by name.
+    Listed(Vec<Root>),
+    /// Those that differ from what was listed, by name.
+    Differing(Vec<Root>),
 }
 
 /// Consecutive ranges of a collection's ids.
@@ -166,6 +192,43 @@ impl Message {
             Self::Acknowledged(_) => "acknowledged",
             Self::Ask(_) => "ask",
             Self::Told(_) => "told",
+        }
+    }
+
+    /// Whether there are member records in it, which are to be checked before a node takes it.
+    #[must_use]
+    pub fn carries_records(&self) -> bool {
+        match self {
+            Self::Hello(hello) => !hello.chain.is_empty(),
+            Self::Redeem(request) => !request.chain.is_empty(),
+            Self::Welcome(welcome) => !welcome.chain.is_empty(),
+            Self::Members(records) => !records.is_empty(),
+            Self::Refused(_)
+            | Self::Roots(_)
+            | Self::Ranges(_)
+            | Self::Items(_)
+            | Self::Changes { .. }
+            | Self::Acknowledged(_)
+            | Self::Ask(_)
+            | Self::Told(_) => false,
+        }
+    }
+
+    /// Takes the member records out of it.
+    pub(super) fn take_records(&mut self) -> Vec<MemberRecord> {
+        match self {
+            Self::Hello(hello) => std::mem::take(&mut hello.chain),
+            Self::Redeem(request) => std::mem::take(&mut request.chain),
+            Self::Welcome(welcome) => std::mem::take(&mut welcome.chain),
+            Self::Members(records) => std::mem::take(records),
+            Self::Refused(_)
+            | Self::Roots(_)
+            | Self::Ranges(_)
+            | Self::Items(_)
+            | Self::Changes { .. }
+            | Self::Acknowledged(_)
+            | Self::Ask(_)
+            | Self::Told(_) => Vec::new(),
         }
     }
 
@@ -248,21 +311,70 @@ impl Decode for Message {
 
 impl Encode for Roots {
     fn encode(&self, writer: &mut Writer) {
-        writer.fixed(&self.salt.to_be_bytes()).u8(u8::from(self.ask));
-        writer.list(&self.roots, |w, root| {
-            w.value(&root.collection).varint(root.count).fixed(&root.fingerprint);
+        writer.fixed(&self.salt.to_be_bytes()).u8(self.step as u8).varint(self.documents);
+        let roots = |w: &mut Writer, roots: &[Root]| {
+            w.list(roots, |w, root| _ = w.value(&root.collection).varint(root.count).fixed(&root.fingerprint));
+        };
+        writer.list(&self.parts, |w, (to, names)| {
+            w.value(to);
+            match names {
+                Names::Skip => _ = w.u8(0),
+                Names::Fingerprint(fingerprint) => _ = w.u8(1).fixed(fingerprint),
+                Names::Listed(listed) => roots(w.u8(2), listed),
+                Names::Differing(differing) => roots(w.u8(3), differing),
+            }
         });
     }
 }
 
 impl Decode for Roots {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let (salt, ask) = (u64::from_be_bytes(reader.fixed()?), flag(reader)?);
-        let roots = reader.list("collections", COLLECTIONS_MAX, |r| {
-            Ok(Root { collection: r.value()?, count: r.varint()?, fingerprint: r.fixed()? })
+        let salt = u64::from_be_bytes(reader.fixed()?);
+        let step = match reader.u8()? {
+            0 => Step::Question,
+            1 => Step::Answer,
+            2 => Step::Closer,
+            value => return Err(DecodeError::Unknown { what: "step", value: u64::from(value) }),
+        };
+        let documents = reader.varint()?;
+        let (mut from, mut ended) = (None, false);
+        let parts = reader.list("ranges of names", ROOTS_PARTS_MAX, |r| {
+            let to: Option<CollectionName> = r.value()?;
+            let names = match r.u8()? {
+                0 => Names::Skip,
+                1 => Names::Fingerprint(r.fixed()?),
+                2 => Names::Listed(roots(r, from.as_ref(), to.as_ref())?),
+                3 => Names::Differing(roots(r, from.as_ref(), to.as_ref())?),
+                tag => return Err(DecodeError::Unknown { what: "range of names", value: u64::from(tag) }),
+            };
+            if ended || to.is_some() && to <= from {
+                return Err(DecodeError::Rule("ranges of names are not in order".into()));
+            }
+            ended = to.is_none();
+            from.clone_from(&to);
+            Ok((to, names))
         })?;
-        Ok(Self { salt, ask, roots })
+        if ended { Ok(Self { salt, step, documents, parts }) } else { Err(DecodeError::Truncated) }
     }
+}
+
+/// Reads the collections of one range of names.
+fn roots(
+    reader: &mut Reader<'_>,
+    from: Option<&CollectionName>,
+    to: Option<&CollectionName>,
+) -> Result<Vec<Root>, DecodeError> {
+    let mut last: Option<CollectionName> = None;
+    reader.list("collections", OPENED_COLLECTIONS_MAX, |r| {
+        let root = Root { collection: r.value()?, count: r.varint()?, fingerprint: r.fixed()? };
+        let name = &root.collection;
+        let is_next = last.as_ref().map_or(from.is_none_or(|from| from <= name), |last| last < name);
+        if !is_next || to.is_some_and(|to| name >= to) {
+            return Err(DecodeError::Rule("collections are not in order".into()));
+        }
+        last = Some(name.clone());
+        Ok(root)
+    })
 }
 
 impl Encode for Ranges {
@@ -443,6 +555,19 @@ mod tests {
         }
     }
 
+    fn roots() -> Roots {
+        let root = |name: &str| Root { collection: name.parse().unwrap(), count: 3, fingerprint: [4; 16] };
+        let end = |name: &str| Some(name.parse().unwrap());
+        let parts = vec![
+            (end("b"), Names::Skip),
+            (end("c"), Names::Fingerprint([1; 6])),
+            (end("m"), Names::Listed(vec![root("c"), root("d")])),
+            (end("n"), Names::Listed(Vec::new())),
+            (None, Names::Differing(vec![root("users")])),
+        ];
+        Roots { salt: 1, step: Step::Answer, documents: 9, parts }
+    }
+
     fn ask() -> Ask {
         let document = DocumentKey::new("users".parse().unwrap(), "a".parse().unwrap());
         Ask { number: 3, wait: true, versions: vec![(document, vec![(ActorId([1; 16]), 3), (ActorId([2; 16]), 1)])] }
@@ -457,10 +582,9 @@ mod tests {
 
     #[test]
     fn messages_read_back() {
-        let root = Root { collection: "users".parse().unwrap(), count: 3, fingerprint: [4; 16] };
         for message in [
             Message::Refused("no".into()),
-            Message::Roots(Roots { salt: 1, ask: true, roots: vec![root] }),
+            Message::Roots(roots()),
             Message::Ranges(ranges()),
             Message::Items(items()),
             Message::Changes { number: 4, changes: Vec::new() },
@@ -481,7 +605,7 @@ mod tests {
             _ = decode(&garbage);
             _ = decode(&[&[PROTOCOL_VERSION, tag], garbage.as_slice()].concat());
             let messages =
-                [Message::Ranges(ranges()), Message::Items(items()), Message::Ask(ask()), Message::Told(told())];
+                [Message::Roots(roots()), Message::Ranges(ranges()), Message::Items(items()), Message::Ask(ask()), Message::Told(told())];
             for message in messages {
                 let mut bytes = message.to_bytes();
                 let index = index.index(bytes.len());

@@ -1,7 +1,8 @@
 //! How two peers find out what differs between them, and bring it over.
 //!
-//! 1. **Roots.** One peer asks with a fingerprint for each collection. Equal ones are in sync: one round
-//!    trip, a few dozen bytes a collection, whatever the number of documents.
+//! 1. **Roots.** One peer asks with fingerprints of its collections: of each one when they are few, of ranges of their
+//!    names otherwise. When all are equal both are in sync: one round trip, a kilobyte or two, whatever the number of
+//!    documents and collections. Ranges that differ are cut until it is known which collections do.
 //! 2. **Ranges.** For a collection that differs, ranges of ids are compared by fingerprint and cut where
 //!    they differ, until a range is small enough to list the digests of its documents (range-based set
 //!    reconciliation: Meyer, arXiv 2212.13567).
@@ -22,12 +23,13 @@
 //!
 //! - [`message`] the messages and their encoding
 //! - [`frame`] changes packed for the wire
-//! - [`reconcile`] the answers, as functions of a store
+//! - [`directory`] which collections differ; [`reconcile`] what differs in one; both as functions of a store
 //! - [`outbox`] what is to be sent to one peer, under credit
 //! - [`ledger`] what is known about who is in sync
 //! - [`receipt`] a peer's signed word that it has something on its disk
 //! - [`gossip`] topics and the sealing of live changes
 
+pub mod directory;
 pub mod frame;
 pub mod gossip;
 pub mod ledger;
@@ -37,10 +39,11 @@ pub mod receipt;
 pub mod reconcile;
 
 pub use gossip::Topic;
-pub use ledger::{Ledger, Standing};
-pub use message::{Digest, Hello, Items, Message, Part, Ranges, Root, Roots, Unknown, Welcome};
+pub use ledger::{Comparison, Ledger, Standing};
+pub use message::{Digest, Hello, Items, Message, Names, Part, Ranges, Root, Roots, Step, Unknown, Welcome};
 pub use outbox::Outbox;
 
+use crate::access::{Member, MemberRecord, Rejected};
 use crate::base::{DocumentKey, MeshId};
 use crate::document::{Envelope, Refused, Unchecked};
 
@@ -55,4 +58,34 @@ pub fn check(mesh: MeshId, changes: Vec<Unchecked>) -> Vec<Checked> {
         Envelope::check(mesh, change).map_err(|why| (document, why))
     };
     changes.into_iter().map(check).collect()
+}
+
+/// A message whose member records were taken out of it and checked on a worker.
+#[derive(Debug)]
+pub struct Introduced {
+    /// The message, without the records.
+    pub message: Message,
+    /// The records that carry right signatures, each of the mesh that it claims to be of.
+    pub members: Vec<Member>,
+    /// How many others there were.
+    pub bad: u64,
+}
+
+/// Checks the member records of a message by `verify`, which is [`verify_member`] or remembers what that said.
+#[must_use]
+pub fn introduce(mut message: Message, verify: impl FnMut(MemberRecord) -> Result<Member, Rejected>) -> Introduced {
+    let records = message.take_records();
+    let count = records.len() as u64;
+    let members: Vec<Member> = records.into_iter().map(verify).filter_map(Result::ok).collect();
+    let bad = count - members.len() as u64;
+    Introduced { message, members, bad }
+}
+
+/// Checks a member record. A pure function, so that it can run on any thread.
+///
+/// # Errors
+/// As [`MemberRecord::verify`].
+pub fn verify_member(record: MemberRecord) -> Result<Member, Rejected> {
+    let mesh = record.mesh();
+    record.verify(&mesh)
 }

@@ -103,7 +103,7 @@ impl Outbox {
             let more = match self.work(job, store, CHANGES_FRAME_BYTES - bytes) {
                 Ok(more) => more,
                 Err(Error::Corrupt(why)) => {
-                    tracing::warn!(why, "left out of what is sent");
+                    tracing::debug!(why, "left out of what is sent");
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -181,7 +181,7 @@ impl Outbox {
 fn readable(streamed: Result<Vec<Unchecked>>) -> Result<Vec<Unchecked>> {
     match streamed {
         Err(Error::Corrupt(why)) => {
-            tracing::warn!(why, "left out of what is sent");
+            tracing::debug!(why, "left out of what is sent");
             Ok(Vec::new())
         }
         Ok(_) | Err(_) => streamed,

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::message::{Digest, Items, Part, Ranges, Root, Roots, Unknown};
+use super::message::{Digest, Items, Part, Ranges, Unknown};
 use super::outbox::Job;
 use crate::Result;
 use crate::base::{CollectionName, DocumentId, DocumentKey};
-use crate::limits::{ITEMS_MAX, RANGE_PARTS_MAX};
-use crate::store::{Record, Store, Sum, Total};
+use crate::limits::{DOCUMENT_ACTORS_MAX, ITEMS_MAX, RANGE_PARTS_MAX};
+use crate::store::{Record, Store, Sum, Total, Vector};
 
 /// Parts into which a differing range is cut at most. More parts mean fewer rounds and larger messages.
 const CUTS_MAX: usize = 48;
@@ -33,36 +33,6 @@ pub struct Answer {
     pub jobs: Vec<Job>,
     /// Documents of which the other side has something that is not here.
     pub to_receive: u64,
-}
-
-/// The fingerprints of all collections under a salt.
-#[must_use]
-pub fn roots(store: &Store, salt: u64, ask: bool) -> Roots {
-    let root = |(collection, total): (&CollectionName, Total)| Root {
-        collection: collection.clone(),
-        count: total.count,
-        fingerprint: total.fingerprint(salt),
-    };
-    Roots { salt, ask, roots: store.totals().map(root).collect() }
-}
-
-/// The collections that differ from the given fingerprints.
-#[must_use]
-pub fn differing(store: &Store, theirs: &Roots) -> Vec<CollectionName> {
-    let equal = |name: &CollectionName, total: &Total| {
-        let their = theirs.roots.binary_search_by(|root| root.collection.cmp(name)).map(|index| &theirs.roots[index]);
-        match their {
-            Ok(root) => root.fingerprint == total.fingerprint(theirs.salt),
-            Err(_) => total.count == 0,
-        }
-    };
-    let ours: BTreeSet<&CollectionName> = store.totals().map(|(name, _)| name).collect();
-    let mut differing: Vec<CollectionName> =
-        store.totals().filter(|(name, total)| !equal(name, total)).map(|(name, _)| name.clone()).collect();
-    let unknown = theirs.roots.iter().filter(|root| root.count > 0 && !ours.contains(&root.collection));
-    differing.extend(unknown.map(|root| root.collection.clone()));
-    differing.sort();
-    differing
 }
 
 /// The first ranges of a collection that differs.
@@ -208,26 +178,40 @@ fn resolve(
         return Ok(None);
     }
     answer.to_receive += unknown.len() as u64;
-    let items = answer.items_with_room(theirs);
-    items.items.extend(differing.into_iter().map(|(id, record)| (id.clone(), store.vector(record))));
-    items.unknown.push(Unknown { from: from.to_vec(), to: to.map(<[u8]>::to_vec), digests: unknown });
+    for (id, record) in differing {
+        let vector = bounded(store.vector(record));
+        answer.items_with_room(theirs, vector.len()).items.push((id.clone(), vector));
+    }
+    let unknown = Unknown { from: from.to_vec(), to: to.map(<[u8]>::to_vec), digests: unknown };
+    answer.items_with_room(theirs, 0).unknown.push(unknown);
     Ok(None)
 }
 
+/// What is said of a vector: of one with very many actors the beginning. The other side then sends what it has of the
+/// others, and asks for the document as a whole when it cannot tell the difference.
+fn bounded(mut vector: Vector) -> Vector {
+    vector.truncate(DOCUMENT_ACTORS_MAX);
+    vector
+}
+
 impl Answer {
-    /// The message to which the vectors of one more range go. Ranges share messages, which are bounded.
-    fn items_with_room(&mut self, theirs: &Ranges) -> &mut Items {
-        let size = |items: &Items| {
-            let digests: usize = items.unknown.iter().map(|unknown| unknown.digests.len()).sum();
-            items.items.len() + digests
-        };
-        let has_room = |items: &Items| size(items) <= ITEMS_MAX / 4 && items.unknown.len() < RANGE_PARTS_MAX;
-        if !self.items.last().is_some_and(has_room) {
+    /// The message to which one more vector with so many actors goes. Ranges share messages, which are bounded.
+    fn items_with_room(&mut self, theirs: &Ranges, actors: usize) -> &mut Items {
+        if !self.items.last().is_some_and(|items| has_room(items, actors)) {
             let (salt, collection) = (theirs.salt, theirs.collection.clone());
             self.items.push(Items { salt, collection, items: Vec::new(), reply: true, unknown: Vec::new() });
         }
         self.items.last_mut().expect("there is one by now")
     }
+}
+
+/// Whether a vector with so many actors fits a message.
+fn has_room(items: &Items, actors: usize) -> bool {
+    let digests: usize = items.unknown.iter().map(|unknown| unknown.digests.len()).sum();
+    let named: usize = items.items.iter().map(|(_, vector)| vector.len()).sum();
+    items.items.len() + digests <= ITEMS_MAX / 4
+        && items.unknown.len() < RANGE_PARTS_MAX
+        && (items.items.is_empty() || named + actors <= DOCUMENT_ACTORS_MAX)
 }
 
 /// Documents that are asked for as a whole in answer to one message.
@@ -281,13 +265,22 @@ pub fn answer_items(store: &mut Store, theirs: &Items, fruitless: bool) -> Resul
         }
     }
     if theirs.reply && !wanted.is_empty() {
-        answer.items.push(want(theirs.collection.clone(), wanted));
+        answer.items.extend(want(&theirs.collection, wanted));
     }
     Ok(answer)
 }
 
-/// The message that asks for what the other side has of some documents beyond the given vectors.
+/// The messages that ask for what the other side has of some documents beyond the given vectors.
 #[must_use]
-pub fn want(collection: CollectionName, items: Vec<(DocumentId, crate::store::Vector)>) -> Items {
-    Items { salt: 0, collection, items, reply: false, unknown: Vec::new() }
+pub fn want(collection: &CollectionName, items: Vec<(DocumentId, Vector)>) -> Vec<Items> {
+    let mut messages: Vec<Items> = Vec::new();
+    for (id, vector) in items {
+        let vector = bounded(vector);
+        if !messages.last().is_some_and(|items| has_room(items, vector.len())) {
+            let (collection, items, unknown) = (collection.clone(), Vec::new(), Vec::new());
+            messages.push(Items { salt: 0, collection, items, reply: false, unknown });
+        }
+        messages.last_mut().expect("there is one by now").items.push((id, vector));
+    }
+    messages
 }

@@ -118,8 +118,15 @@ impl Life {
         let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()];
         let (keypair, external_addresses) = (keypair.clone(), Vec::new());
         let nat = mesh::nat::Settings::default();
-        let config =
-            mesh::Config { keypair: keypair.clone(), listen, external_addresses, mdns: false, kademlia: true, nat };
+        let config = mesh::Config {
+            keypair: keypair.clone(),
+            listen,
+            listen_ports: Vec::new(),
+            external_addresses,
+            mdns: false,
+            kademlia: true,
+            nat,
+        };
         let (sender, mut arriving) = mpsc::channel(1_000);
         let network = mesh::start(config, self.node.context(), sender).await.unwrap();
         let join = Command::Join { ticket: Box::new(Ticket::parse(ticket).unwrap()), local: LocalDocuments::Leave };

@@ -1,12 +1,13 @@
 //! What is wrong around a peer is said in one line that says what to do, and harms nothing.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::json;
 
-use crate::harness::{Peer, program, wait_equal};
+use crate::harness::{Peer, program, wait_equal, with_open_files};
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = program();
@@ -84,6 +85,25 @@ fn a_log_that_cannot_be_written_stops_nothing() {
         assert_eq!(peer.put(&format!("/api/v1/collections/docs/documents/{n}"), &json!({})).status, 201);
     }
     wait_equal("docs", 2, &peers.each_ref());
+}
+
+#[test]
+fn too_few_open_files_are_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = with_open_files(64);
+    refused(&command.args(["--rest-port", "0", "--data-dir"]).arg(folder.path()).output().unwrap(), "ulimit -n 1024");
+}
+
+#[test]
+fn clients_that_are_idle_give_way_when_no_more_files_can_be_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Peer::start_with_open_files(folder.path(), 128);
+    let address = peer.url.trim_start_matches("http://");
+    let idle: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for n in 0..10 {
+        assert_eq!(peer.put(&format!("/api/v1/collections/docs/documents/{n}"), &json!({})).status, 201);
+    }
+    drop(idle);
 }
 
 #[test]

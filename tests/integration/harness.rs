@@ -34,6 +34,14 @@ pub(crate) fn program() -> Command {
     command
 }
 
+/// The program under test, which may have so many files open.
+pub(crate) fn with_open_files(max: usize) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_aerolithsdb")]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 /// The client under test.
 pub(crate) fn client() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aerolithsdb-cli"));
@@ -76,8 +84,27 @@ impl Peer {
         Self::launch(folder, ["--listen", "/ip4/0.0.0.0/udp/0/quic-v1"].map(str::to_owned).to_vec(), Stdio::inherit())
     }
 
+    /// Starts a peer that may have so many files open.
+    pub(crate) fn start_with_open_files(folder: &Path, max: usize) -> Self {
+        let listen = format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port());
+        let arguments = ["--no-mdns", "--listen", &listen].map(str::to_owned).to_vec();
+        Self::launch_as(with_open_files(max), folder, arguments, Stdio::inherit())
+    }
+
+    /// Starts a peer in a cgroup, given by the file that lists its processes.
+    #[cfg(feature = "jemalloc")]
+    pub(crate) fn start_in_group(folder: &Path, processes: &Path, arguments: &[String]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo 0 > "$0" && exec "$@""#]).arg(processes).arg(program().get_program());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Self::launch_as(command, folder, arguments.to_vec(), Stdio::inherit())
+    }
+
     fn launch(folder: &Path, arguments: Vec<String>, log: Stdio) -> Self {
-        let mut command = program();
+        Self::launch_as(program(), folder, arguments, log)
+    }
+
+    fn launch_as(mut command: Command, folder: &Path, arguments: Vec<String>, log: Stdio) -> Self {
         command.args(["--rest-port", "0", "--data-dir"]).arg(folder).args(&arguments).stderr(log);
         let mut child = command.spawn().unwrap();
         let (url, rest) = served_url(&mut child);

@@ -9,6 +9,8 @@ mod importing;
 mod interop;
 mod joining;
 mod lan;
+#[cfg(feature = "jemalloc")]
+mod memory;
 mod patching;
 mod profiles;
 mod programs;

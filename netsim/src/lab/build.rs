@@ -1,9 +1,10 @@
-//! The lab itself: a bridge that is the internet, 44.128.0.0/24, and at its ports the sites of a topology.
+//! The lab itself: a bridge that is the internet, 44.128.0.0/16, and at its ports the sites of a topology.
 //!
-//! A site has one address there. Behind its router is a network of its own, 192.168.N.0/24 with the router at .1; between
-//! the two routers of a site behind a carrier's NAT it is 100.64.N.0/24. Where IPv6 is spoken, a site has one address in
-//! the first network of a prefix and a network of its own in it, and the internet routes between them. Nothing leads out
-//! of the lab.
+//! A site has one address there, 44.128.N.1, so that no two of them seem to be neighbours. Behind its router is a network
+//! of its own, 192.168.N.0/24 with the router at .1, or the rest of 44.128.N.0/24 where nothing is translated; between the
+//! two routers of a site behind a carrier's NAT it is 100.64.N.0/24. Where IPv6 is spoken, a router has one address in the
+//! first network of a prefix and each site a network of its own in it, and the internet routes between them. Nothing leads
+//! out of the lab.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -48,6 +49,8 @@ pub struct Host {
     pub v6: Option<Ipv6Addr>,
     /// The number of its site.
     pub site: usize,
+    /// The other end of its cable; none at a public site.
+    pub port: Option<String>,
 }
 
 impl Host {
@@ -118,13 +121,14 @@ impl Lab {
     /// The address under which the internet sees a host.
     #[must_use]
     pub fn public_address(&self, host: &Host) -> Ipv4Addr {
-        Ipv4Addr::new(44, 128, 0, self.places[host.site].number)
+        let outside = Ipv4Addr::new(44, 128, self.places[host.site].number, 1);
+        if self.kind(host) == Kind::Firewall { host.v4.unwrap_or(outside) } else { outside }
     }
 
     /// The nearest router of a host.
     #[must_use]
     pub fn gateway(&self, host: &Host) -> Ipv4Addr {
-        Ipv4Addr::new(192, 168, self.places[host.site].number, 1)
+        self.places[host.site].gateway()
     }
 
     /// The namespace that all sites are connected to.
@@ -199,14 +203,48 @@ impl Lab {
         Ok(())
     }
 
+    /// Pulls the cable of a host, or puts it back: the host keeps its addresses and routes.
+    ///
+    /// # Errors
+    /// When there is no such host, or its site is public.
+    pub fn unplug(&self, name: &str, unplugged: bool) -> Result<()> {
+        let host = self.host(name)?;
+        let port =
+            host.port.as_ref().ok_or_else(|| Error::Lab(format!("{name} has no router to be unplugged from")))?;
+        let state = if unplugged { "down" } else { "up" };
+        self.places[host.site].inner().ip(&format!("link set {port} {state}\n"))
+    }
+
+    /// Connects a host to the network of another site besides, which is where it sends everything from now on. It keeps
+    /// what it had.
+    ///
+    /// # Errors
+    /// When there is no such host, or the kernel refuses.
+    pub fn connect_besides(&self, name: &str, site: usize) -> Result<()> {
+        let (host, place) = (self.host(name)?, &self.places[site]);
+        let (inner, gateway) = (place.inner(), place.gateway());
+        let [one, two, three, _] = gateway.octets();
+        host.namespace.cable("eth1", inner, "besides")?;
+        inner.ip("link set besides master lan\nlink set besides up\n")?;
+        host.namespace.ip(&format!(
+            "link set eth1 up\naddr add {one}.{two}.{three}.200/24 dev eth1\nroute replace default via {gateway}\n"
+        ))
+    }
+
     fn add(&mut self, site: &Site, seed: u64) -> Result<()> {
         let number = FIRST + u8::try_from(self.places.len()).map_err(|_| Error::Lab("too many sites".to_owned()))?;
         let mut place = Place { kind: site.nat, number, upnp: None, wire: None, routers: Vec::new() };
         if site.nat == Kind::Public {
             let namespace = Namespace::new(&site.hosts[0])?;
             place.wire = self.connect(&namespace, "eth0", &place, site.line, seed)?;
-            let v6 = self.ipv6.then(|| v6(&format!("{PREFIX}::{number}"))).transpose()?;
-            let host = Host { namespace, v4: Some(Ipv4Addr::new(44, 128, 0, number)), v6, site: self.places.len() };
+            let v6 = self.ipv6.then(|| v6(&format!("{PREFIX}:{number}::1"))).transpose()?;
+            let host = Host {
+                namespace,
+                v4: Some(Ipv4Addr::new(44, 128, number, 1)),
+                v6,
+                site: self.places.len(),
+                port: None,
+            };
             self.hosts.insert(site.hosts[0].clone(), host);
             self.places.push(place);
             return Ok(());
@@ -224,9 +262,9 @@ impl Lab {
     fn finish(&mut self, mut place: Place, hosts: &[String]) -> Result<()> {
         let (inner, number) = (place.inner(), place.number);
         if place.kind.speaks(Family::V4) {
-            inner.ip(&format!("addr add 192.168.{number}.1/24 dev lan\n"))?;
+            inner.ip(&format!("addr add {}/24 dev lan\n", place.gateway()))?;
         }
-        if place.kind.speaks(Family::V6) {
+        if self.ipv6 && place.kind.speaks(Family::V6) {
             inner.ip(&format!("addr add {PREFIX}:{number}::1/64 dev lan nodad\n"))?;
             self.internet.ip(&format!("route add {PREFIX}:{number}::/64 via {PREFIX}::{number}\n"))?;
         }
@@ -251,12 +289,18 @@ impl Lab {
         self.internet.ip(&format!("link set {port} master net\nlink set {port} up\n"))?;
         site.ip(&format!("link set {name} up\n"))?;
         if place.kind.speaks(Family::V4) {
-            site.ip(&format!("addr add 44.128.0.{number}/24 dev {name}\n"))?;
+            site.ip(&format!("addr add 44.128.{number}.1/16 dev {name}\n"))?;
+        }
+        if self.ipv6 && place.kind == Kind::Public {
+            site.ip(&format!(
+                "addr add {PREFIX}:{number}::1/128 dev {name} nodad\nroute add {PREFIX}::1 dev {name}\n"
+            ))?;
+            self.internet.ip(&format!("route add {PREFIX}:{number}::/64 dev net\n"))?;
+        } else if self.ipv6 && place.kind.speaks(Family::V6) {
+            site.ip(&format!("addr add {PREFIX}::{number}/64 dev {name} nodad\n"))?;
         }
         if self.ipv6 && place.kind.speaks(Family::V6) {
-            site.ip(&format!(
-                "addr add {PREFIX}::{number}/64 dev {name} nodad\nroute add ::/0 via {PREFIX}::1 dev {name}\n"
-            ))?;
+            site.ip(&format!("route add ::/0 via {PREFIX}::1 dev {name}\n"))?;
         }
         Ok(wire)
     }
@@ -265,18 +309,21 @@ impl Lab {
     fn plug_in(&self, namespace: Namespace, site: usize, position: usize) -> Result<Host> {
         let place = &self.places[site];
         let (inner, number) = (place.inner(), place.number);
-        namespace.cable("eth0", inner, &format!("host{position}"))?;
-        inner.ip(&format!("link set host{position} master lan\nlink set host{position} up\n"))?;
+        let port = format!("host{position}");
+        namespace.cable("eth0", inner, &port)?;
+        inner.ip(&format!("link set {port} master lan\nlink set {port} up\n"))?;
         namespace.ip("link set eth0 up\n")?;
-        let mut host = Host { namespace, v4: None, v6: None, site };
+        let mut host = Host { namespace, v4: None, v6: None, site, port: Some(port) };
         if place.kind.speaks(Family::V4) {
             let last = u8::try_from(position).map_err(|_| Error::Lab("too many hosts".to_owned()))?;
-            let address = Ipv4Addr::new(192, 168, number, last);
-            let route = format!("route add default via 192.168.{number}.1\n");
+            let gateway = place.gateway();
+            let [one, two, three, _] = gateway.octets();
+            let address = Ipv4Addr::new(one, two, three, last);
+            let route = format!("route add default via {gateway}\n");
             host.namespace.ip(&format!("addr add {address}/24 dev eth0\n{route}"))?;
             host.v4 = Some(address);
         }
-        if place.kind.speaks(Family::V6) {
+        if self.ipv6 && place.kind.speaks(Family::V6) {
             let address = format!("{PREFIX}:{number}::{position}");
             let route = format!("route add ::/0 via {PREFIX}:{number}::1 dev eth0\n");
             host.namespace.ip(&format!("addr add {address}/64 dev eth0 nodad\n{route}"))?;
@@ -287,6 +334,15 @@ impl Lab {
 }
 
 impl Place {
+    /// The address of the router that is next to the hosts, in their network.
+    fn gateway(&self) -> Ipv4Addr {
+        if self.kind == Kind::Firewall {
+            Ipv4Addr::new(44, 128, self.number, 2)
+        } else {
+            Ipv4Addr::new(192, 168, self.number, 1)
+        }
+    }
+
     /// The router that is next to the hosts.
     fn inner(&self) -> &Namespace {
         &self.routers[self.routers.len() - 1]

@@ -1,9 +1,10 @@
 //! What the matrix measured, as text for a terminal and as a picture.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::Kind;
-use super::matrix::{Measured, Outcome, Pair};
+use super::matrix::{Inviter, Measured, Outcome, Pair};
 
 /// Width of a cell of the text.
 const CELL: usize = 12;
@@ -15,7 +16,7 @@ const HEIGHT: usize = 46;
 #[must_use]
 pub fn heading() -> String {
     format!(
-        "{:<18} {:<18} {:<8} {:<8} {:>9} {:>7} {:>5} {:>8} {:>9}",
+        "{:<23} {:<18} {:<8} {:<8} {:>9} {:>7} {:>5} {:>8} {:>9}",
         "listener", "dialer", "expected", "is", "connected", "direct", "over", "document", "relayed"
     )
 }
@@ -24,11 +25,11 @@ pub fn heading() -> String {
 #[must_use]
 pub fn line(result: &Measured) -> String {
     let ms = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
-    let Pair { listener, dialer, same_nat } = result.pair;
-    let dialer = if same_nat { "the same" } else { dialer.name() };
+    let Pair { listener, dialer, same_nat, ticket } = result.pair;
+    let (listener, dialer) = (label((ticket, listener)), if same_nat { "the same" } else { dialer.name() });
     let bytes = result.relay_bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.1} kB", bytes / 1000.0));
     format!(
-        "{listener:<18} {dialer:<18} {:<8} {:<8} {:>9} {:>7} {:>5} {:>8} {bytes:>9}{}{}",
+        "{listener:<23} {dialer:<18} {:<8} {:<8} {:>9} {:>7} {:>5} {:>8} {bytes:>9}{}{}",
         result.expected.word(),
         result.outcome.word(),
         ms(result.connected_ms),
@@ -65,31 +66,51 @@ impl Cell {
     }
 }
 
-fn kinds(results: &[Measured], of: impl Fn(&Pair) -> Kind) -> Vec<Kind> {
-    let there = |kind: &Kind| results.iter().any(|result| !result.pair.same_nat && of(&result.pair) == *kind);
-    Kind::ALL.into_iter().filter(there).collect()
+/// What is at the left of a row: who listens, and whose ticket the dialers have.
+type Row = (Inviter, Kind);
+
+/// The rows that there are, and the dialers, which are the columns.
+fn frame(results: &[Measured]) -> (Vec<Row>, Vec<Kind>) {
+    let pairs = || results.iter().map(|result| result.pair).filter(|pair| !pair.same_nat);
+    let rows: BTreeSet<Row> = pairs().map(|pair| (pair.ticket, pair.listener)).collect();
+    let dialers: BTreeSet<Kind> = pairs().map(|pair| pair.dialer).collect();
+    (rows.into_iter().collect(), dialers.into_iter().collect())
 }
 
-/// The pairs as a grid: who listens on the left, who dials at the top, and a mark at what is worse than expected.
+fn label((ticket, listener): Row) -> String {
+    match ticket {
+        Inviter::Public => listener.to_string(),
+        Inviter::Listener => format!("{listener} ticket"),
+    }
+}
+
+impl Cell {
+    /// That of a row and a column.
+    fn at(results: &[Measured], (ticket, listener): Row, dialer: Kind) -> Option<Self> {
+        Self::new(results, |pair| *pair == Pair { ticket, ..Pair::new(listener, dialer) })
+    }
+}
+
+/// The pairs as a grid: who listens on the left, with `ticket` where the dialers have its ticket, who dials at the top, and
+/// a mark at what is worse than expected.
 #[must_use]
 pub fn grid(results: &[Measured]) -> String {
-    let (listeners, dialers) = (kinds(results, |pair| pair.listener), kinds(results, |pair| pair.dialer));
-    let mut text = format!("{:<18}", "listener \\ dialer");
+    let (rows, dialers) = frame(results);
+    let mut text = format!("{:<23}", "listener \\ dialer");
     // A string takes what is written to it.
     for dialer in &dialers {
         _ = write!(text, " {:<CELL$.CELL$}", dialer.name());
     }
-    for listener in listeners {
-        _ = write!(text, "\n{:<18}", listener.name());
+    for row in rows {
+        _ = write!(text, "\n{:<23}", label(row));
         for dialer in &dialers {
-            let wanted = |pair: &Pair| !pair.same_nat && pair.listener == listener && pair.dialer == *dialer;
-            let cell = Cell::new(results, wanted)
+            let cell = Cell::at(results, row, *dialer)
                 .map_or_else(String::new, |cell| format!("{}{}", if cell.worse { "!" } else { "" }, cell.text()));
             _ = write!(text, " {cell:<CELL$}");
         }
     }
     if let Some(cell) = Cell::new(results, |pair| pair.same_nat) {
-        _ = write!(text, "\n{:<18} {}{}", "behind one router", if cell.worse { "!" } else { "" }, cell.text());
+        _ = write!(text, "\n{:<23} {}{}", "behind one router", if cell.worse { "!" } else { "" }, cell.text());
     }
     let (worse, all) = (results.iter().filter(|result| result.is_worse()).count(), results.len());
     _ = write!(text, "\n{} of {all} as good as the NATs allow", all - worse);
@@ -113,9 +134,9 @@ pub fn times(results: &[Measured]) -> String {
 /// The grid as a picture.
 #[must_use]
 pub fn svg(results: &[Measured]) -> String {
-    let (listeners, dialers) = (kinds(results, |pair| pair.listener), kinds(results, |pair| pair.dialer));
+    let (rows, dialers) = frame(results);
     let (left, top) = (150, 50);
-    let (width, height) = (left + WIDTH * dialers.len() + 10, top + HEIGHT * listeners.len() + 40);
+    let (width, height) = (left + WIDTH * dialers.len() + 10, top + HEIGHT * rows.len() + 40);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
@@ -125,12 +146,11 @@ pub fn svg(results: &[Measured]) -> String {
         let x = left + column * WIDTH + WIDTH / 2;
         _ = writeln!(svg, "<text x=\"{x}\" y=\"42\" text-anchor=\"middle\">{dialer}</text>");
     }
-    for (row, listener) in listeners.iter().enumerate() {
-        let y = top + row * HEIGHT;
-        _ = writeln!(svg, "<text x=\"10\" y=\"{}\">{listener}</text>", y + HEIGHT / 2 + 4);
+    for (position, row) in rows.into_iter().enumerate() {
+        let y = top + position * HEIGHT;
+        _ = writeln!(svg, "<text x=\"10\" y=\"{}\">{}</text>", y + HEIGHT / 2 + 4, label(row));
         for (column, dialer) in dialers.iter().enumerate() {
-            let wanted = |pair: &Pair| !pair.same_nat && pair.listener == *listener && pair.dialer == *dialer;
-            if let Some(cell) = Cell::new(results, wanted) {
+            if let Some(cell) = Cell::at(results, row, *dialer) {
                 _ = write!(svg, "{}", square(&cell, left + column * WIDTH, y));
             }
         }
@@ -192,7 +212,7 @@ mod tests {
         ];
         let text = grid(&results);
         assert!(text.contains(" direct 1.2s") && text.contains("!apart") && text.contains("3 of 4"), "{text}");
-        assert!(text.contains(" relayed") && text.contains("behind one router  direct"), "{text}");
+        assert!(text.contains(" relayed") && text.contains("behind one router       direct"), "{text}");
         assert!(times(&results).ends_with("connected 1234 / 1234 / 1234, direct after that 0 / 0 / 0"));
         assert!(times(&results[1..2]).ends_with("connected -, direct after that -"));
         assert!(line(&results[2]).ends_with("WORSE") && !line(&results[1]).contains("WORSE"));

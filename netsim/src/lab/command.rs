@@ -40,7 +40,7 @@ pub struct Check {
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Matrix {
-    /// Pairs, LISTENER:DIALER or same:NAT [default: all]
+    /// Pairs: LISTENER:DIALER, ticket:LISTENER:DIALER with the ticket of the listener, or same:NAT [default: all]
     #[arg(long, value_delimiter = ',')]
     pairs: Vec<Pair>,
     /// Labs that run side by side

@@ -42,6 +42,18 @@ pub struct Pair {
     pub dialer: Kind,
     /// Whether it is one and the same router.
     pub same_nat: bool,
+    /// Whose ticket the dialer has.
+    pub ticket: Inviter,
+}
+
+/// Whose ticket a dialer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inviter {
+    /// That of a public peer, from which it learns of the listener.
+    Public,
+    /// That of the listener itself, which names the ways to it through the public peers.
+    Listener,
 }
 
 /// How two peers are connected, the worst first.
@@ -140,12 +152,24 @@ impl Measured {
 }
 
 impl Pair {
-    /// Each kind with each, and two hosts behind one router.
+    /// A listener and a dialer with the ticket of a public peer.
+    #[must_use]
+    pub const fn new(listener: Kind, dialer: Kind) -> Self {
+        Self { listener, dialer, same_nat: false, ticket: Inviter::Public }
+    }
+
+    /// Each kind with each, and two hosts behind one router; and with tickets of the listeners those that differ in what
+    /// such a ticket must name: the protocols and transports at both ends.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        let each = |listener| Kind::ALL.map(|dialer| Self { listener, dialer, same_nat: false });
+        use Kind::{DualStack, Ipv6, PortRestricted, Public, Symmetric, UdpBlocked, Upnp};
+        let each = |listener| Kind::ALL.map(|dialer| Self::new(listener, dialer));
         let mut pairs: Vec<Self> = Kind::ALL.into_iter().flat_map(each).collect();
-        pairs.push(Self { listener: Kind::PortRestricted, dialer: Kind::PortRestricted, same_nat: true });
+        pairs.push(Self { same_nat: true, ..Self::new(PortRestricted, PortRestricted) });
+        for listener in [PortRestricted, Symmetric, UdpBlocked, Upnp, Ipv6, DualStack] {
+            let with_ticket = |dialer| Self { ticket: Inviter::Listener, ..Self::new(listener, dialer) };
+            pairs.extend([Public, PortRestricted, UdpBlocked, Ipv6, DualStack].map(with_ticket));
+        }
         pairs
     }
 
@@ -180,9 +204,11 @@ impl Pair {
 
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.same_nat {
-            true => f.pad(&format!("same:{}", self.listener)),
-            false => f.pad(&format!("{}:{}", self.listener, self.dialer)),
+        let Self { listener, dialer, .. } = self;
+        match (self.same_nat, self.ticket) {
+            (true, _) => f.pad(&format!("same:{listener}")),
+            (false, Inviter::Public) => f.pad(&format!("{listener}:{dialer}")),
+            (false, Inviter::Listener) => f.pad(&format!("ticket:{listener}:{dialer}")),
         }
     }
 }
@@ -190,16 +216,19 @@ impl fmt::Display for Pair {
 impl FromStr for Pair {
     type Err = String;
 
-    /// Reads `symmetric:full_cone`, the listener first, or `same:symmetric` for two hosts behind one router.
+    /// Reads `symmetric:full_cone`, the listener first; `ticket:symmetric:full_cone` when the dialer has the ticket of the
+    /// listener; or `same:symmetric` for two hosts behind one router.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let names = Kind::ALL.map(Kind::name).join(", ");
-        let wrong = |_| format!("{text:?} is no pair; write LISTENER:DIALER or same:NAT, of {names}");
+        let wrong =
+            |_| format!("{text:?} is no pair; write LISTENER:DIALER, ticket:LISTENER:DIALER or same:NAT, of {names}");
         let kind = |name: &str| Kind::from_str(name, false).map_err(wrong);
-        match text.split_once(':') {
-            Some(("same", "public")) => Err("two public hosts have no router in common".to_owned()),
-            Some(("same", both)) => Ok(Self { listener: kind(both)?, dialer: kind(both)?, same_nat: true }),
-            Some((one, other)) => Ok(Self { listener: kind(one)?, dialer: kind(other)?, same_nat: false }),
-            None => Err(wrong(String::new())),
+        match text.split(':').collect::<Vec<_>>().as_slice() {
+            ["same", "public"] => Err("two public hosts have no router in common".to_owned()),
+            ["same", both] => Ok(Self { same_nat: true, ..Self::new(kind(both)?, kind(both)?) }),
+            ["ticket", one, other] => Ok(Self { ticket: Inviter::Listener, ..Self::new(kind(one)?, kind(other)?) }),
+            [one, other] => Ok(Self::new(kind(one)?, kind(other)?)),
+            _ => Err(wrong(String::new())),
         }
     }
 }
@@ -294,7 +323,10 @@ fn try_measure(plan: &Plan, measured: &mut Measured) -> Result<()> {
     first.let_in(&listener)?;
     settle(pair, &listener)?;
     let start = Instant::now();
-    second.let_in(&dialer)?;
+    match pair.ticket {
+        Inviter::Public => second.let_in(&dialer)?,
+        Inviter::Listener => listener.let_in(&dialer)?,
+    }
     listener.put("lab", "first", &json!({ "written_by": "the listener" }))?;
     let written = Instant::now();
     let milliseconds = |since: Instant| u64::try_from(since.elapsed().as_millis()).ok();
@@ -320,7 +352,12 @@ fn try_measure(plan: &Plan, measured: &mut Measured) -> Result<()> {
 /// Lets a listener behind a NAT find out how it can be reached.
 fn settle(pair: Pair, listener: &Peer) -> Result<()> {
     let start = Instant::now();
-    let reachable = |status: &Value| status["external"].as_array().is_some_and(|all| !all.is_empty());
+    let is_good = |address: &Value| match pair.ticket {
+        Inviter::Public => true,
+        // What it takes for its own address may be behind a firewall.
+        Inviter::Listener => pair.listener == Kind::Upnp || address.to_string().contains("/p2p-circuit"),
+    };
+    let reachable = |status: &Value| status["external"].as_array().is_some_and(|all| all.iter().any(is_good));
     while pair.listener != Kind::Public && start.elapsed() < SETTLE && !reachable(&listener.get("/nodes/status")?) {
         std::thread::sleep(LOOK);
     }
@@ -367,6 +404,7 @@ mod tests {
         }
         let error = "symmetric:cone".parse::<Pair>().unwrap_err();
         assert!(error.contains("full_cone") && error.contains("same:NAT"), "{error}");
+        assert_eq!("ticket:cgnat:ipv6".parse::<Pair>().unwrap().ticket, Inviter::Listener);
         assert!("symmetric".parse::<Pair>().is_err());
     }
 
@@ -425,5 +463,8 @@ mod tests {
         assert_eq!(expected("ipv6:upnp"), Outcome::Relayed);
         assert_eq!(expected("ipv6:dual_stack"), Outcome::Direct);
         assert_eq!(expected("same:symmetric"), Outcome::Direct);
+        assert_eq!(expected("firewall:port_restricted"), Outcome::Direct);
+        assert_eq!(expected("firewall:ipv6"), Outcome::Direct);
+        assert_eq!(expected("firewall:symmetric"), Outcome::Relayed);
     }
 }

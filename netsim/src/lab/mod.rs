@@ -26,6 +26,7 @@ pub mod peers;
 pub mod reflector;
 pub mod scenes;
 pub mod topology;
+mod trouble;
 pub mod wire;
 
 pub use build::Lab;

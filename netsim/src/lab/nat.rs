@@ -43,6 +43,8 @@ pub enum Kind {
     Ipv6,
     /// Port-restricted for IPv4, and such a firewall for IPv6.
     DualStack,
+    /// Public addresses of both protocols behind such a firewall, as in a cloud: nothing is translated.
+    Firewall,
 }
 
 /// A version of the Internet Protocol.
@@ -151,9 +153,9 @@ const NO_UDP: &str = "
         meta l4proto udp drop
     }";
 
-/// Of IPv6, what answers comes in, and what the neighbours need to find each other.
+/// What answers comes in, and what the neighbours need to find each other.
 const FIREWALL: &str = "
-table ip6 firewall {
+table FAMILY firewall {
     chain input {
         type filter hook input priority filter
         iifname \"wan\" meta l4proto ipv6-icmp accept
@@ -182,7 +184,7 @@ table inet upnp {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Public,
         Self::PortRestricted,
         Self::Symmetric,
@@ -194,6 +196,7 @@ impl Kind {
         Self::UpnpLying,
         Self::Ipv6,
         Self::DualStack,
+        Self::Firewall,
     ];
 
     /// Its name in topologies and tables.
@@ -211,6 +214,7 @@ impl Kind {
             Self::UpnpLying => "upnp_lying",
             Self::Ipv6 => "ipv6",
             Self::DualStack => "dual_stack",
+            Self::Firewall => "firewall",
         }
     }
 
@@ -219,7 +223,7 @@ impl Kind {
     pub const fn speaks(self, family: Family) -> bool {
         match family {
             Family::V4 => !matches!(self, Self::Ipv6),
-            Family::V6 => matches!(self, Self::Public | Self::Ipv6 | Self::DualStack),
+            Family::V6 => matches!(self, Self::Public | Self::Ipv6 | Self::DualStack | Self::Firewall),
         }
     }
 
@@ -236,11 +240,16 @@ impl Kind {
             Self::Symmetric => (AddressAndPortDependent, AddressAndPortDependent),
             Self::FullCone => (EndpointIndependent, EndpointIndependent),
             Self::AddressRestricted => (EndpointIndependent, AddressDependent),
-            Self::PortRestricted | Self::Cgnat | Self::Upnp | Self::UpnpLying | Self::Ipv6 | Self::DualStack => {
-                (EndpointIndependent, AddressAndPortDependent)
-            }
+            Self::PortRestricted
+            | Self::Cgnat
+            | Self::Upnp
+            | Self::UpnpLying
+            | Self::Ipv6
+            | Self::DualStack
+            | Self::Firewall => (EndpointIndependent, AddressAndPortDependent),
         };
         match family {
+            Family::V4 if matches!(self, Self::Firewall) => Behaviour::Firewall { filtering },
             Family::V4 => Behaviour::Nat { mapping, filtering },
             Family::V6 => Behaviour::Firewall { filtering },
         }
@@ -251,7 +260,8 @@ impl Kind {
     pub fn rules(self) -> String {
         let parts: &[&str] = match self {
             Self::Public => return String::new(),
-            Self::Ipv6 => return FIREWALL.to_owned(),
+            Self::Ipv6 => return FIREWALL.replace("FAMILY", "ip6"),
+            Self::Firewall => return FIREWALL.replace("FAMILY", "inet"),
             Self::PortRestricted | Self::Cgnat | Self::Upnp | Self::UpnpLying | Self::DualStack => &[MASQUERADE],
             Self::Symmetric => &[RANDOM_PORTS],
             Self::FullCone => &[CONE],
@@ -259,7 +269,7 @@ impl Kind {
             Self::UdpBlocked => &[MASQUERADE, NO_UDP],
         };
         let upnp = if self.forwards_ports() { UPNP_TABLE } else { "" };
-        let firewall = if self.speaks(Family::V6) { FIREWALL } else { "" };
+        let firewall = if self.speaks(Family::V6) { FIREWALL.replace("FAMILY", "ip6") } else { String::new() };
         format!("table ip nat {{{GUARD}{}\n}}\n{upnp}{firewall}", parts.concat())
     }
 
@@ -282,10 +292,30 @@ impl fmt::Display for Kind {
 /// When the kernel refuses.
 pub fn install(router: &Namespace, kind: Kind) -> Result<()> {
     router.sysctl("net/ipv4/ip_forward", "1")?;
+    if kind == Kind::Firewall {
+        // Its hosts are on the wire of the internet, as far as others can tell.
+        router.sysctl("net/ipv4/conf/all/proxy_arp", "1")?;
+    }
     if kind.speaks(Family::V6) {
         router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
     }
     router.nft(&format!("flush ruleset\n{}", kind.rules()))
+}
+
+/// From now on a router loses TCP packets that are larger than this, without a word to anybody: what a tunnel on the way
+/// does when somebody has forbidden ICMP.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn swallow_large(router: &Namespace, bytes: u32) -> Result<()> {
+    router.nft(&format!(
+        "table inet tunnel {{
+            chain forward {{
+                type filter hook forward priority -10
+                meta l4proto tcp meta length > {bytes} drop
+            }}
+        }}"
+    ))
 }
 
 /// Forgets all that the router knows of who talks to whom, as when it is switched off and on.

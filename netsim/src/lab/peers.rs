@@ -3,12 +3,12 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aerolithsdb::config::key::Key;
 use serde_json::{Value, json};
 
 use super::namespace::Process;
@@ -149,14 +149,9 @@ impl Peer {
         let ours = std::env::vars_os().map(|(key, _)| key);
         ours.filter(|key| key.to_string_lossy().starts_with(PREFIX)).for_each(|key| _ = command.env_remove(key));
         if public {
-            // The internet of the lab is one wire, on which they would find each other.
+            // The internet of the lab is one wire, on which they would find each other. Nobody tells them that they can
+            // be dialed.
             command.arg("--no-mdns");
-            command.env(variable("network.external_addresses"), transports(&host.addresses()));
-        }
-        if let Some(v6) = host.v6 {
-            // By default peers listen to IPv4 only. They refuse one TCP port on both wildcards, so this names one address.
-            let listen = [Ipv4Addr::UNSPECIFIED.into(), v6.into()];
-            command.env(variable("network.listen"), transports(&listen));
         }
         for (key, value) in if public { &options.public } else { &options.private } {
             command.env(variable(key), value);
@@ -247,6 +242,15 @@ impl Peer {
         }
     }
 
+    /// Runs the client, which is beside the program of the peers, with these arguments; returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails, with what it says.
+    pub fn client(&self, options: &Options, arguments: &[&str]) -> Result<String> {
+        let client = options.program.with_file_name("aerolithsdb-cli").display().to_string();
+        self.namespace.tool(&client, &[&["--url", &self.url], arguments].concat(), "")
+    }
+
     /// Lets another peer in, as an admin, who may let others in, so that any peer can go.
     ///
     /// # Errors
@@ -312,18 +316,9 @@ impl Peer {
 
 type Called = std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>;
 
-/// Multiaddrs of the default port at some addresses.
-fn transports(addresses: &[IpAddr]) -> String {
-    let both = |address: &IpAddr| {
-        let at = format!("/{}/{address}", if address.is_ipv4() { "ip4" } else { "ip6" });
-        format!("{at}/udp/{PORT}/quic-v1,{at}/tcp/{PORT}")
-    };
-    addresses.iter().map(both).collect::<Vec<_>>().join(",")
-}
-
-/// The environment variable of a key of the configuration.
+/// The environment variable of a key of the configuration; of one that there is not, something that peers warn of.
 fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
+    Key::at(key).map_or_else(|| format!("{PREFIX}{}", key.replace('.', "_").to_uppercase()), Key::variable)
 }
 
 fn text(body: &Value, key: &str) -> Result<String> {
@@ -337,7 +332,7 @@ fn served_url(process: &mut Process, log: &Path) -> Result<String> {
     // It goes on reading: what the peer prints later must not fill the pipe.
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
-            if let Some(start) = line.find("http://127.0.0.1:") {
+            if let Some(start) = line.find("http://127.0.0.1:").or_else(|| line.find("http://[::1]:")) {
                 let url = line[start..].split_whitespace().next().unwrap_or_default();
                 _ = found.send(url.trim_end_matches('/').to_owned());
             }

@@ -49,7 +49,7 @@ impl Reflector {
     pub fn start(lab: &Lab) -> Result<Self> {
         let (internet, addresses) = (lab.internet(), if lab.has_ipv6() { &ADDRESSES[..] } else { &ADDRESSES[..2] });
         for address in addresses {
-            let network = if address.is_ipv4() { "24 dev net" } else { "64 dev net nodad" };
+            let network = if address.is_ipv4() { "16 dev net" } else { "64 dev net nodad" };
             internet.ip(&format!("addr replace {address}/{network}\n"))?;
         }
         let bind = |place: (IpAddr, u16)| {

@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 use aerolithsdb::limits::CREDIT_BYTES;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::matrix::{self, Outcome, Pair};
 use super::nat::LIE;
 use super::peers::{Options, Peer, wait};
 use super::topology::Site;
 use super::wire::Line;
-use super::{Kind, Lab, Result, Topology, reflector};
+use super::{Kind, Lab, Result, Topology, reflector, trouble};
 use crate::Error;
 use crate::data;
 use crate::scenario::Data;
 use crate::time::Span;
 
 /// How long peers may take until they have the same.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long peers may take to notice that their network is another one, and be in sync again.
-const CHANGE: Duration = Duration::from_secs(90);
+pub(super) const CHANGE: Duration = Duration::from_secs(90);
 /// Bytes that came through a relay.
 const RELAYED_IN: &str = "aerolithsdb_relayed_bytes_total{direction=\"received\"}";
 /// What is written.
-const COLLECTION: &str = "countries";
+pub(super) const COLLECTION: &str = "countries";
 
 /// One scene.
 #[derive(Debug)]
@@ -46,6 +46,12 @@ pub const ALL: &[Scene] = &[
         about: "two laptops behind home routers share the countries of the world",
         act: two_homes,
         sites: homes,
+    },
+    Scene {
+        name: "handed-on",
+        about: "each of four behind NATs lets the next one in, whose network lacks what the one before used",
+        act: handed_on,
+        sites: lacking,
     },
     Scene {
         name: "field-team",
@@ -72,6 +78,12 @@ pub const ALL: &[Scene] = &[
         sites: symmetric,
     },
     Scene {
+        name: "dead-ticket",
+        about: "a ticket that names a relay which is gone is told from a good one",
+        act: dead_ticket,
+        sites: homes,
+    },
+    Scene {
         name: "bootstrap-gone",
         about: "the only public peer is gone for good, and those that it introduced go on",
         act: bootstrap_gone,
@@ -94,6 +106,30 @@ pub const ALL: &[Scene] = &[
         about: "a router that tells a wrong public address when it forwards a port is not believed",
         act: lying_router,
         sites: liars,
+    },
+    Scene {
+        name: "firewalls",
+        about: "public addresses behind a firewall are not taken for ones that can be dialed, and holes are punched",
+        act: trouble::firewalls,
+        sites: trouble::firewalled,
+    },
+    Scene {
+        name: "unplugged",
+        about: "a cable is pulled, and put back; the addresses stay",
+        act: trouble::unplugged,
+        sites: homes,
+    },
+    Scene {
+        name: "new-route",
+        about: "a laptop has a second way to the internet, and the first stays",
+        act: trouble::new_route,
+        sites: trouble::two_ways,
+    },
+    Scene {
+        name: "black-hole",
+        about: "UDP is blocked, large TCP packets are lost without a word, and the peer says so",
+        act: trouble::black_hole,
+        sites: trouble::tunnel,
     },
 ];
 
@@ -127,21 +163,21 @@ impl Scene {
 }
 
 /// A lab with the peers in it.
-struct Stage<'a> {
+pub(super) struct Stage<'a> {
     /// They end before the lab does.
-    peers: BTreeMap<&'static str, Peer>,
-    lab: Lab,
-    options: Options,
+    pub(super) peers: BTreeMap<&'static str, Peer>,
+    pub(super) lab: Lab,
+    pub(super) options: Options,
     say: &'a dyn Fn(&str),
 }
 
 impl Stage<'_> {
-    fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         (self.say)(line);
     }
 
     /// Starts peers, and lets all but the first one into its mesh.
-    fn gather(&mut self, names: &[&'static str]) -> Result<()> {
+    pub(super) fn gather(&mut self, names: &[&'static str]) -> Result<()> {
         for name in names {
             let peer = Peer::start(&self.lab, name, &self.options)?;
             if let Some(first) = self.peers.get(names[0]) {
@@ -153,7 +189,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn peer(&self, name: &str) -> Result<&Peer> {
+    pub(super) fn peer(&self, name: &str) -> Result<&Peer> {
         self.peers.get(name).ok_or_else(|| Error::Lab(format!("{name} does not run")))
     }
 
@@ -164,7 +200,7 @@ impl Stage<'_> {
     }
 
     /// Writes the countries on a peer.
-    fn write_countries(&self, name: &str) -> Result<u64> {
+    pub(super) fn write_countries(&self, name: &str) -> Result<u64> {
         let lines = data::documents(Data::Countries);
         self.peer(name)?.load(COLLECTION, &lines.join("\n"))?;
         self.say(&format!("{name} wrote {} countries", lines.len()));
@@ -172,7 +208,7 @@ impl Stage<'_> {
     }
 
     /// Waits until a peer has so many documents.
-    fn has(&self, name: &str, count: u64, patience: Duration) -> Result<()> {
+    pub(super) fn has(&self, name: &str, count: u64, patience: Duration) -> Result<()> {
         let peer = self.peer(name)?;
         let took = wait(&format!("{name} has {count} documents"), patience, || Ok(peer.count(COLLECTION)? >= count))?;
         self.say(&format!("{name} has {count} documents, {} ms later", took.as_millis()));
@@ -180,7 +216,7 @@ impl Stage<'_> {
     }
 
     /// Waits until the doctor of a peer names a problem with something, in these words.
-    fn doctor_says(&self, name: &str, subject: &str, words: &str) -> Result<()> {
+    pub(super) fn doctor_says(&self, name: &str, subject: &str, words: &str) -> Result<()> {
         let peer = self.peer(name)?;
         let is_said = || {
             let diagnosis = peer.get("/nodes/doctor")?;
@@ -197,8 +233,16 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Waits until a peer shows something in its status.
+    pub(super) fn shows(&self, name: &str, what: &str, patience: Duration, so: impl Fn(&Value) -> bool) -> Result<()> {
+        let peer = self.peer(name)?;
+        let took = wait(&format!("{name} {what}"), patience, || Ok(so(&peer.get("/nodes/status")?)))?;
+        self.say(&format!("{name} {what}, {} ms later", took.as_millis()));
+        Ok(())
+    }
+
     /// All peers come to have the same, to the letter.
-    fn all_equal(&self) -> Result<()> {
+    pub(super) fn all_equal(&self) -> Result<()> {
         let is_equal = || {
             let mut all = Vec::new();
             for peer in self.peers.values() {
@@ -212,9 +256,9 @@ impl Stage<'_> {
     }
 
     /// Waits until two peers are connected as well as their NATs allow.
-    fn connected(&self, one: &str, other: &str, patience: Duration) -> Result<()> {
+    pub(super) fn connected(&self, one: &str, other: &str, patience: Duration) -> Result<()> {
         let (host, its) = (self.lab.host(one)?, self.lab.host(other)?);
-        let pair = Pair { listener: self.lab.kind(host), dialer: self.lab.kind(its), same_nat: host.site == its.site };
+        let pair = Pair { same_nat: host.site == its.site, ..Pair::new(self.lab.kind(host), self.lab.kind(its)) };
         let (expected, peer, its) = (pair.expected(), self.peer(one)?, self.peer(other)?);
         let mut found = None;
         let what = format!("{one} and {other} are {}", expected.word());
@@ -248,7 +292,7 @@ impl Stage<'_> {
     }
 }
 
-fn homes() -> Vec<Site> {
+pub(super) fn homes() -> Vec<Site> {
     vec![
         Site::new("relay", Kind::Public),
         Site::new("ada", Kind::PortRestricted),
@@ -263,6 +307,17 @@ fn slow_homes() -> Vec<Site> {
     sites.push(Site::new("cafe", Kind::Symmetric));
     sites.iter_mut().filter(|site| site.nat != Kind::Public).for_each(|site| site.line = line);
     sites
+}
+
+/// No two neighbours have the same way to the relay.
+fn lacking() -> Vec<Site> {
+    vec![
+        Site::new("relay", Kind::Public),
+        Site::new("ada", Kind::PortRestricted),
+        Site::new("bo", Kind::UdpBlocked),
+        Site::new("cy", Kind::Ipv6),
+        Site::new("di", Kind::Symmetric),
+    ]
 }
 
 fn carriers() -> Vec<Site> {
@@ -315,6 +370,28 @@ fn two_homes(stage: &mut Stage<'_>) -> Result<()> {
     let count = stage.write_countries("ada")?;
     stage.has("bo", count, PATIENCE)?;
     stage.connected("ada", "bo", CHANGE)?;
+    stage.all_equal()
+}
+
+fn handed_on(stage: &mut Stage<'_>) -> Result<()> {
+    const CHAIN: [&str; 5] = ["relay", "ada", "bo", "cy", "di"];
+    stage.gather(&CHAIN[..1])?;
+    for (one, next) in CHAIN.iter().zip(&CHAIN[1..]) {
+        let newcomer = Peer::start(&stage.lab, next, &stage.options)?;
+        if *one != CHAIN[0] {
+            let peer = stage.peer(one)?;
+            wait(&format!("{one} has a slot on the relay"), PATIENCE, || {
+                Ok(peer.get("/nodes/status")?["external"].to_string().contains("/p2p-circuit"))
+            })?;
+        }
+        stage.peer(one)?.let_in(&newcomer)?;
+        stage.peers.insert(next, newcomer);
+        stage.say(&format!("{one} let {next} in"));
+    }
+    let count = stage.write_countries("ada")?;
+    for name in &CHAIN[2..] {
+        stage.has(name, count, PATIENCE)?;
+    }
     stage.all_equal()
 }
 
@@ -381,6 +458,28 @@ fn relay_dies(stage: &mut Stage<'_>) -> Result<()> {
     stage.has("bo", 2, CHANGE)?;
     stage.connected("ada", "bo", CHANGE)?;
     stage.all_equal()
+}
+
+fn dead_ticket(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "ada"])?;
+    let ada = stage.peer("ada")?;
+    wait("ada can be reached through the relay", PATIENCE, || {
+        Ok(ada.post("/mesh/invites", &json!({}))?["reach"]["outside"] == "reached")
+    })?;
+    ada.client(&stage.options, &["mesh", "invite", "--check"])?;
+    stage.say("ada makes a ticket that others can use");
+    stage.kill("relay");
+    let (ada, start) = (stage.peer("ada")?, Instant::now());
+    let reach = &ada.post("/mesh/invites", &json!({}))?["reach"];
+    let took = start.elapsed();
+    stage.say(&format!("{} ms later ada knows that nobody can use its ticket: {reach}", took.as_millis()));
+    if reach["outside"] != "unreached" || took > Duration::from_secs(6) {
+        return Err(Error::Lab("ada does not notice in time that its ticket is of no use".to_owned()));
+    }
+    match ada.client(&stage.options, &["mesh", "invite", "--check"]) {
+        Err(said) if said.to_string().contains("nobody outside") => Ok(()),
+        other => Err(Error::Lab(format!("the client does not warn: {other:?}"))),
+    }
 }
 
 /// Documents that may be under way between two peers: what may be unacknowledged, in documents of this scene.

@@ -18,7 +18,7 @@ use super::wire::Line;
 use super::{Kind, Result};
 use crate::Error;
 
-/// Sites of one lab: each has an address of its own in 44.128.0.0/24.
+/// Sites of one lab: each has an address of its own in 44.128.0.0/16.
 pub const SITES_MAX: usize = 100;
 /// Hosts of one site.
 pub const HOSTS_MAX: usize = 100;

@@ -218,7 +218,7 @@ impl Editor<'_, '_> {
     fn replace(&mut self, fields: &Object) -> Result<(), Error> {
         self.wrote(json_bytes(fields))?;
         let present = self.fields()?;
-        Ok(edit::replace(self.tx, &present, fields)?)
+        edit::replace(self.tx, &present, fields)
     }
 
     fn fields(&self) -> Result<BTreeMap<String, Present>, Error> {

@@ -12,7 +12,6 @@ use crate::document::edit;
 use crate::document::patch::{Act, Condition, Path, Push, Splice, Update, canonical, compare};
 use crate::document::present::{ENCODING, Present};
 use crate::error::Error;
-use crate::limits::CHANGE_OPS_MAX;
 
 /// Bytes of a 64-bit integer in decimal.
 const COUNTER_DIGITS_MAX: usize = 20;
@@ -175,6 +174,7 @@ impl Editor<'_, '_> {
         if gone.is_empty() {
             return Ok(());
         }
+        edit::check_room(self.tx, gone.len())?;
         Ok(self.tx.splice(list, gone.start, gone.len() as isize, std::iter::empty::<hydrate::Value>())?)
     }
 
@@ -248,16 +248,15 @@ impl Editor<'_, '_> {
             None => {
                 check_levels(path, |levels| levels > 0)?;
                 self.wrote(start.len())?;
-                // Each character becomes an operation.
-                if length as u64 > CHANGE_OPS_MAX {
-                    return Err(path.fault("this string is too long to become a collaborative text"));
-                }
+                edit::check_room(self.tx, length)?;
                 self.put(&site, rest, hydrate::Value::text(ENCODING, &start))?;
                 let (site, _) = self.open(path)?;
                 let made = self.tx.get(&site.parent, site.prop)?;
                 made.map(|(_, id)| id).ok_or_else(|| path.fault("the text could not be made"))?
             }
         };
+        let operations = splices.iter().map(|splice| splice.delete + splice.insert.chars().count()).sum::<usize>();
+        edit::check_room(self.tx, operations)?;
         for Splice { position, delete, insert } in splices {
             self.wrote(json_bytes(insert))?;
             self.tx.splice_text(&id, *position, *delete as isize, insert)?;

@@ -873,6 +873,27 @@ fn nothing_that_a_patch_says_in_short_becomes_long() {
 }
 
 #[test]
+fn an_edit_that_is_too_large_for_a_change_is_refused_before_it_is_made() {
+    const LENGTH: usize = 300_000;
+    let (mut document, _) = pair(json!({}));
+    let typed = Patch::operators(json!({"$text": {"t": {"position": 0, "insert": "a".repeat(LENGTH)}}})).unwrap();
+    assert!(document.patch(actor(1), at(2), &typed, 2).unwrap().is_some());
+    let anew = "b".repeat(LENGTH);
+    let splice = json!({"$text": {"t": {"position": 0, "delete": LENGTH, "insert": anew}}});
+    let patched = document.patch(actor(1), at(3), &Patch::operators(splice).unwrap(), LENGTH).unwrap_err();
+    let replaced = document.replace(actor(1), at(3), &object(json!({ "t": anew }))).unwrap_err();
+    for error in [patched, replaced] {
+        // It names all of the operations, not those after which it gave up.
+        let Error::Invalid(invalid) = error else { panic!("{error}") };
+        assert!(invalid.kind == InvalidKind::TooLarge && invalid.message.contains("600000"), "{invalid:?}");
+    }
+    assert_eq!(document.fields()["t"].as_str().map(str::len), Some(LENGTH));
+    let other = Patch::operators(json!({"$set": {"t": anew}})).unwrap();
+    assert!(document.patch(actor(1), at(3), &Patch::operators(json!({"$set": {"n": 1}})).unwrap(), LENGTH).is_ok());
+    assert!(document.patch(actor(1), at(4), &other, LENGTH).is_err());
+}
+
+#[test]
 fn the_time_is_that_of_the_change() {
     let (mut document, _) = pair(json!({}));
     let patch = Patch::operators(json!({"$currentDate": {"a": true, "b.c": {"$type": "date"}}})).unwrap();

@@ -39,9 +39,9 @@ pub(super) async fn show(State(app): State<App>, Path(at): Path<CollectionPath>)
 }
 
 async fn answer(app: App, status: StatusCode, name: CollectionName) -> Answer<Response> {
-    let collections = blocking(move || app.peer.collections()).await?;
-    match collections.iter().find(|(other, _)| *other == name) {
-        Some(found) => Ok(json(status, &shape::Collection::new(found))),
+    let collection = app.peer.collection(name.as_str())?;
+    match blocking(move || collection.counts()).await? {
+        Some(counts) => Ok(json(status, &shape::Collection::new(&(name, counts)))),
         None => Err(Error::NotFound(format!("collection {name} does not exist")).into()),
     }
 }

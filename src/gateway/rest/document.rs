@@ -90,11 +90,17 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Answer {
     let (collection, id) = (app.peer.collection(&at.collection)?, at.id);
-    let (found, then) = match &reading.at {
-        None => (collection.get(&id)?, ""),
-        Some(at) => (collection.get_at(&id, version_shape::parse_at("at", at)?).await?, " in that version"),
+    let found = match &reading.at {
+        None => collection.get(&id)?,
+        Some(at) => collection.get_at(&id, version_shape::parse_at("at", at)?).await?,
     };
     let Some(document) = found else {
+        // What a clock that was ahead has stamped is yet to come.
+        let then = match (&reading.at, collection.get(&id)?) {
+            (None, _) => String::new(),
+            (Some(_), None) => " in that version".to_owned(),
+            (Some(_), Some(present)) => format!(" in that version; its first change carries {}", present.created_at()),
+        };
         return Err(Error::NotFound(format!("document {}/{id} does not exist{then}", collection.name())).into());
     };
     let tag = ETag::new(document.heads());

@@ -14,7 +14,8 @@ use crate::peer::Invite;
 
 /// Makes a ticket.
 ///
-/// Whoever has it can join, until it is used up or expires.
+/// Whoever has it can join, until it is used up or expires. Before it is handed out, the ways through relays that it names
+/// are tried as a newcomer would; that takes a few seconds at most.
 #[utoipa::path(
     post, path = "/mesh/invites", tag = "mesh", operation_id = "invite",
     request_body(content = shape::InviteBody, description = "May be left out: a writer, once, within a week"),
@@ -38,6 +39,7 @@ pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Bod
         role: ticket.role().to_string(),
         uses: ticket.uses(),
         expires_at: Rfc3339(ticket.expires()),
+        reach: app.peer.mesh().try_ticket(&ticket).await.into(),
     };
     Ok(json(StatusCode::CREATED, &invited))
 }
@@ -113,7 +115,7 @@ pub(super) async fn leave(State(app): State<App>, headers: HeaderMap, body: Body
     Ok(json(StatusCode::OK, &shape::Founded::from(founded)))
 }
 
-/// The members of the mesh, in the order of their ids.
+/// The members of the mesh, in the order of their ids, and after them who was let in and is no member.
 #[utoipa::path(
     get, path = "/mesh/peers", tag = "mesh", operation_id = "listMembers",
     responses((status = 200, description = "All of them, this peer included", body = shape::Members)),

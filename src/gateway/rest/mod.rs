@@ -31,7 +31,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::header::{self, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::{Extension, Router};
 use bytes::Bytes;
@@ -45,6 +45,7 @@ use utoipa_axum::routes;
 
 use super::body::LINES;
 use super::guard::{guard, is_allowed_origin};
+use super::leftover::discard_leftover;
 use super::problem::{Answer, Problem};
 use super::{App, Config};
 use crate::limits::PAGE_DOCUMENTS_MAX;
@@ -60,7 +61,7 @@ pub(super) fn router(app: App) -> Router {
     let router = router.route_layer(from_fn_with_state(known, query::check));
     let router = router.layer(Extension(docs::Description(description::complete(api))));
     let router = router.fallback(unknown).method_not_allowed_fallback(not_allowed).with_state(app.clone());
-    let router = router.layer(from_fn_with_state(app.clone(), guard));
+    let router = router.layer(from_fn_with_state(app.clone(), guard)).layer(from_fn(discard_leftover));
     // Outermost: it answers what browsers ask before a call, which has no token, and lets pages read every problem.
     if app.shared.config.cors_enabled { router.layer(cors(&app.shared.config)) } else { router }
 }

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
+use super::super::memory_shape::InMemory;
 use super::super::problem::{Answer, Problem};
 use super::super::reach_shape::Diagnosis;
 use super::super::sync_shape::{Leave, Sync, Why};
@@ -34,12 +35,27 @@ pub(super) async fn health() -> Answer {
 pub(super) async fn ready(State(app): State<App>) -> Answer {
     let (reason, detail) = if app.is_stopping() {
         ("shutting_down", "the peer is shutting down".into())
+    } else if let Some((done, pages)) = app.peer.storage_condition().mending {
+        let detail = format!(
+            "the table is damaged and is being built anew: {done} of {pages} pages are done; what is not damaged can be \
+             read, writes are refused"
+        );
+        ("storage_damaged", detail)
     } else if let Err(error) = app.peer.check_writable() {
         ("storage_refuses_writes", format!("reads go on, writes are refused: {error}"))
+    } else if let Some(detail) = fetching(&app).await {
+        ("storage_healing", detail)
     } else {
         return Ok(json(StatusCode::OK, &shape::Health { status: "ready" }));
     };
     Err(Problem { reasons: vec![reason], ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail) })
+}
+
+/// What is being fetched that the disk lost. A peer that is too busy to say has nothing to say.
+async fn fetching(app: &App) -> Option<String> {
+    let disk = app.peer.mesh().status().await.ok()?.disk;
+    let damaged = disk.damaged;
+    disk.fetching.then(|| format!("what the disk lost is being fetched; {damaged} documents are known to be missing"))
 }
 
 /// Counters.
@@ -61,6 +77,7 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
             dropped: counters.dropped.values().sum(),
         },
         disk_bytes: stats.disk_bytes,
+        memory: InMemory::new(&stats),
         caches: shape::Caches { table: stats.table_cache.into(), open_documents: stats.peer.open_documents.into() },
         operations: shape::Operations {
             reads: stats.reads.into(),
@@ -101,6 +118,7 @@ pub(super) async fn node(State(app): State<App>) -> Answer {
         mesh_name: report.mesh_name,
         role: shape::role(report.role),
         members: report.members,
+        overused: report.overused.into_iter().map(shape::Overused::from).collect(),
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.peer.uptime().as_secs(),
         listen: mesh.listen_addresses(),
@@ -108,6 +126,7 @@ pub(super) async fn node(State(app): State<App>) -> Answer {
         external: mesh.external_addresses(),
         reach: reach.into(),
         peers: report.neighbours.into_iter().map(shape::Neighbour::from).collect(),
+        clock: report.clock.into(),
     };
     Ok(json(StatusCode::OK, &shape))
 }

@@ -1,6 +1,5 @@
 //! What the driver does to reach peers and to be reached.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -8,13 +7,16 @@ use libp2p::core::multiaddr::Protocol;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::{Multiaddr, PeerId as Libp2pId, autonat, dcutr, identify, relay};
+use libp2p::{Multiaddr, PeerId as Libp2pId, dcutr, identify, relay};
 use tokio::time::Instant;
 
+use super::evidence::same_network;
 use super::report::{AddressReport, ReachReport, RelayService, RouterReport};
 use super::{Reachability, RelayFault};
-use crate::limits::{LINGERING_MAX, RELAY_DIALS_MAX, TICKET_ADDRESSES_MAX};
-use crate::mesh::address::{Scope, endpoint, is_direct, ours, relay_of, scope, split};
+use crate::limits::{LINGERING_MAX, RELAY_ADDRESSES_MAX, RELAY_DIALS_MAX, TICKET_ADDRESSES_MAX};
+use crate::mesh::address::{
+    Scope, best_first, endpoint, is_direct, is_same_way, matters, ours, relay_of, scope, split,
+};
 use crate::mesh::driver::{Connection, Driver};
 use crate::mesh::link::SYMMETRIC;
 use crate::node::Input;
@@ -26,8 +28,6 @@ const PUNCHES: u32 = 7;
 const NAMED_MAX: usize = 5;
 /// How soon those are dialed again that it named before: over each relayed connection it names the same.
 const NAMED_AGAIN: Duration = Duration::from_secs(1);
-/// How long it counts that nobody could dial an address, until that is tried again.
-const RETRY: Duration = Duration::from_secs(600);
 /// How old what status calls show may be.
 const REPORT: Duration = Duration::from_secs(5);
 /// How long strangers stay connected who may want to go through us to somebody else, or to ask us something: time for
@@ -38,11 +38,11 @@ impl Driver {
     /// A connected peer told who it is: what it offers, and how it sees us.
     pub(in crate::mesh) fn reach_identified(&mut self, on: ConnectionId, peer: Libp2pId, info: &identify::Info) {
         let Some(known) = self.connections.get(&on) else { return };
-        let (remote, direct, dialed) = (known.remote.clone(), known.link.direct, known.link.dialed);
+        let (remote, direct) = (known.remote.clone(), known.link.direct);
         if direct {
-            self.nat.evidence.observed(on, peer, &remote, dialed, &info.observed_addr);
+            self.nat.evidence.observed(on, peer, &remote, known.from_listening_port, &info.observed_addr);
             if info.protocols.contains(&relay::HOP_PROTOCOL_NAME) {
-                self.nat.relays.offered(peer, relay_address(&remote, dialed, info));
+                self.nat.relays.offered(peer, self.relay_addresses(peer, &remote, info));
                 self.learn_stun_server(peer, &remote, info);
             } else {
                 self.nat.relays.gone(&peer);
@@ -57,35 +57,23 @@ impl Driver {
             self.nat.symmetric.remove(&peer);
         }
         self.nat.identified.insert(peer);
-        for address in self.nat.waiting.remove(&peer).unwrap_or_default() {
+        for (address, _) in self.nat.waiting.remove(&peer).unwrap_or_default() {
             self.dial(address);
         }
         self.reach_changed();
     }
 
-    /// Has a peer outside tell how it sees us over UDP and over TCP, by dialing it over both: two peers punch holes only
-    /// where both know their own address over the same one.
-    fn look_from_outside(&mut self, peer: Libp2pId, addresses: &[Multiaddr]) {
-        if !self.nat.settings.relay_client || !self.nat.settings.hole_punching || self.nat.evidence.is_proven_public() {
-            return;
-        }
-        for udp in [true, false] {
-            let is_unseen = |address: &&Multiaddr| {
-                scope(address) == Some(Scope::Public)
-                    && is_direct(address)
-                    && endpoint(address).is_some_and(|(_, kind)| kind == udp)
-            };
-            if self.nat.evidence.is_seen_over(udp) {
-                continue;
-            }
-            if let Some(address) = addresses.iter().find(is_unseen) {
-                self.dial_besides(peer, vec![address.clone()]);
-            }
-        }
+    /// The addresses at which others can dial a relay, as far as is known: those at which it was dialed from here, and those
+    /// that it names, unless they reach less far than the connection to it.
+    fn relay_addresses(&self, relay: Libp2pId, remote: &Multiaddr, info: &identify::Info) -> Vec<Multiaddr> {
+        let of_relay = self.connections.values().filter(|known| known.peer == relay && known.link.direct);
+        let dialed = of_relay.filter(|known| known.link.dialed).map(|known| &known.remote);
+        let named = info.listen_addrs.iter().filter(|address| is_direct(address) && scope(address) >= scope(remote));
+        best_first(dialed.chain(named).map(|address| split(address.clone()).0), RELAY_ADDRESSES_MAX)
     }
 
     /// Dials a peer that is connected already. Whether that can even be tried makes no difference to what there is.
-    fn dial_besides(&mut self, peer: Libp2pId, addresses: Vec<Multiaddr>) {
+    pub(super) fn dial_besides(&mut self, peer: Libp2pId, addresses: Vec<Multiaddr>) {
         tracing::debug!(%peer, ?addresses, "dialing a connected peer");
         _ = self.swarm.dial(DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build());
     }
@@ -95,7 +83,9 @@ impl Driver {
         if self.is_direct_to(&peer) {
             return;
         }
-        let near: Vec<_> = self.swarm.listeners().filter_map(endpoint).map(|(at, _)| at.ip()).collect();
+        // All addresses of the link look as if they were on one; who is on it is found there.
+        let near = self.swarm.listeners().filter(|address| matters(address)).filter_map(endpoint);
+        let near: Vec<_> = near.map(|(at, _)| at.ip()).collect();
         let is_near = |address: &Multiaddr| {
             endpoint(address).is_some_and(|(at, _)| near.iter().any(|own| same_network(*own, at.ip())))
         };
@@ -138,7 +128,7 @@ impl Driver {
     }
 
     fn is_direct_to(&self, peer: &Libp2pId) -> bool {
-        self.connections.values().any(|known| known.peer == *peer && known.link.direct)
+        self.connections.values().any(|known| known.peer == *peer && known.link.direct && !known.closing)
     }
 
     /// Dials an address through a relay, which is connected first. Says whether the address is dealt with.
@@ -153,43 +143,59 @@ impl Driver {
             return true;
         }
         // A relay has several addresses, and one way through it to a peer is enough.
-        let is_same_way = |other: &String| {
-            other.rsplit('/').next() == text.rsplit('/').next()
-                && other.parse().is_ok_and(|other| relay_of(&other) == Some(relay))
-        };
-        if self.dials.values().any(is_same_way) {
+        if self.dials.values().any(|other| is_same_way(other, text)) {
+            if self.nat.besides.len() >= RELAY_DIALS_MAX {
+                self.nat.besides.pop_front();
+            }
+            self.nat.besides.push_back(text.into());
             return true;
         }
         // Only who knows its own address, as the relay sees it, can punch holes.
         if self.nat.identified.contains(&relay) {
             return false;
         }
+        let bare: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
+        let options = self.dial_options(relay, bare, PeerCondition::Always);
         let waiting = self.nat.waiting.entry(relay).or_default();
+        if waiting.iter().any(|(other, _)| other == text) {
+            return true;
+        }
         if waiting.len() >= RELAY_DIALS_MAX {
             self.dial_failed(text.into(), "too many addresses wait for this relay".into());
             return true;
         }
-        if !waiting.iter().any(is_same_way) {
-            waiting.push(text.into());
-        }
-        if !self.swarm.is_connected(&relay) {
-            let bare: Multiaddr = address.iter().take_while(|part| !matches!(part, Protocol::P2p(_))).collect();
-            let options = DialOpts::peer_id(relay).condition(PeerCondition::Always).addresses(vec![bare]).build();
-            if let Err(error) = self.swarm.dial(options) {
-                self.relay_unreachable(&relay, &crate::mesh::address::dial_error(&error));
-            }
+        let is_connected = self.swarm.is_connected(&relay);
+        let dial = (!is_connected).then_some(options.connection_id());
+        waiting.push((text.into(), dial));
+        if !is_connected && let Err(error) = self.swarm.dial(options) {
+            self.relay_unreachable(&relay, dial, &crate::mesh::address::dial_error(&error));
         }
         true
     }
 
-    /// A relay that others wait for cannot be dialed.
-    pub(in crate::mesh) fn relay_unreachable(&mut self, relay: &Libp2pId, why: &str) {
+    /// A relay cannot be dialed: the addresses that wait for this dial of it are of no use, or all that wait for the relay
+    /// when none is given.
+    pub(in crate::mesh) fn relay_unreachable(&mut self, relay: &Libp2pId, dial: Option<ConnectionId>, why: &str) {
         if self.swarm.is_connected(relay) {
             return;
         }
-        for address in self.nat.waiting.remove(relay).unwrap_or_default() {
+        let Some(waiting) = self.nat.waiting.remove(relay) else { return };
+        let is_over = |(_, other): &(String, Option<ConnectionId>)| dial.is_none() || *other == dial;
+        let (over, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_over);
+        if !others.is_empty() {
+            self.nat.waiting.insert(*relay, others);
+        }
+        for (address, _) in over {
             self.dial_failed(address, format!("its relay cannot be reached: {why}"));
         }
+    }
+
+    /// Addresses that were left aside because this one leads the same way: what becomes of it becomes of them.
+    pub(in crate::mesh) fn left_aside(&mut self, address: &str) -> Vec<String> {
+        let (same, others) =
+            std::mem::take(&mut self.nat.besides).into_iter().partition(|other| is_same_way(other, address));
+        self.nat.besides = others;
+        same.into()
     }
 
     /// A connection is gone.
@@ -203,7 +209,7 @@ impl Driver {
             self.nat.named.remove(&peer);
             self.nat.relays.gone(&peer);
             self.nat.probes.gone(&peer);
-            self.relay_unreachable(&peer, "it closed the connection");
+            self.relay_unreachable(&peer, None, "it closed the connection");
         }
         self.reach_changed();
     }
@@ -243,8 +249,7 @@ impl Driver {
         if self.carries(&peer) {
             self.stay(peer);
         } else {
-            // Whether it was still connected makes no difference.
-            _ = self.swarm.disconnect_peer_id(peer);
+            self.shut_all(peer);
         }
     }
 
@@ -312,41 +317,10 @@ impl Driver {
         self.reach_changed();
     }
 
-    /// An AutoNAT server tried one of our addresses.
-    pub(in crate::mesh) fn tried(&mut self, event: autonat::v2::client::Event) {
-        let autonat::v2::client::Event { tested_addr, result, server, .. } = event;
-        tracing::debug!(address = %tested_addr, %server, ?result, "an address was tried from outside");
-        if result.is_err() {
-            self.nat.retry.get_or_insert_with(|| Instant::now() + RETRY);
-        }
-        self.nat.evidence.tried(&tested_addr, result.map_err(|error| error.to_string()));
-        self.reach_changed();
-    }
-
-    /// Has addresses tried again at which nobody was reached: that may have been bad luck, or a server that lies. Until
-    /// there is another verdict the former one counts.
-    fn try_again(&mut self, now: Instant) {
-        if self.nat.retry.is_none_or(|at| at > now) {
-            return;
-        }
-        let again = self.nat.evidence.worth_another_try();
-        self.nat.retry = (!again.is_empty()).then(|| now + RETRY);
-        if !again.is_empty() {
-            self.swarm.behaviour_mut().autonat.ask_again(again);
-        }
-    }
-
-    /// This machine is on another network: what was found out on the one before says nothing here.
-    pub(in crate::mesh) fn forget_verdicts(&mut self) {
-        self.nat.evidence.forget_refuted();
-        self.nat.retry = None;
-        let mapped = self.nat.evidence.mapped_addresses();
-        self.swarm.behaviour_mut().autonat.ask_again(mapped);
-    }
-
     /// Does what follows from new evidence.
     pub(in crate::mesh) fn reach_changed(&mut self) {
         self.nat.evidence.listening(self.swarm.listeners());
+        self.nat.evidence.connected(self.connections.values().map(|known| &known.remote));
         for stale in self.nat.evidence.expire() {
             tracing::debug!(address = %stale, "an address is no longer ours");
             self.swarm.remove_external_address(&stale);
@@ -359,6 +333,8 @@ impl Driver {
             service.switch(serves);
         }
         self.tend_slots();
+        self.announce_circuits();
+        self.publish_addresses();
         let is_symmetric = self.nat.evidence.reachability() == Reachability::Symmetric;
         self.swarm.behaviour_mut().link.say_symmetric(is_symmetric);
         self.report_reach();
@@ -369,17 +345,17 @@ impl Driver {
         self.shared.reach.send_replace(self.reach_report());
     }
 
-    /// Announces where this machine listens at addresses of its own that are reached from anywhere, unless somebody has
-    /// tried in vain. Without this the first public peer of a mesh would have nobody to confirm it, and relay for nobody.
-    fn announce_own(&mut self) {
-        let own: BTreeSet<Multiaddr> = self.nat.evidence.own(self.swarm.listeners());
-        for address in own.difference(&self.nat.announced) {
+    /// Announces all addresses of the relays that hold a slot for this peer: some of them are of no use to others, who have
+    /// another protocol, or no UDP. The swarm itself names the one at which a relay was asked.
+    fn announce_circuits(&mut self) {
+        let circuits = self.nat.relays.circuits(*self.swarm.local_peer_id());
+        for address in circuits.difference(&self.nat.circuits_announced) {
             self.swarm.add_external_address(address.clone());
         }
-        for address in self.nat.announced.difference(&own) {
+        for address in self.nat.circuits_announced.difference(&circuits) {
             self.swarm.remove_external_address(address);
         }
-        self.nat.announced = own;
+        self.nat.circuits_announced = circuits;
     }
 
     /// Whether this peer relays for others now.
@@ -390,8 +366,8 @@ impl Driver {
     /// Takes slots on relays, or gives them up.
     pub(in crate::mesh) fn tend_slots(&mut self) {
         let now = Instant::now();
-        let wanted = self.nat.settings.relay_client && !self.nat.evidence.is_proven_public() && !self.closing;
-        let over = if wanted { self.nat.relays.overdue(now) } else { self.nat.relays.listeners() };
+        let wanted = self.nat.settings.relay_client && !self.nat.evidence.is_public_to_all() && !self.closing;
+        let over = if wanted { self.nat.relays.overdue(now) } else { self.nat.relays.given() };
         for listener in over {
             self.swarm.remove_listener(listener);
             self.nat.relays.closed(listener, wanted.then_some(RelayFault::Silent), now);
@@ -412,7 +388,13 @@ impl Driver {
     pub(in crate::mesh) fn reach_due(&self) -> Option<Instant> {
         let lingering = self.nat.lingering.front().map(|(until, _)| *until);
         let again = self.nat.again.values().map(|(_, at)| *at);
-        let others = self.nat.probes.due().into_iter().chain(self.nat.retry).chain([self.nat.reported + REPORT]);
+        let others = self
+            .nat
+            .probes
+            .due()
+            .into_iter()
+            .chain(self.nat.retry)
+            .chain([self.nat.watch.due(), self.nat.reported + REPORT]);
         self.nat.relays.due().into_iter().chain(lingering).chain(again).chain(others).min()
     }
 
@@ -440,7 +422,7 @@ impl Driver {
                 other.peer == peer && !linked.uses(**id) && !other.link.direct
             };
             let spare: Vec<_> = self.connections.iter().filter(spare).map(|(id, _)| *id).collect();
-            spare.into_iter().for_each(|id| _ = self.swarm.close_connection(id));
+            spare.into_iter().for_each(|id| self.shut(id));
             if self.move_elsewhere(peer) {
                 self.nat.again.extend(next);
             } else if dialed {
@@ -458,6 +440,7 @@ impl Driver {
         if self.nat.relays.due().is_some_and(|due| due <= now) {
             self.tend_slots();
         }
+        self.watch_network(now);
         self.punch_again(now);
         self.probe(now);
         self.try_again(now);
@@ -471,7 +454,15 @@ impl Driver {
         let listed = |address: String, source, state: String| AddressReport { address, source, state };
         let mut addresses = Vec::new();
         for address in self.swarm.listeners().filter(|address| is_direct(address)) {
-            addresses.push(listed(address.to_string(), "listening", String::new()));
+            let is_claim = evidence.claimed().any(|claimed| claimed == address) && !evidence.is_refuted(address);
+            addresses.push(listed(address.to_string(), "listening", if is_claim { "unconfirmed" } else { "" }.into()));
+        }
+        let has_come = |address: &Multiaddr| {
+            let is_v6 = |address: &Multiaddr| endpoint(address).map(|(at, _)| at.is_ipv6());
+            self.swarm.listeners().any(|other| is_v6(other) == is_v6(address))
+        };
+        for (address, why) in self.nat.left_out.iter().filter(|(address, _)| !has_come(address)) {
+            addresses.push(listed(address.to_string(), "left_out", (*why).to_owned()));
         }
         for address in self.swarm.external_addresses() {
             let source = if !is_direct(address) {
@@ -501,6 +492,7 @@ impl Driver {
             addresses,
             is_mapping_known: evidence.is_stable().is_some(),
             udp: evidence.udp(),
+            handshakes_stalled: self.nat.stalls.count(),
             relays_known: self.nat.relays.known(),
             relays_full: self.nat.relays.full(),
             relays: self.nat.relays.held().filter_map(ours).collect(),
@@ -534,21 +526,5 @@ impl Driver {
             slots_denied,
             circuits_denied,
         }
-    }
-}
-
-/// The address at which a connected relay can be asked: the one that was dialed, or the best that it names.
-fn relay_address(remote: &Multiaddr, dialed: bool, info: &identify::Info) -> Multiaddr {
-    let named = || info.listen_addrs.iter().find(|address| is_direct(address) && scope(address) == Some(Scope::Public));
-    let address = if dialed { remote.clone() } else { named().unwrap_or(remote).clone() };
-    split(address).0
-}
-
-/// Whether two addresses are likely on one network: the same /24, or /64 of IPv6.
-fn same_network(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
-    match (a, b) {
-        (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) => a.octets()[..3] == b.octets()[..3],
-        (std::net::IpAddr::V6(a), std::net::IpAddr::V6(b)) => a.octets()[..8] == b.octets()[..8],
-        _ => false,
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Evidence comes from all sides: the addresses of this machine, what connected peers see (identify), what AutoNAT
 //! servers could dial, what STUN servers see, and what the router says. No single one is believed alone: peers may be
-//! wrong, routers lie, and NATs differ by destination.
+//! wrong, routers lie, and NATs differ by destination. A public address of the machine itself is a claim like any other:
+//! a firewall may be in front of it, which may let in one protocol and not another. So each address counts once somebody
+//! from elsewhere has dialed it, until somebody else has done so in vain.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +15,28 @@ use libp2p::{Multiaddr, PeerId};
 use crate::limits::{OBSERVED_ADDRESSES_MAX, REFUTED_ADDRESSES_MAX};
 use crate::mesh::address::{Scope, endpoint, is_direct, scope};
 
+/// A protocol and a transport: firewalls let in one and not another, and not everybody has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mesh) struct Lane {
+    pub(in crate::mesh) v6: bool,
+    pub(in crate::mesh) udp: bool,
+}
+
+impl Lane {
+    /// All of them.
+    pub(in crate::mesh) const ALL: [Self; 4] = [
+        Self { v6: false, udp: true },
+        Self { v6: false, udp: false },
+        Self { v6: true, udp: true },
+        Self { v6: true, udp: false },
+    ];
+
+    /// That of an address.
+    pub(in crate::mesh) fn of(address: &Multiaddr) -> Option<Self> {
+        endpoint(address).map(|(at, udp)| Self { v6: at.is_ipv6(), udp })
+    }
+}
+
 /// How others can reach this peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reachability {
@@ -20,8 +44,10 @@ pub enum Reachability {
     Unknown,
     /// It has no network but that of its own machine.
     Offline,
-    /// At an address of its own.
+    /// At an address of its own, as somebody from elsewhere has shown.
     Public,
+    /// It has an address of its own, and a firewall lets nobody in unasked: holes can be punched.
+    Firewalled,
     /// At a port that the router forwards.
     Mapped,
     /// Behind a NAT that uses one port towards everybody: holes can be punched.
@@ -40,6 +66,7 @@ impl Reachability {
             Self::Unknown => "unknown",
             Self::Offline => "offline",
             Self::Public => "public",
+            Self::Firewalled => "firewalled",
             Self::Mapped => "mapped",
             Self::Punchable => "punchable",
             Self::Symmetric => "symmetric",
@@ -75,8 +102,12 @@ pub(in crate::mesh) struct Evidence {
     formerly: BTreeSet<Multiaddr>,
     /// Set in the configuration.
     configured: BTreeSet<Multiaddr>,
-    /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
-    own: BTreeSet<IpAddr>,
+    /// Addresses of this machine at which it listens that would be reached from anywhere, if nothing is in front of them.
+    own: BTreeSet<Multiaddr>,
+    /// Those at which somebody from elsewhere has arrived who was not dialed from here.
+    reached: BTreeSet<Multiaddr>,
+    /// Whether it listens to IPv4 for other machines at all.
+    v4: bool,
     /// Whether there is any network at all.
     online: bool,
     /// What STUN servers said about UDP: `Some(false)` when nothing came back.
@@ -93,16 +124,50 @@ impl Evidence {
     /// The addresses at which this peer listens.
     pub(in crate::mesh) fn listening<'a>(&mut self, addresses: impl Iterator<Item = &'a Multiaddr>) {
         let direct: Vec<&Multiaddr> = addresses.filter(|address| is_direct(address)).collect();
-        let public = direct.iter().filter(|address| scope(address) == Some(Scope::Public));
-        self.own = public.filter_map(|address| endpoint(address)).map(|(at, _)| at.ip()).collect();
-        self.online = direct.iter().any(|address| scope(address).is_some_and(|scope| scope > Scope::Machine));
+        let is_public = |address: &Multiaddr| scope(address) == Some(Scope::Public) && endpoint(address).is_some();
+        self.own = direct.iter().filter(|address| is_public(address)).map(|address| (*address).clone()).collect();
+        self.reached.retain(|address| self.own.contains(address));
+        let far = || direct.iter().filter(|address| scope(address).is_some_and(|scope| scope > Scope::Machine));
+        self.online = far().next().is_some();
+        self.v4 = far().filter_map(|address| Lane::of(address)).any(|lane| !lane.v6);
     }
 
-    /// Those of the addresses at which this peer listens that are reached from anywhere, as far as is known.
-    pub(in crate::mesh) fn own<'a>(&self, listening: impl Iterator<Item = &'a Multiaddr>) -> BTreeSet<Multiaddr> {
-        let is_dead = |address: &Multiaddr| self.refuted.contains_key(address) && !self.is_reached();
-        let good = |address: &&Multiaddr| is_direct(address) && self.is_own(address) && !is_dead(address);
-        listening.filter(good).cloned().collect()
+    /// Where the connected peers are: whoever is connected to another machine has a network, wherever it listens.
+    pub(in crate::mesh) fn connected<'a>(&mut self, mut remotes: impl Iterator<Item = &'a Multiaddr>) {
+        self.online |= remotes.any(|remote| scope(remote).is_some_and(|scope| scope > Scope::Machine));
+    }
+
+    /// Addresses of this machine itself at which somebody from elsewhere has reached it.
+    pub(in crate::mesh) fn open(&self) -> BTreeSet<Multiaddr> {
+        self.own.iter().filter(|address| self.is_open(address)).cloned().collect()
+    }
+
+    fn is_open(&self, own: &Multiaddr) -> bool {
+        self.confirmed.contains(own) || self.reached.contains(own)
+    }
+
+    /// Addresses of this machine itself of which that is not known: others are to try them out.
+    pub(in crate::mesh) fn claimed(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.own.iter().filter(|address| !self.is_open(address))
+    }
+
+    /// Somebody to whom nothing was sent from here has connected to this peer. When it comes from another network there is
+    /// no firewall in front of the addresses of that protocol and transport: this outweighs an AutoNAT server that has said
+    /// so before, as that may have had bad luck, or be hostile.
+    pub(in crate::mesh) fn arrived(&mut self, remote: &Multiaddr) {
+        if !is_direct(remote) || !self.is_elsewhere(remote) {
+            return;
+        }
+        let lane = Lane::of(remote);
+        for address in self.own.iter().filter(|address| Lane::of(address) == lane) {
+            self.refuted.remove(address);
+            self.reached.insert(address.clone());
+        }
+    }
+
+    /// Whether an address is one of the internet, and not of the network in which this machine is.
+    fn is_elsewhere(&self, remote: &Multiaddr) -> bool {
+        scope(remote) == Some(Scope::Public) && !is_neighbour(&self.own, remote)
     }
 
     /// A peer said at which address it sees us.
@@ -135,6 +200,7 @@ impl Evidence {
             }
             Err(why) => {
                 self.confirmed.remove(address);
+                self.reached.remove(address);
                 if self.refuted.len() < REFUTED_ADDRESSES_MAX {
                     self.refuted.insert(address.clone(), why);
                 }
@@ -172,7 +238,7 @@ impl Evidence {
             let nobody_tells = !seen.iter().any(|(_, other)| *other == udp);
             let same_ip = seen.iter().any(|(seen, _)| seen.ip() == at.ip());
             self.mapped.contains(address)
-                || self.own.contains(&at.ip())
+                || self.is_own_ip(at.ip())
                 || seen.contains(&(at, udp))
                 || nobody_tells && same_ip
         };
@@ -184,32 +250,43 @@ impl Evidence {
         stale
     }
 
-    /// Whether somebody has connected to an address of this machine who was not dialed from here. One AutoNAT server that
-    /// could not, or says so, does not outweigh that: it is asked about each address only rarely, and may be hostile.
-    fn is_reached(&self) -> bool {
-        self.observed.values().any(|observed| !observed.dialed && self.own.contains(&observed.at.ip()))
-    }
-
-    /// Whether addresses of this peer itself can be dialed from outside, as far as is known: not refuted counts, when
-    /// the address is the machine's own.
-    pub(in crate::mesh) fn is_public(&self) -> bool {
-        let refuted = self.refuted.keys().any(|address| self.is_own(address));
-        self.is_proven_public() || !self.own.is_empty() && (!refuted || self.is_reached())
-    }
-
     /// Whether an address is one of this machine itself.
-    fn is_own(&self, address: &Multiaddr) -> bool {
-        endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()))
-    }
-
-    /// Addresses of this machine that are reached from anywhere, as far as one can tell from here.
-    pub(in crate::mesh) fn own_ips(&self) -> BTreeSet<IpAddr> {
-        self.own.clone()
+    fn is_own_ip(&self, ip: IpAddr) -> bool {
+        self.own.iter().filter_map(endpoint).any(|(at, _)| at.ip() == ip)
     }
 
     /// Whether somebody has shown that this peer can be dialed at an address of its own, or it was told so.
-    pub(in crate::mesh) fn is_proven_public(&self) -> bool {
-        !self.configured.is_empty() || self.confirmed.iter().any(|address| self.is_own(address))
+    pub(in crate::mesh) fn is_public(&self) -> bool {
+        !self.configured.is_empty() || self.own.iter().any(|address| self.is_open(address))
+    }
+
+    /// The same of one protocol.
+    pub(in crate::mesh) fn is_public_in(&self, v6: bool) -> bool {
+        let is_it = |address: &&Multiaddr| Lane::of(address).is_some_and(|lane| lane.v6 == v6);
+        !self.configured.is_empty() || self.own.iter().filter(is_it).any(|address| self.is_open(address))
+    }
+
+    /// Whether it can be dialed in each protocol that it speaks, and nobody has tried in vain: who can speak only one, or
+    /// only TCP, needs nobody else to reach it.
+    pub(in crate::mesh) fn is_public_to_all(&self) -> bool {
+        let v6 = self.own.iter().filter_map(Lane::of).any(|lane| lane.v6);
+        let is_shut = self.own.iter().any(|address| self.refuted.contains_key(address));
+        !self.configured.is_empty()
+            || self.is_public()
+                && !is_shut
+                && (!self.v4 || self.is_public_in(false))
+                && (!v6 || self.is_public_in(true))
+    }
+
+    /// The IP addresses at which this peer is reached, of those of the machine itself.
+    pub(in crate::mesh) fn own_ips(&self) -> BTreeSet<IpAddr> {
+        let counts = |address: &&Multiaddr| !self.configured.is_empty() || self.is_open(address);
+        self.own.iter().filter(counts).filter_map(endpoint).map(|(at, _)| at.ip()).collect()
+    }
+
+    /// Whether the addresses under which others see us are not all of this machine itself.
+    fn is_translated(&self) -> bool {
+        self.own.is_empty() || self.observed.values().any(|seen| seen.dialed && !self.is_own_ip(seen.at.ip()))
     }
 
     /// Whether the router forwards a port to us, and somebody has dialed it.
@@ -239,6 +316,9 @@ impl Evidence {
             Reachability::Mapped
         } else if self.udp == Some(false) && self.observed.values().all(|observed| !observed.udp) || tcp_only {
             Reachability::UdpBlocked
+        } else if !self.is_translated() {
+            let is_shut = self.own.iter().any(|address| self.refuted.contains_key(address));
+            if is_shut { Reachability::Firewalled } else { Reachability::Unknown }
         } else if self.is_stable() == Some(false) {
             Reachability::Symmetric
         } else if self.is_stable() == Some(true) || self.observed.values().any(|observed| observed.udp) {
@@ -258,9 +338,14 @@ impl Evidence {
         peers.into_iter().map(|(at, peers)| (at, peers.len())).collect()
     }
 
-    /// Whether somebody whom we dialed over UDP, or over TCP, sees us.
-    pub(in crate::mesh) fn is_seen_over(&self, udp: bool) -> bool {
-        self.observed.values().any(|observed| observed.udp == udp && observed.dialed)
+    /// Whether it is to be found out how others see us in a protocol over a transport: nobody does whom we dialed, and it
+    /// is not known that all can dial us.
+    pub(in crate::mesh) fn is_unseen_over(&self, lane: Lane) -> bool {
+        let speaks = !lane.v6 || self.own.iter().any(|address| Lane::of(address) == Some(lane));
+        let is_seen = |seen: &Observed| seen.dialed && Lane { v6: seen.at.is_ipv6(), udp: seen.udp } == lane;
+        let mut own = self.own.iter().filter(|address| Lane::of(address) == Some(lane));
+        let is_open = !self.configured.is_empty() || own.any(|address| self.is_open(address));
+        speaks && !is_open && !self.observed.values().any(is_seen)
     }
 
     /// What STUN servers said about UDP: `Some(false)` when nothing came back.
@@ -268,16 +353,18 @@ impl Evidence {
         self.udp
     }
 
-    /// Addresses that were tried in vain and are still ours, as far as is known. The others are forgotten.
+    /// Addresses that were tried in vain, or not yet, and are still ours, as far as is known. The others are forgotten.
     pub(in crate::mesh) fn worth_another_try(&mut self) -> Vec<Multiaddr> {
         let seen: BTreeSet<IpAddr> = self.observed.values().map(|observed| observed.at.ip()).collect();
         let is_ours = |address: &Multiaddr| {
             self.mapped.contains(address)
                 || self.configured.contains(address)
-                || endpoint(address).is_some_and(|(at, _)| self.own.contains(&at.ip()) || seen.contains(&at.ip()))
+                || self.own.contains(address)
+                || endpoint(address).is_some_and(|(at, _)| seen.contains(&at.ip()))
         };
         self.refuted.retain(|address, _| is_ours(address));
-        self.refuted.keys().cloned().collect()
+        let all: BTreeSet<&Multiaddr> = self.refuted.keys().chain(self.claimed()).collect();
+        all.into_iter().cloned().collect()
     }
 
     /// Forgets which addresses were tried in vain.
@@ -311,6 +398,22 @@ impl Evidence {
     }
 }
 
+/// Whether an address is in the network of one of these, likely: in the same /24, or /64 of IPv6. No firewall of that
+/// network is between the two.
+pub(in crate::mesh) fn is_neighbour<'a>(own: impl IntoIterator<Item = &'a Multiaddr>, other: &Multiaddr) -> bool {
+    let Some((other, _)) = endpoint(other) else { return false };
+    own.into_iter().filter_map(endpoint).any(|(own, _)| same_network(own.ip(), other.ip()))
+}
+
+/// Whether two addresses are likely in one network.
+pub(in crate::mesh) fn same_network(a: IpAddr, b: IpAddr) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => a.octets()[..3] == b.octets()[..3],
+        (IpAddr::V6(a), IpAddr::V6(b)) => a.octets()[..8] == b.octets()[..8],
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +438,16 @@ mod tests {
     fn what_is_not_known_is_not_claimed() {
         assert_eq!(Evidence::default().reachability(), Reachability::Offline);
         assert_eq!(behind().reachability(), Reachability::Unknown);
-        assert!(!behind().is_public() && !behind().is_proven_public() && behind().is_stable().is_none());
+        assert!(!behind().is_public() && behind().is_stable().is_none());
+        // Listening on loopback only, and yet connected to somebody elsewhere.
+        for (remote, expected) in
+            [("/ip4/127.0.0.1/tcp/1", Reachability::Offline), ("/ip6/2a00::1/tcp/1", Reachability::Unknown)]
+        {
+            let mut evidence = Evidence::default();
+            evidence.listening([at("/ip4/127.0.0.1/udp/1/quic-v1")].iter());
+            evidence.connected([at(remote)].iter());
+            assert_eq!(evidence.reachability(), expected);
+        }
     }
 
     #[test]
@@ -366,22 +478,67 @@ mod tests {
         assert_eq!(evidence.reachability(), Reachability::Punchable);
     }
 
-    #[test]
-    fn an_address_of_its_own_counts_until_somebody_tries_in_vain() {
-        let own = at("/ip4/8.8.8.8/udp/4001/quic-v1");
+    /// With public addresses of both protocols, over QUIC and TCP.
+    fn hosted() -> Evidence {
+        let own = ["/ip4/8.8.8.8", "/ip6/2a00::8"];
+        let own = own.iter().flat_map(|ip| [at(&format!("{ip}/udp/4001/quic-v1")), at(&format!("{ip}/tcp/4001"))]);
         let mut evidence = Evidence::default();
-        evidence.listening([own.clone()].iter());
-        assert!(evidence.is_public() && !evidence.is_proven_public());
-        assert_eq!(evidence.own([own.clone()].iter()).len(), 1);
+        evidence.listening(own.collect::<Vec<_>>().iter());
+        evidence
+    }
+
+    #[test]
+    fn an_address_of_its_own_counts_once_somebody_has_dialed_it() {
+        let own = at("/ip4/8.8.8.8/udp/4001/quic-v1");
+        let mut evidence = hosted();
+        assert_eq!((evidence.reachability(), evidence.claimed().count()), (Reachability::Unknown, 4));
+        assert!(!evidence.is_public() && evidence.open().is_empty() && evidence.own_ips().is_empty());
+        seen(&mut evidence, 1, "/ip4/9.9.9.9/udp/5/quic-v1", "/ip4/8.8.8.8/udp/4001/quic-v1");
+        assert_eq!(evidence.reachability(), Reachability::Unknown, "who was dialed shows nothing");
         evidence.tried(&own, Err("a firewall".into()));
-        assert!(!evidence.is_public() && evidence.own([own.clone()].iter()).is_empty());
-        // Whoever got through knows better than one that did not.
-        let (connection, remote) = (ConnectionId::new_unchecked(1), at("/ip4/9.9.9.9/udp/5/quic-v1"));
-        evidence.observed(connection, PeerId::random(), &remote, false, &own);
-        assert!(evidence.is_public() && !evidence.is_proven_public());
-        assert_eq!(evidence.own([own.clone()].iter()).len(), 1);
+        assert_eq!(evidence.reachability(), Reachability::Firewalled);
         evidence.tried(&own, Ok(()));
-        assert!(evidence.is_proven_public() && evidence.reachability() == Reachability::Public);
+        assert_eq!((evidence.reachability(), evidence.open()), (Reachability::Public, BTreeSet::from([own])));
+        // Nothing is known of the other protocol, so those that speak only that one need a relay.
+        assert!(evidence.is_public_in(false) && !evidence.is_public_in(true) && !evidence.is_public_to_all());
+        evidence.tried(&at("/ip6/2a00::8/tcp/4001"), Ok(()));
+        assert!(evidence.is_public_to_all());
+        evidence.tried(&at("/ip4/8.8.8.8/tcp/4001"), Err("a firewall".into()));
+        assert!(evidence.is_public() && !evidence.is_public_to_all(), "those without UDP need one as well");
+        assert!(Evidence::new([at("/dns4/example.org/tcp/1")]).is_public_to_all());
+    }
+
+    #[test]
+    fn whoever_comes_from_elsewhere_uninvited_shows_that_the_way_is_open() {
+        let remote = at("/ip4/9.9.9.9/udp/5/quic-v1");
+        let own = at("/ip4/8.8.8.8/udp/4001/quic-v1");
+        let mut evidence = hosted();
+        // The way is open for neighbours, and over a relay.
+        for other in ["/ip4/8.8.8.9/udp/5/quic-v1", "/ip6/2a00::9/tcp/5", "/ip4/10.0.0.1/tcp/5"] {
+            evidence.arrived(&at(other));
+        }
+        evidence.arrived(&at(&format!("{remote}/p2p/{}/p2p-circuit", PeerId::random())));
+        assert!(!evidence.is_public());
+        evidence.arrived(&remote);
+        assert_eq!(evidence.open(), BTreeSet::from([own.clone()]), "of one protocol and transport");
+        // What is said last counts.
+        evidence.tried(&own, Err("a firewall".into()));
+        assert!(!evidence.is_public());
+        evidence.arrived(&remote);
+        assert!(evidence.is_public() && evidence.refuted().next().is_none());
+        // It is the address that is open, not the machine.
+        evidence.listening([at("/ip4/7.7.7.7/udp/4001/quic-v1")].iter());
+        assert!(!evidence.is_public());
+    }
+
+    #[test]
+    fn what_others_must_try_again_is_what_is_not_known_to_be_open() {
+        let mut evidence = hosted();
+        let (dead, open) = (at("/ip4/8.8.8.8/tcp/4001"), at("/ip6/2a00::8/tcp/4001"));
+        evidence.tried(&dead, Err("a firewall".into()));
+        evidence.tried(&open, Ok(()));
+        let again = evidence.worth_another_try();
+        assert!(again.len() == 3 && again.contains(&dead) && !again.contains(&open), "{again:?}");
     }
 
     #[test]

@@ -6,7 +6,9 @@
 //! - `stun` what the NAT in front of this machine does, and the same for others
 //! - `probe` when that is found out, and when this peer tells others
 //! - `punching` opens the NATs for direct connections
+//! - `network` whether connections still go over the interface that they went over
 //! - `asking` has others dial this peer's addresses, again when what they found is old
+//! - `contacts` to whom something was sent of late; `claims` what the driver makes of its own addresses
 //! - `drive` what the driver does about all of it
 //! - `report` what status calls show; `tally` how often something failed, by reason
 //!
@@ -15,9 +17,12 @@
 //! that the other names. Then the session moves over.
 
 mod asking;
+mod claims;
+mod contacts;
 mod drive;
 mod evidence;
 mod mapping;
+mod network;
 mod probe;
 mod punching;
 mod relays;
@@ -31,7 +36,7 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use libp2p::swarm::FromSwarm;
+use libp2p::swarm::{ConnectionId, FromSwarm};
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use tokio::time::Instant;
 
@@ -39,6 +44,7 @@ pub(super) use self::asking::Asking;
 pub(super) use self::evidence::Evidence;
 pub use self::evidence::Reachability;
 pub use self::mapping::{Refusal, RouterFault};
+pub(super) use self::network::Watch;
 pub(super) use self::probe::{Probes, agent};
 pub(super) use self::punching::Punching;
 pub use self::relays::RelayFault;
@@ -48,6 +54,7 @@ pub(super) use self::router::Router;
 pub(super) use self::service::Service;
 pub use self::tally::{Reason, Tally};
 use super::address::{endpoint, is_direct};
+use super::handshake::Stalls;
 
 /// Peers behind NATs that one relay takes connections for, unless it is told otherwise.
 const RELAY_SLOTS: usize = 256;
@@ -101,8 +108,11 @@ pub(super) struct Nat {
     pub(super) identified: HashSet<Libp2pId>,
     /// When which addresses were dialed that a peer named over a relay.
     pub(super) named: HashMap<Libp2pId, Vec<(Instant, Vec<Multiaddr>)>>,
-    /// Relayed addresses to dial, once their relay is connected.
-    pub(super) waiting: HashMap<Libp2pId, Vec<String>>,
+    /// Relayed addresses to dial, once their relay is connected, each with the dial of the relay at the address that it
+    /// names.
+    pub(super) waiting: HashMap<Libp2pId, Vec<(String, Option<ConnectionId>)>>,
+    /// Relayed addresses that were not dialed because another one that leads the same way was, oldest first.
+    pub(super) besides: VecDeque<String>,
     /// Relayed connections that go through this peer, by those who take part.
     pub(super) circuits: HashMap<Libp2pId, usize>,
     /// Who has a slot here.
@@ -114,6 +124,9 @@ pub(super) struct Nat {
     pub(super) punches: Punches,
     pub(super) router: Router,
     pub(super) probes: Probes,
+    pub(super) watch: Watch,
+    /// Handshakes that came to a standstill.
+    pub(super) stalls: Stalls,
     /// Peers that are dialed through their relay once more, which tries to punch holes again: how often already, and
     /// when.
     pub(super) again: HashMap<Libp2pId, (u32, Instant)>,
@@ -121,8 +134,14 @@ pub(super) struct Nat {
     pub(super) retry: Option<Instant>,
     /// When what status calls show was put together last; counters go on meanwhile.
     pub(super) reported: Instant,
+    /// What is not listened on because this machine lacks its protocol, and which.
+    pub(super) left_out: Vec<(Multiaddr, &'static str)>,
     /// Addresses of this machine that are announced.
     pub(super) announced: BTreeSet<Multiaddr>,
+    /// Addresses through relays that are.
+    pub(super) circuits_announced: BTreeSet<Multiaddr>,
+    /// Those that others were asked to try out.
+    pub(super) proposed: BTreeSet<Multiaddr>,
     /// Peers without a session whose connections are closed then, unless something goes through them.
     pub(super) lingering: VecDeque<(Instant, Libp2pId)>,
 }
@@ -136,6 +155,7 @@ impl Nat {
             identified: HashSet::new(),
             named: HashMap::new(),
             waiting: HashMap::new(),
+            besides: VecDeque::new(),
             circuits: HashMap::new(),
             slots: HashSet::new(),
             denied: (0, 0),
@@ -143,10 +163,15 @@ impl Nat {
             punches: Punches::default(),
             router: Router::default(),
             probes: Probes::default(),
+            watch: Watch::default(),
+            stalls: Stalls::default(),
             again: HashMap::new(),
             retry: None,
             reported: Instant::now(),
+            left_out: Vec::new(),
             announced: BTreeSet::new(),
+            circuits_announced: BTreeSet::new(),
+            proposed: BTreeSet::new(),
             lingering: VecDeque::new(),
         }
     }

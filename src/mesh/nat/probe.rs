@@ -119,7 +119,7 @@ impl Driver {
         self.nat.probes.due = Some(now + PROBE);
         let known: Vec<SocketAddr> = self.nat.probes.servers.values().copied().collect();
         let named = self.nat.settings.stun_servers.clone();
-        if self.nat.evidence.is_proven_public() || known.is_empty() && named.is_empty() {
+        if self.nat.evidence.is_public_in(false) || known.is_empty() && named.is_empty() {
             return;
         }
         self.nat.probes.under_way = true;

@@ -3,7 +3,7 @@
 //! A peer that cannot be dialed keeps slots on several relays, so that the end of one is not noticed by others. Nothing
 //! here does anything: the driver asks what is due and reports what came of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::time::Duration;
 
@@ -15,12 +15,14 @@ use tokio::time::Instant;
 
 use super::tally::{Reason, Tally};
 use crate::limits::RELAYS_WANTED;
+use crate::mesh::address::circuit;
 
 /// How long to leave a relay alone after it refused, or broke off; doubled each time.
 const BACKOFF: Duration = Duration::from_secs(2);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// How long a relay may take to answer.
-const ANSWER: Duration = Duration::from_secs(15);
+/// How long a relay may take to answer: longer than libp2p-relay 0.22 waits itself, which panics when the answer comes after
+/// the slot was given up.
+const ANSWER: Duration = Duration::from_secs(70);
 
 /// Why a relay did not do what it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,8 +120,8 @@ struct Failure {
 /// Relays, and our slots on them.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Relays {
-    /// Peers with a direct connection that relay for others, and their addresses.
-    able: HashMap<PeerId, Multiaddr>,
+    /// Peers with a direct connection that relay for others, and their addresses, best first; never none.
+    able: HashMap<PeerId, Vec<Multiaddr>>,
     slots: HashMap<ListenerId, Slot>,
     failures: HashMap<PeerId, Failure>,
     /// Slots that were refused.
@@ -129,9 +131,11 @@ pub(in crate::mesh) struct Relays {
 }
 
 impl Relays {
-    /// A connected peer relays for others.
-    pub(in crate::mesh) fn offered(&mut self, relay: PeerId, address: Multiaddr) {
-        self.able.entry(relay).or_insert(address);
+    /// A connected peer relays for others, and can be dialed at these addresses now.
+    pub(in crate::mesh) fn offered(&mut self, relay: PeerId, addresses: Vec<Multiaddr>) {
+        if !addresses.is_empty() {
+            self.able.insert(relay, addresses);
+        }
     }
 
     /// A peer relays no more, or is no longer connected.
@@ -148,8 +152,8 @@ impl Relays {
         let failures = |relay: &PeerId| self.failures.get(relay).map_or(0, |failure| failure.times);
         let ready = |relay: &PeerId| self.failures.get(relay).is_none_or(|failure| failure.until <= now);
         let able = self.able.iter().filter(|(relay, _)| idle(relay) && ready(relay));
-        able.min_by_key(|(relay, _)| (failures(relay), relay.to_bytes()))
-            .map(|(relay, address)| (*relay, address.clone()))
+        let (relay, addresses) = able.min_by_key(|(relay, _)| (failures(relay), relay.to_bytes()))?;
+        Some((*relay, addresses.first()?.clone()))
     }
 
     /// A relay was asked for a slot, which is a listener of the swarm.
@@ -197,14 +201,20 @@ impl Relays {
         late.map(|(listener, _)| *listener).collect()
     }
 
-    /// All slots.
-    pub(in crate::mesh) fn listeners(&self) -> Vec<ListenerId> {
-        self.slots.keys().copied().collect()
+    /// The slots that can be given up: those that relays gave. What is asked for is waited for, as above.
+    pub(in crate::mesh) fn given(&self) -> Vec<ListenerId> {
+        self.slots.iter().filter(|(_, slot)| slot.accepted).map(|(listener, _)| *listener).collect()
     }
 
     /// The relays that hold a slot for us.
     pub(in crate::mesh) fn held(&self) -> impl Iterator<Item = &PeerId> {
         self.slots.values().filter(|slot| slot.accepted).map(|slot| &slot.relay)
+    }
+
+    /// Where a peer is reached through the relays that hold a slot for it.
+    pub(in crate::mesh) fn circuits(&self, peer: PeerId) -> BTreeSet<Multiaddr> {
+        let held = self.held().filter_map(|relay| Some((*relay, self.able.get(relay)?)));
+        held.flat_map(|(relay, addresses)| addresses.iter().map(move |at| circuit(at, relay, peer))).collect()
     }
 
     /// How many relays there are to ask.
@@ -237,8 +247,8 @@ impl Relays {
 mod tests {
     use super::*;
 
-    fn address() -> Multiaddr {
-        "/ip4/8.8.8.8/udp/1/quic-v1".parse().unwrap()
+    fn address() -> Vec<Multiaddr> {
+        vec!["/ip4/8.8.8.8/udp/1/quic-v1".parse().unwrap(), "/ip6/2a00::8/tcp/1".parse().unwrap()]
     }
 
     #[test]
@@ -255,9 +265,13 @@ mod tests {
             listeners.push((listener, relay));
         }
         assert_eq!((listeners.len(), relays.held().count()), (RELAYS_WANTED, RELAYS_WANTED));
+        // Who is told of them learns all their addresses.
+        let own = PeerId::random();
+        assert_eq!(relays.circuits(own).len(), 2 * RELAYS_WANTED);
         // One dies: another takes over at once, and the dead one comes last.
         let (listener, dead) = listeners[0];
         assert_eq!(relays.closed(listener, Some(RelayFault::Broken), now), Some(dead));
+        assert_eq!(relays.circuits(own).len(), 2 * (RELAYS_WANTED - 1));
         let (next, _) = relays.next(now).unwrap();
         assert!(listeners.iter().all(|(_, relay)| *relay != next));
     }
@@ -294,10 +308,11 @@ mod tests {
         let (relay, _) = relays.next(now).unwrap();
         let listener = ListenerId::next();
         relays.asked(listener, relay, now);
-        assert!(relays.overdue(now).is_empty());
+        assert!(relays.overdue(now).is_empty() && relays.given().is_empty());
         let due = relays.due().unwrap();
         assert_eq!(relays.overdue(due), [listener]);
         relays.accepted(&relay);
         assert!(relays.overdue(due).is_empty());
+        assert_eq!(relays.given(), [listener]);
     }
 }

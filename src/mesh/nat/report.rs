@@ -20,6 +20,8 @@ pub struct ReachReport {
     pub is_mapping_known: bool,
     /// Whether UDP comes back from STUN servers; `None` when none was asked yet.
     pub udp: Option<bool>,
+    /// Handshakes over TCP that came to a standstill after the first small packets, since the last that did not.
+    pub handshakes_stalled: u64,
     /// Members that could relay for this peer.
     pub relays_known: usize,
     /// Those of them that have refused a slot because they are full.
@@ -59,6 +61,7 @@ impl Default for ReachReport {
             addresses: Vec::new(),
             is_mapping_known: false,
             udp: None,
+            handshakes_stalled: 0,
             relays_known: 0,
             relays_full: 0,
             relays: Vec::new(),
@@ -115,9 +118,10 @@ impl std::fmt::Display for RouterReport {
 pub struct AddressReport {
     /// A multiaddr, or an IP address with a port as others see it.
     pub address: String,
-    /// Where it comes from: `listening`, `configured`, `observed`, `mapped` or `relay`.
+    /// Where it comes from: `listening`, `left_out` (this machine lacks its protocol), `own`, `configured`, `confirmed`,
+    /// `observed`, `mapped`, `relay` or `refuted`.
     pub source: &'static str,
-    /// How far it can be relied on: `unconfirmed`, `confirmed`, `refuted`, or how many peers see it.
+    /// How far it can be relied on: `unconfirmed` (a public address of this machine that nobody has tried), `confirmed`, `refuted`, or how many peers see it.
     pub state: String,
 }
 

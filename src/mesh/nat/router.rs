@@ -77,7 +77,7 @@ fn address(Forwarded { port, external }: &Forwarded) -> Multiaddr {
 }
 
 impl Driver {
-    /// Has the router forward the ports on which this peer listens, unless it has an address of its own.
+    /// Has the router forward the ports on which this peer listens, unless it is reached at an address of its own.
     pub(super) fn ask_router(&mut self) {
         if !self.nat.settings.upnp || self.closing {
             return;
@@ -86,7 +86,7 @@ impl Driver {
         let listening = self.swarm.listeners().filter(behind).filter_map(endpoint);
         let ports: BTreeSet<Port> =
             listening.filter(|(at, _)| at.is_ipv4()).map(|(at, udp)| Port { udp, number: at.port() }).collect();
-        let wanted = if self.nat.evidence.is_proven_public() { BTreeSet::new() } else { ports };
+        let wanted = if self.nat.evidence.is_public_in(false) { BTreeSet::new() } else { ports };
         if self.nat.router.mapper.is_none() && !wanted.is_empty() {
             let mapper = Mapper::start(SSDP);
             self.nat.router.state = Some(mapper.state());

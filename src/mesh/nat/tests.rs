@@ -32,7 +32,8 @@ impl Peer {
         let id = keypair.peer_id();
         let context = MeshContext { mesh: MeshId([1; 32]), name: "test".into(), secret: Secret::new([1; 32]) };
         let (sender, inputs) = mpsc::channel(64);
-        let config = Config { keypair, listen, external_addresses, mdns: false, kademlia: false, nat };
+        let listen_ports = Vec::new();
+        let config = Config { keypair, listen, listen_ports, external_addresses, mdns: false, kademlia: false, nat };
         Self { id, handle: start(config, context, sender).await.unwrap(), inputs }
     }
 
@@ -110,6 +111,50 @@ impl Peer {
 fn hello() -> Message {
     let (mesh, members) = (MeshId([1; 32]), Hash([2; 32]));
     Message::Hello(Box::new(Hello { mesh, chain: Vec::new(), members, at: Timestamp(3) }))
+}
+
+#[tokio::test]
+async fn a_peer_is_told_to_be_at_all_addresses_of_its_relay() {
+    let addresses =
+        [format!("/ip4/127.0.0.1/udp/{}/quic-v1", free_port()), format!("/ip4/127.0.0.1/tcp/{}", free_port())];
+    let relay = Peer::start(1, addresses.to_vec(), addresses.to_vec(), Settings::default()).await;
+    let mut hidden = Peer::start(2, Vec::new(), Vec::new(), Settings::default()).await;
+    hidden.dial(&format!("{}/p2p/{}", addresses[0], relay.id));
+    hidden.linked(relay.id).await;
+    hidden.until("both ways", |hidden| hidden.circuits().len() == 2).await;
+    let through = addresses.map(|at| format!("{at}/p2p/{}/p2p-circuit/p2p/{}", relay.id, hidden.id));
+    assert_eq!((hidden.circuits(), hidden.handle.best_addresses()), (through.to_vec(), through.to_vec()));
+    // A slot that is gone takes all of them along.
+    relay.handle.shutdown().await;
+    hidden.until("no way", |hidden| hidden.circuits().is_empty() && hidden.handle.best_addresses().is_empty()).await;
+}
+
+#[tokio::test]
+async fn one_address_of_a_relay_that_is_good_is_enough() {
+    let relay = Peer::relay(1, Settings::default()).await;
+    let hidden = Peer::behind(2, &[&relay]).await;
+    let mut other = Peer::start(3, Vec::new(), Vec::new(), Settings::default()).await;
+    // Nobody answers at the first, which is known at once; and the third is of a protocol that is not spoken here.
+    let bad = |start: &str| format!("{start}/p2p/{}/p2p-circuit/p2p/{}", relay.id, hidden.id);
+    let (refused, unspoken) = (bad(&format!("/ip4/127.0.0.1/tcp/{}", free_port())), bad("/ip6/2001:db8::1/tcp/1"));
+    for address in [&refused, &hidden.circuits()[0], &unspoken] {
+        other.dial(address);
+    }
+    other.linked(hidden.id).await;
+}
+
+#[tokio::test]
+async fn what_becomes_of_one_way_through_a_relay_is_said_of_those_left_aside() {
+    let relay = Peer::relay(1, Settings::default()).await;
+    let mut peer = Peer::start(2, Vec::new(), Vec::new(), Settings::default()).await;
+    peer.dial(&relay.handle.external_addresses()[0]);
+    peer.linked(relay.id).await;
+    peer.until("a slot", |peer| !peer.circuits().is_empty()).await;
+    let nobody = Keypair::from_seed([9; 32]).peer_id();
+    for start in [relay.handle.external_addresses()[0].clone(), format!("/ip4/127.0.0.1/tcp/1/p2p/{}", relay.id)] {
+        peer.dial(&format!("{start}/p2p-circuit/p2p/{nobody}"));
+    }
+    assert_eq!(peer.dial_fails().await, peer.dial_fails().await);
 }
 
 #[tokio::test]

@@ -151,3 +151,49 @@ fn a_fork_within_a_run_is_settled_too() {
         audited(&mut world, at);
     }
 }
+
+/// A backup of peer 1 is restored, which edits `list` before it learns of what it had forgotten, while peer 0 has edited
+/// the list too; what it comes to.
+fn list_edited_on_a_backup(before: Value, others: Value, mine: Value) -> Value {
+    let mut world = World::mesh(2);
+    world.connect(0, 1);
+    world.put(1, "docs/a", json!({"list": before})).unwrap();
+    world.run(5_000);
+    let copy = world.peers[1].kv.copy();
+    world.put(1, "docs/a", json!({"list": before, "forgotten": true})).unwrap();
+    world.run(5_000);
+    world.put(0, "docs/a", json!({"list": others, "forgotten": true})).unwrap();
+    world.run(5_000);
+    restore(&mut world, 1, copy);
+    world.put(1, "docs/a", json!({"list": mine})).unwrap();
+    world.connect(0, 1);
+    world.run(30_000);
+    assert_eq!(world.state(0), world.state(1));
+    audited(&mut world, 0);
+    audited(&mut world, 1);
+    let mut document = world.get(0, "docs/a").unwrap();
+    assert_eq!(document["forgotten"], json!(true));
+    document["list"].take()
+}
+
+#[test]
+fn an_edit_of_a_list_is_made_again_as_the_edit_that_it_was() {
+    let check = |before: Value, others: Value, mine: Value, expected: Value| {
+        assert_eq!(list_edited_on_a_backup(before, others, mine), expected);
+    };
+    // Removed one and added one; the others have added one in front.
+    check(json!([1, 2, 3, 4]), json!(["x", 1, 2, 3, 4]), json!([1, 3, 4, "mine"]), json!(["x", 1, 3, 4, "mine"]));
+    // Put one into the middle, while the others removed the one in front of it.
+    check(json!([1, 2, 3, 4]), json!([1, 3, 4]), json!([1, 2, "mine", 3, 4]), json!([1, "mine", 3, 4]));
+    // Replaced one; the others have removed another and added one.
+    check(json!([1, 2, 3]), json!([2, 3, 4]), json!([1, "mine", 3]), json!(["mine", 3, 4]));
+    // A field of an object within the list, of which the others have changed another field.
+    check(
+        json!([{"a": 1, "b": 1}, {"c": 1}]),
+        json!([{"a": 1, "b": 2}, {"c": 1}, {"new": 1}]),
+        json!([{"a": 2, "b": 1}, {"c": 1}]),
+        json!([{"a": 2, "b": 2}, {"c": 1}, {"new": 1}]),
+    );
+    // A list within a list.
+    check(json!([[1, 2], [3]]), json!([[1, 2], [3, 4]]), json!([[0, 1, 2], [3]]), json!([[0, 1, 2], [3, 4]]));
+}

@@ -1,11 +1,16 @@
 //! Nodes that talk to each other in one thread and in virtual time. Each test reads as a transcript.
 
+mod clock;
+mod collections;
 mod fork;
 mod full;
 mod index;
+mod log;
+mod members;
 mod once;
 mod power;
 mod receipt;
+mod rot;
 mod runs;
 mod turn;
 
@@ -17,10 +22,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::access::{Role, Terms, Ticket};
-use crate::base::{DocumentKey, Encode};
+use crate::base::{CollectionName, DocumentKey, Encode};
 use crate::document::{Object, Run};
 use crate::kv::{Kv, MemoryKv};
 use crate::store::{Loss, Reason};
+use crate::sync::{Names, Step as RootsStep};
 
 /// Milliseconds that a message takes.
 const LATENCY_MS: u64 = 5;
@@ -28,6 +34,8 @@ const LATENCY_MS: u64 = 5;
 struct Peer {
     node: Node,
     kv: Arc<MemoryKv>,
+    /// By how much the time that its node is told is ahead, in milliseconds.
+    ahead_ms: i64,
     wake: Option<Timestamp>,
     events: Vec<Event>,
 }
@@ -101,7 +109,7 @@ impl World {
     fn add(&mut self, number: u8) {
         let kv = Arc::new(MemoryKv::new());
         let node = open(number, kv.clone(), self.now);
-        self.peers.push(Peer { node, kv, wake: Some(self.now), events: Vec::new() });
+        self.peers.push(Peer { node, kv, ahead_ms: 0, wake: Some(self.now), events: Vec::new() });
     }
 
     fn restart(&mut self, at: usize) {
@@ -111,7 +119,7 @@ impl World {
         }
         self.cut = cut;
         let kv = self.peers[at].kv.clone();
-        self.peers[at].node = open(at as u8, kv, self.now);
+        self.peers[at].node = open(at as u8, kv, self.clock_of(at));
         self.peers[at].wake = Some(self.now);
     }
 
@@ -123,8 +131,14 @@ impl World {
         self.peers.iter().position(|peer| peer.node.peer_id() == *id).unwrap()
     }
 
+    /// The time that a node is told.
+    fn clock_of(&self, at: usize) -> Timestamp {
+        Timestamp(self.now.0.saturating_add_signed(self.peers[at].ahead_ms))
+    }
+
     fn feed(&mut self, at: usize, inputs: Vec<Input>) {
-        let effects = self.peers[at].node.handle(self.now, inputs);
+        let told = self.clock_of(at);
+        let effects = self.peers[at].node.handle(told, inputs);
         self.peers[at].wake = None;
         for effect in effects.0 {
             self.carry_out(at, effect);
@@ -191,7 +205,10 @@ impl World {
                 self.links.remove(&(to, at));
                 self.later(to, Input::Disconnected(self.id(at)));
             }
-            Effect::WakeAt(wake) => self.peers[at].wake = Some(wake),
+            Effect::WakeAt(wake) => {
+                let ahead_ms = self.peers[at].ahead_ms;
+                self.peers[at].wake = Some(Timestamp(wake.0.saturating_add_signed(-ahead_ms)));
+            }
             Effect::Emit(event) => self.peers[at].events.push(event),
             Effect::Reply(id, reply) => _ = self.replies.insert((at, id), reply),
             Effect::Publish(..) | Effect::Verdict(..) | Effect::Context(_) => {}
@@ -243,12 +260,16 @@ impl World {
                     (to == a && *from == other) || (to == b && *from == one)
                 }
                 Input::Command(..)
+                | Input::Introduced(..)
                 | Input::Disconnected(_)
+                | Input::Unanswered(..)
+                | Input::Answered(_)
                 | Input::DialFailed(..)
                 | Input::Discovered(..)
                 | Input::Changes { .. }
                 | Input::PublishFailed
                 | Input::NetworkChanged
+                | Input::ClockSet { .. }
                 | Input::Wake => false,
             };
             self.queue.retain(|(_, to, input)| !lost(*to, input));
@@ -362,9 +383,27 @@ fn describe(message: &Message) -> String {
         Message::Refused(why) => format!("refused: {why}"),
         Message::Members(records) => format!("{} member records", records.len()),
         Message::Roots(roots) => {
-            let root = |root: &crate::sync::Root| format!("{} ({})", root.collection, root.count);
-            let list: Vec<String> = roots.roots.iter().map(root).collect();
-            format!("roots{} {}", if roots.ask { "?" } else { "" }, list.join(", "))
+            let list = |roots: &[crate::sync::Root]| {
+                let list: Vec<String> =
+                    roots.iter().map(|root| format!("{} ({})", root.collection, root.count)).collect();
+                list.join(", ")
+            };
+            let part = |(to, names): &(Option<CollectionName>, Names)| {
+                let to = to.as_ref().map_or("..".into(), |to| format!("..{to}"));
+                match names {
+                    Names::Skip => format!("{to} skip"),
+                    Names::Fingerprint(_) => format!("{to} fingerprint"),
+                    Names::Listed(roots) => format!("{to} all of {}", list(roots)),
+                    Names::Differing(roots) => format!("{to} differing {}", list(roots)),
+                }
+            };
+            let parts: Vec<String> = roots.parts.iter().map(part).collect();
+            let step = match roots.step {
+                RootsStep::Question => "roots?",
+                RootsStep::Answer => "roots!",
+                RootsStep::Closer => "roots",
+            };
+            format!("{step} {}", parts.join(", "))
         }
         Message::Ranges(ranges) => {
             let part = |(to, part): &_| match part {
@@ -393,8 +432,8 @@ fn describe(message: &Message) -> String {
     }
 }
 
-fn open(number: u8, kv: Arc<dyn Kv>, now: Timestamp) -> Node {
-    let config = Config {
+fn config(number: u8) -> Config {
+    Config {
         keypair: Keypair::from_seed([number + 1; 32]),
         seed: [number + 1; 32],
         mesh_name: format!("mesh {number}"),
@@ -402,8 +441,11 @@ fn open(number: u8, kv: Arc<dyn Kv>, now: Timestamp) -> Node {
         loss: Loss::Nothing,
         fresh: true,
         seeds: Vec::new(),
-    };
-    Node::open(config, kv, now).unwrap()
+    }
+}
+
+fn open(number: u8, kv: Arc<dyn Kv>, now: Timestamp) -> Node {
+    Node::open(config(number), kv, now).unwrap()
 }
 
 #[test]
@@ -433,11 +475,37 @@ fn two_peers_share_what_is_written_together_and_apart() {
     assert_eq!(world.state(0), world.state(1));
     let report = world.sync_report(0);
     let standing = &report.collections[0].peers[0];
-    assert!(standing.connected && standing.standing.equal && standing.standing.their_count == 3, "{report:?}");
+    assert!(standing.connected && standing.standing.equal && standing.standing.their_count == Some(3), "{report:?}");
 }
 
 /// The protocol as a conversation, held in `tests/scripts/conversation.txt`. When a change of the protocol is
 /// meant, `AEROLITHSDB_WRITE_SCRIPTS=1 cargo test conversation` writes it anew, to be read in the diff.
+#[test]
+fn a_peer_that_does_not_answer_is_shown_as_such_until_it_does_or_is_gone() {
+    let mut world = World::new(2);
+    world.put(0, "notes/a", json!({})).unwrap();
+    world.join(1, 0, Role::Writer);
+    world.run(2_000);
+    let other = world.id(1);
+    let shown = |world: &mut World| {
+        let Ok(Reply::Status(status)) = world.ask(0, Command::Status) else { panic!("a status") };
+        let Ok(Reply::Sync(sync)) = world.ask(0, Command::Sync) else { panic!("a report") };
+        let Ok(Reply::Members(members)) = world.ask(0, Command::Members) else { panic!("members") };
+        let member = members.into_iter().find(|member| member.peer == other).unwrap();
+        let standing = sync.collections[0].peers[0].no_answer_since;
+        assert_eq!(member.no_answer_since, standing);
+        (status.neighbours.first().map(|neighbour| neighbour.no_answer_since), standing)
+    };
+    assert_eq!(shown(&mut world), (Some(None), None));
+    let since = Timestamp(world.now.0 - 5_500);
+    world.feed(0, vec![Input::Unanswered(other, 5_500)]);
+    assert_eq!(shown(&mut world), (Some(Some(since)), Some(since)));
+    world.feed(0, vec![Input::Answered(other)]);
+    assert_eq!(shown(&mut world), (Some(None), None));
+    world.feed(0, vec![Input::Unanswered(other, 5_500), Input::Disconnected(other)]);
+    assert_eq!(shown(&mut world), (None, None));
+}
+
 #[test]
 fn the_conversation_of_two_peers_reads_as_written() {
     let mut world = World::new(2);
@@ -739,7 +807,10 @@ fn a_member_that_floods_wastes_its_own_quota_only() {
     world.run(5_000);
     world.sent = BTreeMap::new();
     let from = world.id(2);
-    let ask = |salt| Message::Roots(crate::sync::Roots { salt, ask: true, roots: Vec::new() });
+    let parts = vec![(None, Names::Listed(Vec::new()))];
+    let ask = |salt| {
+        Message::Roots(crate::sync::Roots { salt, step: RootsStep::Question, documents: 0, parts: parts.clone() })
+    };
     for salt in 0..10_000 {
         world.feed(0, vec![Input::Received(from, Box::new(ask(salt)))]);
     }

@@ -117,7 +117,8 @@ fn a_neighbour_that_only_says_that_it_has_much_keeps_others_away_for_a_while_onl
     let claim = |world: &mut World| {
         let (collection, salt) = ("docs".parse().unwrap(), world.now.0);
         let roots = vec![crate::sync::Root { collection, count: 1 << 40, fingerprint: [7; 16] }];
-        let claim = Message::Roots(crate::sync::Roots { salt, ask: true, roots });
+        let parts = vec![(None, Names::Listed(roots))];
+        let claim = Message::Roots(crate::sync::Roots { salt, step: RootsStep::Question, documents: 1 << 40, parts });
         world.feed(2, vec![Input::Received(liar, Box::new(claim))]);
         world.run(500);
     };

@@ -1,22 +1,23 @@
-//! What is wrong with this peer's network, in plain words, and what to do about it.
+//! What is wrong with this peer's network and its disk, in plain words, and what to do about it.
 //!
 //! [`diagnose`] holds what is known against what a healthy peer shows. It tries nothing out: all of it is evidence that
 //! the peer has gathered anyway. A problem is what somebody should see to; a note is how the network is, with which the
 //! peer gets along.
 //!
+//! - `clock` what is said of the time
 //! - `reach` what is said of reaching others and being reached
+//! - `disk` what is said of damage to the disk
 
+mod clock;
+mod disk;
 mod reach;
 #[cfg(test)]
 mod tests;
 
+use crate::access::Overuse;
 use crate::base::Timestamp;
 use crate::mesh::nat::ReachReport;
-use crate::node::PeerReport;
-
-/// Milliseconds by which clocks may differ: people would notice in the times of their documents, and beyond five minutes
-/// changes are no longer ordered by them.
-const CLOCK_OFF_MS: i64 = 30_000;
+use crate::node::{PeerReport, RestlessReport};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +71,40 @@ fn problem(subject: &'static str, what: impl Into<String>, advice: impl Into<Str
 #[must_use]
 pub fn diagnose(peer: &PeerReport, reach: &ReachReport, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![members(peer)];
+    findings.extend(peer.overused.iter().map(overused));
     findings.extend(reach::findings(peer, reach, now));
-    findings.extend(clock(peer));
+    findings.extend(clock::findings(peer, now));
+    findings.extend(disk::finding(&peer.disk));
+    findings.extend(peer.restless.iter().map(links));
     findings
 }
 
+/// An invitation by which more joined than it lets in.
+fn overused(overuse: &Overuse) -> Finding {
+    let fallen: Vec<String> = overuse.fallen.iter().map(ToString::to_string).collect();
+    problem(
+        "tickets",
+        format!(
+            "{} joined by a ticket of {} for {} and are no members: others came before them, or whoever let them in \
+             fell: {}",
+            fallen.len(),
+            overuse.issuer,
+            overuse.uses,
+            fallen.join(", ")
+        ),
+        "An admin can admit them by a new ticket. If nobody knows them, the ticket got into the wrong hands.",
+    )
+}
+
 fn members(peer: &PeerReport) -> Finding {
+    if peer.role.is_none() {
+        return problem(
+            "peers",
+            "this peer is no member of its mesh any more: others had used its ticket up when it joined, or whoever let \
+             it in is no member either",
+            "What is here stays and can be read. Ask an admin for a new ticket, and join again with it.",
+        );
+    }
     let (others, connected) = (peer.members.saturating_sub(1), peer.neighbours.len());
     if others == 0 {
         return ok("peers", "this peer is the only member of its mesh; `mesh invite` makes a ticket for another");
@@ -88,21 +117,32 @@ fn members(peer: &PeerReport) -> Finding {
              that works from here: put one into node.seed_nodes.",
         );
     }
-    ok("peers", format!("{connected} of {others} other members are connected"))
+    let told = format!("{connected} of {others} other members are connected");
+    let silent: Vec<_> =
+        peer.neighbours.iter().filter_map(|other| Some((other.peer, other.no_answer_since?))).collect();
+    let Some((first, since)) = silent.first() else { return ok("peers", told) };
+    let told = format!("{told}; of {}, as {first}, there is no answer since {since} or later", silent.len());
+    let advice = "What nothing comes from is given up within seconds, and dialed anew. When that does not end, something \
+                  between the two networks loses what goes there.";
+    if silent.len() == connected { problem("peers", told, advice) } else { note("peers", told, advice) }
 }
 
-/// This machine's clock against the others', by the one in the middle.
-fn clock(peer: &PeerReport) -> Option<Finding> {
-    let mut ahead: Vec<i64> = peer.neighbours.iter().map(|neighbour| neighbour.clock_ahead_ms).collect();
-    ahead.sort_unstable();
-    let middle = *ahead.get(ahead.len() / 2)?;
-    if middle.abs() < CLOCK_OFF_MS {
-        return Some(ok("clock", "this machine's clock agrees with those of the connected members"));
+/// A member whose links start anew again and again.
+fn links(restless: &RestlessReport) -> Finding {
+    let RestlessReport { peer, places, starts, is_twice } = restless;
+    let places = places.iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+    if *is_twice {
+        return problem(
+            "links",
+            format!("peer {peer} is connected from {places} in turns: it seems to run twice, and each takes the link"),
+            "Its data folder was copied. Stop one of the two, or make the copy a peer of its own: start it once with \
+             --new-identity, and let it join again.",
+        );
     }
-    let (seconds, way) = (middle.abs() / 1_000, if middle > 0 { "behind" } else { "ahead of" });
-    Some(problem(
-        "clock",
-        format!("this machine's clock is {seconds} s {way} those of the connected members"),
-        "Set it, best by NTP: of two edits of the same field the later one wins, and which one that is depends on it.",
-    ))
+    note(
+        "links",
+        format!("the link to peer {peer} started {starts} times within two minutes, over {places}"),
+        "If this peer's data folder or that one's was copied, the two with one identity take each other's links away: \
+         start the copy once with --new-identity. Otherwise the network between breaks connections.",
+    )
 }

@@ -1,6 +1,7 @@
 //! What is wrong with reaching others and being reached.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::{Finding, note, ok, problem};
 use crate::base::Timestamp;
@@ -12,6 +13,8 @@ const PUNCHING_MS: u64 = 15_000;
 
 pub(super) fn findings(peer: &PeerReport, reach: &ReachReport, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![reachability(reach)];
+    findings.extend(packets(peer, reach));
+    findings.extend(link_only(reach));
     findings.extend(router(reach));
     findings.extend(relays(reach));
     findings.extend(refused_circuits(reach));
@@ -24,6 +27,22 @@ pub(super) fn findings(peer: &PeerReport, reach: &ReachReport, now: Timestamp) -
 
 fn reachability(reach: &ReachReport) -> Finding {
     match reach.reachability {
+        Reachability::Unknown if has_claims(reach) => note(
+            "reachability",
+            "this machine has a public address, and it is not known yet whether this peer can be dialed there: nobody \
+             outside has tried",
+            "It shows once a member elsewhere is connected. If you know that no firewall is in front of this machine, name \
+             the address in network.external_addresses.",
+        ),
+        Reachability::Firewalled => note(
+            "reachability",
+            "this machine has a public address, and a firewall lets nobody in unasked: direct connections are made by \
+             punching holes",
+            format!(
+                "Let {} in on the firewall (the one of the cloud, of the router for IPv6, or of this machine).",
+                ports(reach).unwrap_or_else(|| "the ports of network.listen".into())
+            ),
+        ),
         Reachability::Unknown => note(
             "reachability",
             "nobody has told yet how this peer is seen from outside",
@@ -57,6 +76,40 @@ fn reachability(reach: &ReachReport) -> Finding {
     }
 }
 
+/// Packets that are lost because they are large.
+fn packets(peer: &PeerReport, reach: &ReachReport) -> Option<Finding> {
+    const ADVICE: &str = "Find the link with the small MTU (a VPN, PPPoE, a tunnel of the cloud): let ICMP \"too big\" \
+                          messages through there, or clamp the MSS of TCP, or lower the MTU of this machine's interface to \
+                          1280; or let UDP out, over which packets are small.";
+    let stalled = Some(reach.handshakes_stalled).filter(|stalled| *stalled > 0)?;
+    let what = format!(
+        "the last {stalled} handshakes over TCP came to a standstill after the first small packets: larger packets seem to \
+         be lost on the way (path MTU)"
+    );
+    Some(if peer.neighbours.is_empty() { problem("packets", what, ADVICE) } else { note("packets", what, ADVICE) })
+}
+
+/// Whether this machine has public addresses of which nobody has said yet whether they can be dialed.
+fn has_claims(reach: &ReachReport) -> bool {
+    reach.addresses.iter().any(|address| address.source == "listening" && address.state == "unconfirmed")
+}
+
+/// A machine whose network gives it no addresses.
+fn link_only(reach: &ReachReport) -> Option<Finding> {
+    let listening = reach.addresses.iter().filter(|address| address.source == "listening");
+    let ips = listening.filter_map(|address| address.address.split('/').nth(2)?.parse::<IpAddr>().ok());
+    let far: Vec<IpAddr> = ips.filter(|ip| !ip.is_loopback()).collect();
+    let is_of_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    (!far.is_empty() && far.iter().all(is_of_link)).then(|| {
+        note(
+            "addresses",
+            "this machine has no address but those of its link (fe80::): peers on the same link are reached over TCP, not \
+             over QUIC, and nobody else is",
+            "A router or DHCP gives it others, and so does a prefix of your own (fd00::/8).",
+        )
+    })
+}
+
 fn udp_blocked(reach: &ReachReport) -> Finding {
     const ADVICE: &str = "Ask whoever runs this network to let UDP out; QUIC is faster, and punches more holes.";
     if reach.udp == Some(false) {
@@ -70,7 +123,7 @@ fn udp_blocked(reach: &ReachReport) -> Finding {
 fn is_behind(reach: &ReachReport) -> bool {
     match reach.reachability {
         Reachability::Public | Reachability::Offline | Reachability::Unknown | Reachability::Mapped => false,
-        Reachability::Punchable | Reachability::Symmetric | Reachability::UdpBlocked => true,
+        Reachability::Firewalled | Reachability::Punchable | Reachability::Symmetric | Reachability::UdpBlocked => true,
     }
 }
 
@@ -92,7 +145,12 @@ fn router(reach: &ReachReport) -> Option<Finding> {
         )),
         RouterReport::Forwarding { ports, .. } => Some(ok("upnp", format!("the router forwards {}", ports.join(", ")))),
         RouterReport::NotAsked | RouterReport::Searching => None,
-        RouterReport::Off | RouterReport::Nothing(_) if !is_behind(reach) => None,
+        // No router translates what a firewall lets through.
+        RouterReport::Off | RouterReport::Nothing(_)
+            if !is_behind(reach) || reach.reachability == Reachability::Firewalled =>
+        {
+            None
+        }
         RouterReport::Off => Some(note(
             "upnp",
             "the router is not asked to forward ports: network.upnp is false",
@@ -146,7 +204,7 @@ fn ports(reach: &ReachReport) -> Option<String> {
     let port = |address: &str| {
         let mut parts = address.split('/').skip(2);
         let (ip, kind, number) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_far = ip.parse().is_ok_and(|ip: std::net::IpAddr| !ip.is_loopback());
+        let is_far = ip.parse().is_ok_and(|ip: IpAddr| !ip.is_loopback());
         is_far.then(|| format!("{} port {number}", kind.to_uppercase()))
     };
     let mut ports: Vec<String> = listening.filter_map(|listening| port(&listening.address)).collect();
@@ -280,6 +338,15 @@ fn refuted(reach: &ReachReport) -> Option<Finding> {
     let own: Vec<&str> = named("refuted").map(|address| address.address.as_str()).collect();
     let configured = |address: &&str| named("configured").any(|other| other.address.starts_with(*address));
     let wrong: Vec<&str> = own.into_iter().filter(configured).collect();
+    let listening = |address: &&str| named("listening").any(|other| other.address == **address);
+    let shut: Vec<&str> = named("refuted").map(|address| address.address.as_str()).filter(listening).collect();
+    if wrong.is_empty() && reach.reachability == Reachability::Public && !shut.is_empty() {
+        return Some(note(
+            "firewall",
+            format!("nobody outside reaches this peer at {}: a firewall seems to be in front of it", shut.join(", ")),
+            "Let that port in on the firewall, for those who have no other way; until then they come through a relay.",
+        ));
+    }
     (!wrong.is_empty()).then(|| {
         problem(
             "external addresses",
