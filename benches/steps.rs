@@ -95,7 +95,7 @@ fn steps(c: &mut Criterion) {
 
 fn filters(c: &mut Criterion) {
     let view = Value::Object(document(1)).to_string();
-    let row = Row { id: None, body: Json::new(view.as_bytes()) };
+    let row = Row { id: None, body: Json::new(view.as_bytes()), conflicts: 0 };
     for filter in [
         json!({"age": {"$gte": 18}, "city": "City 1"}),
         json!({"nested.zip": {"$gt": 5_000}, "tags": {"$in": ["beta", "gamma"]}}),

@@ -188,6 +188,7 @@ start a; a=$url api=$url/api/v1
 notes=$api/collections/notes/documents
 until_has '"path":"/wind"' "$notes/today/conflicts"
 call 200 "$notes/today/conflicts";                                          has '"value":5'; has '"value":6'
+call 200 "$api/collections/notes/conflicts";                                 has '"conflict_count":1'
 call 200 -X PUT -H "$json" -d '{"wind":5.5}' "$notes/today"
 call 200 "$notes/today/conflicts";                                          has '"conflicts":[]'
 

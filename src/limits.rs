@@ -76,6 +76,8 @@ pub const DIFFERENCE_BYTES_MAX: usize = 40 << 20;
 pub const CONFLICT_VALUES_MAX: usize = 1_000;
 /// Bytes of all paths and values in one list of conflicts; one more value may come on top.
 pub const CONFLICT_BYTES_MAX: usize = 4 << 20;
+/// Changes of the documents whose conflicts are counted at a time, after an update from a version that did not.
+pub const CONFLICT_STEP_CHANGES: u64 = 2_000;
 /// Heads that name a version: as many as meet in one edit, and fit a URL.
 pub const VERSION_HEADS_MAX: usize = 256;
 /// Readings of whole histories at a time: each opens a document with all of its changes in memory.
@@ -381,6 +383,9 @@ pub const BULK_BYTES_MAX: usize = 4 << 20;
 pub const DROP_WRITES_MAX: usize = BATCH_INPUTS_MAX;
 /// Collections that a report of who is in sync shows, each with every peer.
 pub const SYNC_COLLECTIONS_MAX: usize = 1_000;
+/// Peers of which a report says how they stand in each collection; of more than that those that were compared come
+/// first. How each stands in all collections together is said of every member.
+pub const SYNC_PEERS_MAX: usize = 100;
 /// Collections that the metrics show one by one, the largest: each is two series in whatever stores them.
 pub const METRICS_COLLECTIONS_MAX: usize = 100;
 /// Bytes of a request's id as a client may choose it: what fits a log line.

@@ -47,6 +47,17 @@ pub(super) enum Command {
         #[arg(long, short)]
         yes: bool,
     },
+    /// List the documents at whose places concurrent edits left several values
+    Conflicts {
+        /// The collection
+        name: String,
+        /// Documents at most
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Documents to leave out first
+        #[arg(long, default_value_t = 0)]
+        offset: usize,
+    },
     /// Show how many documents and bytes there are
     Stats {
         /// One collection; all of them when left out
@@ -58,7 +69,12 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
         Command::List { name: Some(name), limit, offset } => {
             let fields = [("ID", "/id"), ("UPDATED", "/updated_at"), ("DATA", "/data")];
-            output.list(&documents(peer, &name, offset, limit)?, &fields)
+            output.list(&documents(peer, &name, "documents", offset, limit)?, &fields)
+        }
+        Command::Conflicts { name, limit, offset } => {
+            let fields =
+                [("ID", "/id"), ("CONFLICTS", "/conflict_count"), ("UPDATED", "/updated_at"), ("DATA", "/data")];
+            output.list(&documents(peer, &name, "conflicts", offset, limit)?, &fields)
         }
         Command::List { name: None, .. } | Command::Stats { name: None } => {
             let answer = peer.get("/api/v1/collections")?;
@@ -121,13 +137,13 @@ fn drop_and_watch(peer: &Peer, path: &str, documents: u64) -> Outcome<Value> {
     })
 }
 
-/// Documents from `offset` on, page by page.
-fn documents(peer: &Peer, name: &str, offset: usize, limit: usize) -> Outcome<Vec<Value>> {
+/// Documents of a list from `offset` on, page by page.
+fn documents(peer: &Peer, name: &str, list: &str, offset: usize, limit: usize) -> Outcome<Vec<Value>> {
     let (mut left_out, mut found) = (offset, Vec::new());
     let mut cursor = String::new();
     while found.len() < limit {
         let wanted = left_out.saturating_add(limit - found.len()).min(PAGE_DOCUMENTS_MAX);
-        let path = format!("/api/v1/collections/{}/documents?limit={wanted}{cursor}", path_segment(name));
+        let path = format!("/api/v1/collections/{}/{list}?limit={wanted}{cursor}", path_segment(name));
         let mut page = peer.get(&path)?;
         if let Value::Array(documents) = page["documents"].take() {
             let skipped = left_out.min(documents.len());

@@ -6,6 +6,7 @@
 //! equal: whoever wrote them agreed.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use automerge::{Automerge, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, ValueRef};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use crate::base::{ChangeHash, PeerId, Timestamp};
 use crate::error::Error;
 use crate::limits::{CONFLICT_BYTES_MAX, CONFLICT_VALUES_MAX};
 
+use super::change::Change;
 use super::difference::push_token;
 use super::error::Broken;
 use super::open::Document;
@@ -59,101 +61,171 @@ impl Document {
     /// # Errors
     /// [`Error::Corrupt`] when the author of a change is not in the table, or Automerge cannot read the document.
     pub fn conflicts(&self, authors: &Authors) -> Result<Conflicts, Error> {
-        let mut search = Search {
+        let mut listing = Listing {
             document: self,
             authors,
-            path: String::new(),
             found: Conflicts::default(),
             values_left: CONFLICT_VALUES_MAX,
             bytes_left: CONFLICT_BYTES_MAX,
         };
-        search.container(&ROOT, ObjType::Map)?;
-        Ok(search.found)
+        let mut search = Search {
+            doc: &self.doc.0,
+            path: String::new(),
+            visit: &mut |path, id, prop| listing.place(path, id, prop),
+        };
+        // Whether it came to the end is told by `is_cut`.
+        let _: ControlFlow<()> = search.container(&ROOT, ObjType::Map)?;
+        Ok(listing.found)
+    }
+
+    /// The number of places with several values, all of them, as [`Document::conflicts`] finds them. Remembered until
+    /// an edit may change it: one that builds on all others begins no conflict.
+    #[must_use]
+    pub fn conflict_count(&mut self) -> u64 {
+        if let Some(count) = self.conflict_count {
+            return count;
+        }
+        let (mut count, mut bytes_left) = (0, CONFLICT_BYTES_MAX);
+        let doc = &self.doc.0;
+        let mut search = Search {
+            doc,
+            path: String::new(),
+            visit: &mut |_, id, prop| {
+                count += u64::from(differ(doc, id, prop, &mut bytes_left)?);
+                Ok(ControlFlow::Continue(()))
+            },
+        };
+        // What was found in a document can be read in it.
+        let _: Result<ControlFlow<()>, Error> = search.container(&ROOT, ObjType::Map);
+        self.conflict_count = Some(count);
+        count
+    }
+
+    /// Takes the number of places with several values from where it was remembered.
+    pub fn remember_conflict_count(&mut self, count: u64) {
+        self.conflict_count = Some(count);
+    }
+
+    /// Notes that a change comes in, before it does.
+    pub(super) fn note_conflicts(&mut self, change: &Change) {
+        let builds_on_all = || self.history.heads().all(|head| change.deps().contains(head));
+        if self.conflict_count != Some(0) || !builds_on_all() {
+            self.conflict_count = None;
+        }
     }
 }
 
+/// Whether the values at a place differ. Of values that are too many to compare they do.
+fn differ(doc: &Automerge, id: &ObjId, prop: Prop, bytes_left: &mut usize) -> Result<bool, Error> {
+    let written = doc.get_all(id, prop)?;
+    if written.iter().all(|(value, _)| is_counter(value)) {
+        return Ok(false);
+    }
+    let mut first = None;
+    for (value, id) in &written {
+        let text = hydrated(doc, value, id)?.to_string();
+        let Some(left) = bytes_left.checked_sub(text.len()) else { return Ok(true) };
+        *bytes_left = left;
+        if *first.get_or_insert_with(|| text.clone()) != text {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn hydrated(doc: &Automerge, value: &automerge::Value<'_>, id: &ObjId) -> Result<Value, Error> {
+    Ok(match value {
+        automerge::Value::Object(_) => view::value(ReadDoc::hydrate(doc, id, None)?),
+        automerge::Value::Scalar(scalar) => view::scalar(scalar),
+    })
+}
+
+/// What is done with a place that several edits wrote: given its path, its container and its key.
+type Visit<'a> = dyn FnMut(&str, &ObjId, Prop) -> Result<ControlFlow<()>, Error> + 'a;
+
+/// Walks through the places of a document that several edits wrote.
 struct Search<'a> {
-    document: &'a Document,
-    authors: &'a Authors,
+    doc: &'a Automerge,
     /// Where the search is.
     path: String,
-    found: Conflicts,
-    values_left: usize,
-    bytes_left: usize,
+    visit: &'a mut Visit<'a>,
 }
 
 impl Search<'_> {
-    fn container(&mut self, id: &ObjId, kind: ObjType) -> Result<(), Error> {
+    fn container(&mut self, id: &ObjId, kind: ObjType) -> Result<ControlFlow<()>, Error> {
         let items = match kind {
-            ObjType::Map | ObjType::Table => of_map(&self.document.doc.0, id),
-            ObjType::List => of_list(&self.document.doc.0, id),
+            ObjType::Map | ObjType::Table => of_map(self.doc, id),
+            ObjType::List => of_list(self.doc, id),
             // Characters are written once; they do not conflict.
-            ObjType::Text => return Ok(()),
+            ObjType::Text => Vec::new(),
         };
         for Item { prop, conflict, object } in items {
-            if self.found.is_cut {
-                break;
-            }
             let length = self.path.len();
             match &prop {
                 Prop::Map(key) => push_token(&mut self.path, key),
                 Prop::Seq(index) => push_token(&mut self.path, &index.to_string()),
             }
-            if conflict {
-                self.place(id, prop)?;
+            if conflict && (self.visit)(&self.path, id, prop)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            if let Some((kind, id)) = object {
-                self.container(&id, kind)?;
+            if let Some((kind, id)) = object
+                && self.container(&id, kind)?.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
             }
             self.path.truncate(length);
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
+}
 
-    fn place(&mut self, id: &ObjId, prop: Prop) -> Result<(), Error> {
-        let written = self.document.doc.0.get_all(id, prop)?;
+/// The places with their values, as many as the bounds allow.
+struct Listing<'a> {
+    document: &'a Document,
+    authors: &'a Authors,
+    found: Conflicts,
+    values_left: usize,
+    bytes_left: usize,
+}
+
+impl Listing<'_> {
+    fn place(&mut self, path: &str, id: &ObjId, prop: Prop) -> Result<ControlFlow<()>, Error> {
+        let doc = &self.document.doc.0;
+        let written = doc.get_all(id, prop)?;
         if written.iter().all(|(value, _)| is_counter(value)) {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
-        if written.len() > self.values_left || self.path.len() > self.bytes_left {
+        if written.len() > self.values_left || path.len() > self.bytes_left {
             self.found.is_cut = true;
-            return Ok(());
+            return Ok(ControlFlow::Break(()));
         }
         self.values_left -= written.len();
-        self.bytes_left -= self.path.len();
+        self.bytes_left -= path.len();
         let mut values = Vec::with_capacity(written.len());
         let last = written.len().saturating_sub(1);
         for (index, (value, id)) in written.iter().enumerate() {
-            let value = self.value(value, id)?;
+            let value = hydrated(doc, value, id)?;
             let Some(left) = self.bytes_left.checked_sub(json_bytes(&value)) else {
                 self.found.is_cut = true;
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             };
             self.bytes_left = left;
-            values.push(self.rival(value, id, index == last)?);
+            values.push(self.rival(path, value, id, index == last)?);
         }
         // As texts, so that 0.0 and -0.0 differ, as they do wherever they are shown.
         let texts: BTreeSet<String> = values.iter().map(|rival| rival.value.to_string()).collect();
-        if texts.len() == 1 {
-            return Ok(());
+        if texts.len() > 1 {
+            self.found.list.push(Conflict { path: path.to_owned(), values });
         }
-        self.found.list.push(Conflict { path: self.path.clone(), values });
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn value(&self, value: &automerge::Value<'_>, id: &ObjId) -> Result<Value, Error> {
-        Ok(match value {
-            automerge::Value::Object(_) => view::value(ReadDoc::hydrate(&self.document.doc.0, id, None)?),
-            automerge::Value::Scalar(scalar) => view::scalar(scalar),
-        })
-    }
-
-    fn rival(&self, value: Value, id: &ObjId, is_winner: bool) -> Result<Rival, Error> {
+    fn rival(&self, path: &str, value: Value, id: &ObjId, is_winner: bool) -> Result<Rival, Error> {
         let change = self.document.doc.0.hash_for_opid(id).map(|hash| ChangeHash(hash.0));
         let made = change
             .and_then(|hash| self.document.history.number(&hash))
             .map(|number| self.document.history.made(number));
-        let made = made.ok_or_else(|| Broken(format!("the value at {} was written by no change", self.path)))?;
+        let made = made.ok_or_else(|| Broken(format!("the value at {path} was written by no change")))?;
         let author = author(self.authors, &made.actor)?;
         Ok(Rival { value, author, time: made.time.physical(), change: made.hash, is_winner })
     }
@@ -212,7 +284,7 @@ mod tests {
     use super::super::tests::{actor, at, object};
     use super::*;
     use crate::base::ActorId;
-    use crate::document::{Change, Object};
+    use crate::document::Object;
 
     /// The document after edits that did not know of each other, each by its own actor, and the edits.
     fn concurrent(base: &Value, edits: &[Value]) -> (Document, Vec<Change>) {
@@ -306,5 +378,41 @@ mod tests {
         let (document, _) = concurrent(&json!({}), &edits);
         let found = document.conflicts(&authors()).unwrap();
         assert_eq!((found.list.len(), found.is_cut), (CONFLICT_VALUES_MAX / 100, true));
+        assert_eq!(counted(document), 20, "the count is not bounded");
+    }
+
+    /// The number of conflicts, which is the same when it was not remembered.
+    fn counted(mut document: Document) -> u64 {
+        let count = document.conflict_count();
+        let mut loaded = Document::load(&document.save()).unwrap();
+        assert_eq!(loaded.conflict_count(), count);
+        count
+    }
+
+    #[test]
+    fn the_count_follows_every_edit() {
+        assert_eq!(Document::new().conflict_count(), 0);
+        let (mut document, _) = concurrent(
+            &json!({"a": 0, "b": [1, {"c": 1}]}),
+            &[json!({"a": 1, "b": [1, {"c": 2}], "n": 1}), json!({"a": 2, "b": [1, {"c": 3}], "n": 1})],
+        );
+        assert_eq!(document.conflict_count(), 2, "n is equal");
+        // Deleting it and bringing it back changes nothing of that.
+        document.delete(actor(8), at(8)).unwrap();
+        document.keep(actor(8), at(9)).unwrap();
+        assert_eq!(document.conflict_count(), 2);
+        for (fields, count) in [
+            (json!({"a": 3, "b": [1, {"c": 3}], "n": 1}), 1),
+            (json!({"a": 3, "b": [1], "n": 1}), 0),
+            (json!({"a": 4, "b": [1], "n": 1}), 0),
+        ] {
+            document.replace(actor(9), at(10), &object(fields)).unwrap();
+            assert_eq!(document.conflict_count(), count);
+        }
+        assert_eq!(counted(document), 0);
+        let (mut one, _) = concurrent(&json!({"a": 0}), &[json!({"a": 1})]);
+        assert_eq!((one.conflict_count, one.conflict_count()), (Some(0), 0), "nothing was concurrent, nor looked for");
+        one.replace(actor(3), at(3), &object(json!({"a": 5}))).unwrap();
+        assert_eq!(one.conflict_count, Some(0));
     }
 }

@@ -31,7 +31,7 @@ const OPERATION_BYTES: usize = 40;
 ///
 /// Documents with the same changes have the same heads and the same view, in whatever order and in whatever
 /// batches the changes came. Nothing of this is durable: the caller stores the changes that it gets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Document {
     pub(super) doc: Doc,
     pub(super) history: History,
@@ -39,6 +39,15 @@ pub struct Document {
     places: Option<Places>,
     /// What counters count together; kept once several of them were found at one place.
     increments: OnceLock<Increments>,
+    /// Places with several values; `None` when they are to be counted.
+    pub(super) conflict_count: Option<u64>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        let (doc, history, places, increments) = Default::default();
+        Self { doc, history, places, increments, conflict_count: Some(0) }
+    }
 }
 
 pub(super) struct Doc(pub(super) Automerge);
@@ -112,7 +121,7 @@ impl Document {
         if history.len() == 0 {
             return Err(Error::Corrupt("document snapshot: no changes in it".to_owned()));
         }
-        Ok(Self { doc: Doc(doc), history, ..Self::default() })
+        Ok(Self { doc: Doc(doc), history, conflict_count: None, ..Self::default() })
     }
 
     /// The whole document with its history, compacted.
@@ -269,6 +278,7 @@ impl Document {
 
     fn admit(&mut self, change: &Change) -> Result<(), Refusal> {
         let past = self.history.admit(change)?;
+        self.note_conflicts(change);
         if let Some(known) = &mut self.places {
             let parsed = change.parsed().map_err(unscreened)?;
             let places = judge(&parsed, &self.history, &past, known).map_err(unscreened)?;
@@ -347,6 +357,7 @@ impl Document {
 
     /// Notes a change that Automerge made itself.
     fn adopt(&mut self, change: &Change) -> Result<(), Error> {
+        self.note_conflicts(change);
         if let Some(known) = &mut self.places {
             let past = self.history.clock(change.deps());
             let places = judge(&change.parsed().map_err(own_fault)?, &self.history, &past, known).map_err(own_fault)?;

@@ -32,6 +32,8 @@ pub(super) struct Change {
     /// The cursor behind this change.
     cursor: String,
     heads: Vec<String>,
+    /// Places at which edits that did not know of each other left several values, of which one is shown.
+    conflict_count: u64,
     /// What it holds, unless it is deleted or that was not wanted.
     #[schema(value_type = Option<Object>)]
     data: Option<serde_json::Value>,
@@ -94,6 +96,7 @@ fn write_change(out: &mut Vec<u8>, changes: &Changes, document: &Document, curso
     let text = format!(",\"deleted\":{deleted},\"updated_at\":\"{updated}\",\"cursor\":\"{cursor}\",\"heads\":");
     out.extend_from_slice(text.as_bytes());
     write_heads(out, document);
+    out.extend_from_slice(format!(",\"conflict_count\":{}", document.conflict_count().unwrap_or(0)).as_bytes());
     if data && !deleted {
         out.extend_from_slice(b",\"data\":");
         out.extend_from_slice(document.json());

@@ -28,6 +28,9 @@ pub(super) struct QueryBody {
     cursor: Option<String>,
     /// The index to use, or `$natural` for none.
     hint: Option<String>,
+    /// Whether each document has under `_conflicts` the number of its places at which edits that did not know of each
+    /// other left several values.
+    conflicts: Option<bool>,
     /// Milliseconds that it may take, up to 120,000; 10,000 when left out.
     timeout_ms: Option<u64>,
 }

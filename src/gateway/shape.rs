@@ -21,7 +21,7 @@ use crate::{store, sync};
 /// Bytes that a document takes beside its id and data, about.
 const FRAME_BYTES: usize = 320;
 
-/// A document: `{id, collection, data, created_at, updated_at, heads}`.
+/// A document: `{id, collection, data, created_at, updated_at, heads, conflict_count}`.
 pub(super) fn document(document: &peer::Document) -> Bytes {
     let mut out = Vec::with_capacity(document.json().len() + FRAME_BYTES);
     write_document(&mut out, document);
@@ -38,6 +38,9 @@ fn write_document(out: &mut Vec<u8>, document: &peer::Document) {
     let (created, updated) = (document.created_at(), document.updated_at());
     out.extend_from_slice(format!(",\"created_at\":\"{created}\",\"updated_at\":\"{updated}\",\"heads\":").as_bytes());
     write_heads(out, document);
+    if let Some(count) = document.conflict_count() {
+        out.extend_from_slice(format!(",\"conflict_count\":{count}").as_bytes());
+    }
     if let Some(confirmation) = document.confirmation() {
         out.extend_from_slice(b",\"write_concern\":");
         write(out, &WriteConcern::new(confirmation));
@@ -134,6 +137,10 @@ pub(super) struct Document {
     updated_at: Rfc3339,
     /// The changes that no other change depends on, as hexadecimal hashes: the version.
     heads: Vec<String>,
+    /// Places at which edits that did not know of each other left several values, of which one is shown: see
+    /// `/conflicts`. Left out of versions of the past, of which they are not counted.
+    #[schema(required = false)]
+    conflict_count: u64,
     /// In answers to writes with `w`.
     write_concern: Option<WriteConcern>,
 }

@@ -7,13 +7,19 @@ use utoipa::ToSchema;
 
 use super::rfc3339::Rfc3339;
 use super::shape;
-use crate::base::DocumentKey;
-use crate::node::{CollectionReport, HolderReport, LeaveReport, StandingReport, SyncReport, WhyReport};
+use crate::base::{DocumentKey, Timestamp};
+use crate::node::{CollectionReport, HolderReport, LeaveReport, StandingReport, SummaryReport, SyncReport, WhyReport};
 
 /// How everything stands.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SyncStatus)]
 pub(super) struct Sync {
+    /// Documents here, without those that are deleted.
+    documents: u64,
+    /// Documents here, deleted ones included: this is what peers compare.
+    count: u64,
+    /// Every other member, with how it stands in all collections together.
+    peers: Vec<Summary>,
     /// Of more than 1,000 those that differ come before others.
     collections: Vec<Collection>,
     collections_total: usize,
@@ -46,12 +52,74 @@ struct Repairing {
 #[schema(as = CollectionStanding)]
 struct Collection {
     name: String,
+    /// Documents here, without those that are deleted.
+    documents: u64,
     /// Documents here, deleted ones included: this is what peers compare.
     count: u64,
+    /// Of more than 100 those that were compared come before others.
     peers: Vec<Peer>,
 }
 
-/// How one peer stands.
+/// How one peer stands in all collections together.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PeerSummary)]
+struct Summary {
+    peer_id: String,
+    connected: bool,
+    /// Since when nothing has come over its connection, though something must have: it may be gone, and is given up
+    /// soon.
+    no_answer_since: Option<Rfc3339>,
+    /// `in_sync`; `unconfirmed` when the last comparison found both equal and something changed here since;
+    /// `differs`; or `unknown` when it was not compared since the start.
+    state: &'static str,
+    /// When that was.
+    as_of: Option<Rfc3339>,
+    /// When both were last found equal.
+    equal_at: Option<Rfc3339>,
+    /// Whether anything changed on this peer since.
+    changed_here_since: bool,
+    /// Collections that differ, as far as they are known.
+    collections_differing: usize,
+    /// Whether there may be more of them.
+    more_differ: bool,
+    /// Documents that are still to come from it, at least; `null` when that is not known.
+    to_receive: Option<u64>,
+    /// Documents that it lacks, at least; `null` when that is not known.
+    to_send: Option<u64>,
+    /// Documents over there, deleted ones included, as it last said.
+    their_count: Option<u64>,
+}
+
+impl Summary {
+    fn new(report: &SummaryReport) -> Self {
+        Self {
+            peer_id: report.peer.to_string(),
+            connected: report.connected,
+            no_answer_since: shape::time(report.no_answer_since),
+            state: state(report.compared_at, report.equal, report.changed_here_since),
+            as_of: shape::time(report.compared_at),
+            equal_at: shape::time(report.equal_at),
+            changed_here_since: report.changed_here_since,
+            collections_differing: report.differing,
+            more_differ: report.more_differ,
+            to_receive: report.to_receive,
+            to_send: report.to_send,
+            their_count: report.their_documents,
+        }
+    }
+}
+
+/// What is said of the last comparison, in a word.
+fn state(compared_at: Option<Timestamp>, equal: bool, changed_here_since: bool) -> &'static str {
+    match (compared_at, equal) {
+        (None, _) => "unknown",
+        (Some(_), true) if changed_here_since => "unconfirmed",
+        (Some(_), true) => "in_sync",
+        (Some(_), false) => "differs",
+    }
+}
+
+/// How one peer stands in one collection.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PeerStanding)]
 struct Peer {
@@ -69,30 +137,29 @@ struct Peer {
     equal_at: Option<Rfc3339>,
     /// Whether the collection changed on this peer since.
     changed_here_since: bool,
-    /// Documents of which the peer has something that is not here yet.
-    to_receive: u64,
+    /// Documents of which the peer has something that is not here yet, at least: until it is found which ones, as many
+    /// as it has more. `null` when that is not known.
+    to_receive: Option<u64>,
+    /// Documents that it has less, at least; `null` when that is not known.
+    to_send: Option<u64>,
     /// Documents over there at that time; `null` when that is not remembered.
     their_count: Option<u64>,
 }
 
 impl Peer {
     fn new(report: &StandingReport) -> Self {
-        let StandingReport { peer, connected, no_answer_since, standing, changed_here_since } = *report;
-        let state = match (standing.compared_at, standing.equal) {
-            (None, _) => "unknown",
-            (Some(_), true) if changed_here_since => "unconfirmed",
-            (Some(_), true) => "in_sync",
-            (Some(_), false) => "differs",
-        };
+        let StandingReport { peer, connected, no_answer_since, standing, to_receive, to_send, changed_here_since } =
+            *report;
         Self {
             peer_id: peer.to_string(),
             connected,
             no_answer_since: shape::time(no_answer_since),
-            state,
+            state: state(standing.compared_at, standing.equal, changed_here_since),
             as_of: shape::time(standing.compared_at),
             equal_at: shape::time(standing.equal_at),
             changed_here_since,
-            to_receive: standing.to_receive,
+            to_receive,
+            to_send,
             their_count: standing.their_count,
         }
     }
@@ -123,10 +190,14 @@ impl Sync {
         }
         let collection = |collection: &CollectionReport| Collection {
             name: collection.collection.as_str().into(),
+            documents: collection.documents,
             count: collection.count,
             peers: collection.peers.iter().map(Peer::new).collect(),
         };
         Self {
+            documents: report.documents,
+            count: report.items,
+            peers: report.peers.iter().map(Summary::new).collect(),
             collections: report.collections.iter().map(collection).collect(),
             collections_total: report.collections_total,
             dead_letters,
@@ -228,7 +299,7 @@ impl Why {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{PeerId, Timestamp};
+    use crate::base::PeerId;
     use crate::node::LetterReport;
     use crate::store::Reason;
     use crate::sync::Standing;
@@ -238,7 +309,10 @@ mod tests {
         let standing = Standing { compared_at: Some(Timestamp(1_000)), equal: true, ..Standing::default() };
         let state = |standing, changed_here_since| {
             let (peer, connected, no_answer_since) = (PeerId([1; 32]), true, None);
-            Peer::new(&StandingReport { peer, connected, no_answer_since, standing, changed_here_since }).state
+            let (to_receive, to_send) = (None, None);
+            let report =
+                StandingReport { peer, connected, no_answer_since, standing, to_receive, to_send, changed_here_since };
+            Peer::new(&report).state
         };
         assert_eq!(state(standing, false), "in_sync");
         assert_eq!(state(standing, true), "unconfirmed");
@@ -254,6 +328,9 @@ mod tests {
             count,
         };
         let report = SyncReport {
+            documents: 0,
+            items: 0,
+            peers: Vec::new(),
             collections: Vec::new(),
             collections_total: 0,
             letters: vec![letter("a", 1), letter("b", 2)],

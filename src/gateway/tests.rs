@@ -563,7 +563,10 @@ async fn the_peer_and_its_mesh_are_shown() {
     assert_eq!((&status["peers"], &status["role"]), (&json!([]), &json!("admin")));
     let stats = client.get("/stats").await.json();
     assert_eq!((&stats["documents"], &stats["operations"]["writes"]["count"]), (&json!(1), &json!(1)));
-    assert_eq!(client.get("/sync").await.json()["collections"], json!([{"name": "users", "count": 1, "peers": []}]));
+    assert_eq!(
+        client.get("/sync").await.json()["collections"],
+        json!([{"name": "users", "documents": 1, "count": 1, "peers": []}])
+    );
     assert_eq!(client.get("/sync/why/users/a").await.json()["changes"], 1);
     assert_problem(&client.get("/sync/why/users/b").await, 404, "/api/v1/sync/why/users/b");
     let members = client.get("/mesh/peers").await.json();

@@ -86,7 +86,7 @@ mod tests {
     /// Whether it has expired; that it is found by its keys then, is checked.
     fn expired(definition: &Definition, body: &Value, now: Timestamp) -> bool {
         let text = body.to_string();
-        let row = Row { id: None, body: Json::new(text.as_bytes()) };
+        let row = Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 };
         let expired = definition.has_expired(row, now);
         let (keys, spans) = (Keys::of(definition, row).keys, definition.expired_spans(now));
         let found = keys.iter().any(|key| spans.iter().any(|(from, to)| from <= key && key < to));

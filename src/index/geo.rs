@@ -48,7 +48,7 @@ mod tests {
             let circle = Shape::Circle { center, radius_m };
             let Some(point) = Point::new(lat + d_lat, lng + d_lng) else { return Ok(()) };
             let text = format!(r#"{{"p":[{{"lat":{},"lng":{}}},3,null]}}"#, point.lat, point.lng);
-            let row = Row { id: None, body: Json::new(text.as_bytes()) };
+            let row = Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 };
             let keys = geo_keys(&"p".parse().unwrap(), row, 5);
             prop_assert_eq!(keys.len(), 1);
             let spans = geo_spans(&circle);

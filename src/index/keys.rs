@@ -138,7 +138,7 @@ mod tests {
 
     fn keys(definition: Value, body: Value) -> Keys {
         let text = body.to_string();
-        let row = Row { id: Some(Json::new(br#""x""#)), body: Json::new(text.as_bytes()) };
+        let row = Row { id: Some(Json::new(br#""x""#)), body: Json::new(text.as_bytes()), conflicts: 0 };
         Keys::of(&Definition::parse(&definition).unwrap(), row)
     }
 

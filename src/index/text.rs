@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn words_are_counted_over_all_strings_of_the_fields() {
         let body = br#"{"a":"One, two! one","b":["TWO",{"c":"caf\u00e9"}],"d":3}"#;
-        let row = Row { id: None, body: Json::new(body) };
+        let row = Row { id: None, body: Json::new(body), conflicts: 0 };
         let counted = |fields: &[&str]| -> (Vec<(String, u32)>, u32) {
             let fields: Vec<Path> = fields.iter().map(|field| field.parse().unwrap()).collect();
             let words = Words::of(&fields, row, 10).unwrap();

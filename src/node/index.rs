@@ -40,12 +40,14 @@ impl Node {
         Ok(Reply::Index(true))
     }
 
-    /// Does a step of filling, counting or clearing.
+    /// Does a step of filling, counting or clearing indexes, and then of counting conflicts.
     pub(super) fn tend_indexes(&mut self, now: Timestamp) {
         if self.index_at.is_some_and(|at| at > now) {
             return;
         }
-        self.index_at = match self.store.tend_indexes() {
+        let tended =
+            self.store.tend_indexes().and_then(|more| if more { Ok(true) } else { self.store.tend_conflicts() });
+        self.index_at = match tended {
             Ok(more) => more.then_some(now),
             Err(error) => {
                 self.storage_failed("keeping indexes", &error);

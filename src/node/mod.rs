@@ -51,7 +51,7 @@ pub use effect::{
 };
 pub use report::{
     CollectionReport, DiskReport, HolderReport, LeaveReport, LetterReport, MemberReport, NeighbourReport, PeerReport,
-    StandingReport, SyncReport, WhyReport,
+    StandingReport, SummaryReport, SyncReport, WhyReport,
 };
 pub use restless::RestlessReport;
 

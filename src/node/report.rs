@@ -6,7 +6,7 @@ use crate::Result;
 use crate::access::{Fall, Member, Overuse, Role};
 use crate::base::{ChangeHash, CollectionName, DocumentKey, Hlc, MeshId, PeerId, Timestamp};
 use crate::kv::{CacheUse, Condition};
-use crate::limits::SYNC_COLLECTIONS_MAX;
+use crate::limits::{SYNC_COLLECTIONS_MAX, SYNC_PEERS_MAX};
 use crate::store::{Reason, Rebuilding};
 use crate::sync::{Comparison, Standing};
 
@@ -17,6 +17,12 @@ use super::{Counters, Node, RestlessReport};
 /// Who is in sync, as of when, behind by how much, and what is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncReport {
+    /// Documents here that are not deleted.
+    pub documents: u64,
+    /// Documents here, deleted ones included: what peers compare.
+    pub items: u64,
+    /// Every other member, and whoever was compared since the start, with how it stands in all collections together.
+    pub peers: Vec<SummaryReport>,
     /// The collections, in the order of names. Of very many those that differ come before others.
     pub collections: Vec<CollectionReport>,
     /// How many there are.
@@ -42,10 +48,41 @@ pub struct SyncReport {
 pub struct CollectionReport {
     /// The collection.
     pub collection: CollectionName,
+    /// Documents here that are not deleted.
+    pub documents: u64,
     /// Documents here, deleted ones included.
     pub count: u64,
-    /// Every peer that was ever compared since the start.
+    /// Every other member, and whoever was compared since the start; not all of very many.
     pub peers: Vec<StandingReport>,
+}
+
+/// How a peer stands in all collections together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SummaryReport {
+    /// The peer.
+    pub peer: PeerId,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Since when nothing has come over its connection, though something must have: it may be gone.
+    pub no_answer_since: Option<Timestamp>,
+    /// When it was last compared; `None` when it was not since the start.
+    pub compared_at: Option<Timestamp>,
+    /// When everything was last found equal.
+    pub equal_at: Option<Timestamp>,
+    /// Whether the last comparison found everything equal.
+    pub equal: bool,
+    /// Whether anything has changed here since.
+    pub changed_here_since: bool,
+    /// Collections that differed, as far as they are known.
+    pub differing: usize,
+    /// Whether there may be more of them.
+    pub more_differ: bool,
+    /// Documents that are still to come from it, at least; `None` when it was not compared.
+    pub to_receive: Option<u64>,
+    /// Documents that it lacks, at least; `None` when it was not compared.
+    pub to_send: Option<u64>,
+    /// Documents over there, deleted ones included.
+    pub their_documents: Option<u64>,
 }
 
 /// How a peer stands in one collection.
@@ -59,6 +96,11 @@ pub struct StandingReport {
     pub no_answer_since: Option<Timestamp>,
     /// What the last comparison found.
     pub standing: Standing,
+    /// Documents that are still to come from it, at least: until it is found which ones, as many as it has more. `None`
+    /// when it is not known.
+    pub to_receive: Option<u64>,
+    /// Documents that it has less, at least; `None` when it is not known.
+    pub to_send: Option<u64>,
     /// Whether the collection has changed here since.
     pub changed_here_since: bool,
 }
@@ -209,6 +251,14 @@ pub struct NeighbourReport {
     pub clock_ahead_ms: Option<i64>,
 }
 
+/// How many documents are to come from a peer and to go to it, at least, in a collection of which `count` are here;
+/// `None` when that is not known. Which ones is found range by range: until then, as many as one side has more.
+fn between(standing: &Standing, count: u64) -> Option<(u64, u64)> {
+    standing.compared_at?;
+    let theirs = standing.their_count.unwrap_or(count);
+    Some((standing.to_receive.max(theirs.saturating_sub(count)), count.saturating_sub(theirs)))
+}
+
 impl Node {
     /// Whether nothing of what is here is known to be damaged.
     pub(super) fn is_whole(&self) -> bool {
@@ -218,6 +268,7 @@ impl Node {
     pub(super) fn sync_report(&self) -> SyncReport {
         let collection = |name: &CollectionName| CollectionReport {
             collection: name.clone(),
+            documents: self.store.alive(name),
             count: self.store.total(name).count,
             peers: self.standings(name),
         };
@@ -227,6 +278,9 @@ impl Node {
             count,
         };
         SyncReport {
+            documents: self.store.all_alive(),
+            items: self.store.documents(),
+            peers: self.known_peers().into_iter().map(|peer| self.summary(&peer)).collect(),
             collections: self.shown_collections().into_iter().map(collection).collect(),
             collections_total: self.store.collections(),
             letters: self.store.letters().counts().into_iter().map(letter).collect(),
@@ -252,22 +306,69 @@ impl Node {
         shown
     }
 
+    /// Every other member, and whoever was compared.
+    fn known_peers(&self) -> BTreeSet<PeerId> {
+        let members = self.members.iter().map(Member::peer).filter(|peer| *peer != self.peer_id());
+        members.chain(self.ledger.iter().map(|(peer, _)| *peer)).collect()
+    }
+
+    fn summary(&self, peer: &PeerId) -> SummaryReport {
+        let none = Comparison::default();
+        let found = self.ledger.get(peer).unwrap_or(&none);
+        let (mut to_receive, mut to_send) = (0, 0);
+        for name in found.differing() {
+            let (receive, send) = between(&found.standing(name), self.store.total(name).count).unwrap_or_default();
+            (to_receive, to_send) = (to_receive + receive, to_send + send);
+        }
+        if let Some(theirs) = found.their_documents().filter(|_| !found.is_resolved()) {
+            let ours = self.store.documents();
+            (to_receive, to_send) =
+                (to_receive.max(theirs.saturating_sub(ours)), to_send.max(ours.saturating_sub(theirs)));
+        }
+        let changed_here_since = self.store.version() > found.version();
+        let is_equal = found.at().is_some() && found.is_equal();
+        let same = (is_equal && !changed_here_since).then(|| self.store.documents());
+        SummaryReport {
+            peer: *peer,
+            connected: self.is_connected(peer),
+            no_answer_since: self.no_answer_since(peer),
+            compared_at: found.at().map(|at| self.clock.shows(at)),
+            equal_at: found.equal_at().map(|at| self.clock.shows(at)),
+            equal: is_equal,
+            changed_here_since: found.at().is_some() && changed_here_since,
+            differing: found.differing().count(),
+            more_differ: !found.is_resolved(),
+            to_receive: found.at().map(|_| to_receive),
+            to_send: found.at().map(|_| to_send),
+            their_documents: same.or(found.their_documents()),
+        }
+    }
+
     fn standings(&self, collection: &CollectionName) -> Vec<StandingReport> {
         let (count, version) = (self.store.total(collection).count, self.store.version_of(collection));
-        let of = |(peer, comparison): (&PeerId, &Comparison)| {
-            let connected = self.neighbours.get(peer).is_some_and(Neighbour::is_admitted);
-            let no_answer_since = self.no_answer_since(peer);
-            let changed_here_since = version > comparison.version();
+        let none = Comparison::default();
+        let of = |peer: PeerId| {
+            let comparison = self.ledger.get(&peer).unwrap_or(&none);
+            let changed_here_since = comparison.at().is_some() && version > comparison.version();
             let mut standing = comparison.standing(collection);
+            let (to_receive, to_send) = between(&standing, count).unzip();
             if standing.equal && !changed_here_since {
                 standing.their_count = Some(count);
             }
             let shown = |at: Option<Timestamp>| at.map(|at| self.clock.shows(at));
             let (equal_at, compared_at) = (shown(standing.equal_at), shown(standing.compared_at));
             let standing = Standing { equal_at, compared_at, ..standing };
-            StandingReport { peer: *peer, connected, no_answer_since, standing, changed_here_since }
+            let (connected, no_answer_since) = (self.is_connected(&peer), self.no_answer_since(&peer));
+            StandingReport { peer, connected, no_answer_since, standing, to_receive, to_send, changed_here_since }
         };
-        self.ledger.iter().map(of).collect()
+        let compared: BTreeSet<PeerId> = self.ledger.iter().map(|(peer, _)| *peer).collect();
+        let others = self.known_peers().into_iter().filter(|peer| !compared.contains(peer));
+        let shown: BTreeSet<PeerId> = compared.iter().copied().chain(others).take(SYNC_PEERS_MAX).collect();
+        shown.into_iter().map(of).collect()
+    }
+
+    fn is_connected(&self, peer: &PeerId) -> bool {
+        self.neighbours.get(peer).is_some_and(Neighbour::is_admitted)
     }
 
     /// Since when a connected peer does not answer.
@@ -303,8 +404,7 @@ impl Node {
             role: member.role(),
             since: member.since(),
             admitted_by: member.record().joined().map(|joined| joined.admission.body.admitted_by),
-            connected: member.peer() == self.peer_id()
-                || self.neighbours.get(&member.peer()).is_some_and(Neighbour::is_admitted),
+            connected: member.peer() == self.peer_id() || self.is_connected(&member.peer()),
             no_answer_since: self.no_answer_since(&member.peer()),
             fall,
         };

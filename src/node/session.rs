@@ -86,6 +86,7 @@ impl Node {
         let resolves = is_free && !self.waits_for_another(now, peer);
         let answer = directory::answer(&self.store, theirs, resolves);
         self.note_comparison(now, peer, theirs.step, asked, &answer);
+        self.ledger.told(peer, theirs.documents);
         if resolves && theirs.step == Step::Question || theirs.step == Step::Answer {
             self.note_progress(peer, theirs.documents, answer.is_equal());
         }

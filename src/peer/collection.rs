@@ -12,7 +12,7 @@ use crate::document::{Object, Patch, Version, json};
 use crate::identity::Signed;
 use crate::limits::{DOCUMENT_DEPTH_MAX, DROP_WRITES_MAX, PAGE_DOCUMENTS_MAX};
 use crate::node::{Absent, Command, Condition, Reply, Write, WriteConcern};
-use crate::store::Record;
+use crate::store::{self, Record};
 use crate::sync::receipt::Receipt;
 use crate::{Error, Result};
 
@@ -25,6 +25,7 @@ pub struct Document {
     created: Hlc,
     updated: Hlc,
     deleted: bool,
+    conflicts: Option<u64>,
     confirmation: Option<Confirmation>,
 }
 
@@ -39,14 +40,15 @@ pub struct Confirmation {
 
 impl Document {
     pub(super) fn new(key: DocumentKey, record: Record) -> Self {
+        let conflicts = Some(record.conflict_count());
         let Record { view, heads, created, updated, deleted, .. } = record;
-        Self { key, json: view, heads, created, updated, deleted, confirmation: None }
+        Self { key, json: view, heads, created, updated, deleted, conflicts, confirmation: None }
     }
 
     /// A document as it was.
-    pub(super) fn of_version(key: DocumentKey, version: Version, json: Bytes) -> Self {
+    pub(super) fn of_version(key: DocumentKey, version: Version, json: Bytes, conflicts: Option<u64>) -> Self {
         let Version { heads, created, updated, .. } = version;
-        Self { key, json, heads, created, updated, deleted: false, confirmation: None }
+        Self { key, json, heads, created, updated, deleted: false, conflicts, confirmation: None }
     }
 
     /// Which other peers have it, when it was written by a handle that waits for them.
@@ -83,6 +85,13 @@ impl Document {
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         self.deleted
+    }
+
+    /// Places at which edits that did not know of each other left several values, of which one is shown; see
+    /// [`Collection::conflicts`]. `None` for a version of the past, of which they are not counted.
+    #[must_use]
+    pub fn conflict_count(&self) -> Option<u64> {
+        self.conflicts
     }
 
     /// The changes that no other change depends on, sorted: its version.
@@ -361,16 +370,28 @@ impl Collection {
     /// # Errors
     /// [`Error::Io`] when the disk cannot be read.
     pub fn page(&self, after: Option<&DocumentId>, limit: usize) -> Result<Listing> {
-        let page = self.peer.shared.reader.page(&self.name, after, limit)?;
+        Ok(self.listing(self.peer.shared.reader.page(&self.name, after, limit)?))
+    }
+
+    /// As [`Collection::page`], of the documents that have places at which edits that did not know of each other left
+    /// several values. What it costs grows with their number only.
+    ///
+    /// # Errors
+    /// As [`Collection::page`].
+    pub fn conflicting(&self, after: Option<&DocumentId>, limit: usize) -> Result<Listing> {
+        Ok(self.listing(self.peer.shared.reader.conflicting(&self.name, after, limit)?))
+    }
+
+    fn listing(&self, page: store::Page) -> Listing {
         for id in &page.damaged {
             self.peer.shared.runner.notify(Command::Damaged(self.key(id.clone())));
         }
         let document = |(id, record)| Document::new(self.key(id), record);
-        Ok(Listing {
+        Listing {
             documents: page.documents.into_iter().map(document).collect(),
             damaged: page.damaged,
             next: page.next,
-        })
+        }
     }
 
     /// Number of documents.

@@ -292,7 +292,11 @@ fn with_row<T>(document: &Document, each: impl FnOnce(Option<Row<'_>>) -> T) -> 
         return each(None);
     }
     let id = serde_json::to_vec(document.id()).expect("a string is JSON");
-    each(Some(Row { id: Some(Json::new(&id)), body: Json::new(document.json()) }))
+    each(Some(Row {
+        id: Some(Json::new(&id)),
+        body: Json::new(document.json()),
+        conflicts: document.conflict_count().unwrap_or(0),
+    }))
 }
 
 /// Calls `each` with the keys of the values that a path finds, as [`required`] makes them.

@@ -53,7 +53,9 @@ impl Collection {
             let version = opened.document.version(&at)?.filter(|version| !version.is_deleted);
             Ok(version.map(|version| {
                 let json = bounded(opened.document.view_at(&version).into());
-                Document::of_version(key.clone(), version, json)
+                // Of the present version they are counted.
+                let conflicts = (version.heads == opened.record.heads).then(|| opened.record.conflict_count());
+                Document::of_version(key.clone(), version, json, conflicts)
             }))
         })
         .await

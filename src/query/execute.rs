@@ -15,7 +15,7 @@ use crate::Result;
 use crate::base::{CollectionName, DocumentId, DocumentKey};
 use crate::filter::Filter;
 use crate::limits::DAMAGED_SHOWN_MAX;
-use crate::store::{Index, Reader};
+use crate::store::{Index, Reader, View};
 use crate::value::{Json, Row};
 
 /// What a walk has looked at.
@@ -174,16 +174,17 @@ impl<'a> Walk<'a> {
     fn fetch(&mut self, id: &str, sink: &mut dyn FnMut(Row<'_>) -> Flow) -> Flow {
         let Ok(id) = id.parse::<DocumentId>() else { return Ok(ControlFlow::Continue(())) };
         let document = DocumentKey::new(self.collection.clone(), id);
-        match self.reader.view(&document) {
-            Ok(Some(view)) => self.try_row(document.id.as_str(), Some(&view), sink),
+        let (reader, id) = (self.reader, document.id.as_str());
+        match reader.view(&document, |view| self.try_row(id, Some(view), sink)) {
+            Ok(Some(flow)) => flow,
             Ok(None) => Ok(ControlFlow::Continue(())),
-            Err(crate::Error::Corrupt(_)) => self.try_row(document.id.as_str(), None, sink),
+            Err(crate::Error::Corrupt(_)) => self.try_row(id, None, sink),
             Err(error) => Err(error),
         }
     }
 
     /// Tries the filter on a document.
-    fn try_row(&mut self, id: &str, view: Option<&[u8]>, sink: &mut dyn FnMut(Row<'_>) -> Flow) -> Flow {
+    fn try_row(&mut self, id: &str, view: Option<View<'_>>, sink: &mut dyn FnMut(Row<'_>) -> Flow) -> Flow {
         self.budget.check()?;
         count(&self.counters.documents);
         let Some(view) = view else {
@@ -194,7 +195,7 @@ impl<'a> Walk<'a> {
         };
         self.text.clear();
         quote(id, &mut self.text);
-        let row = Row { id: Some(Json::new(&self.text)), body: Json::new(view) };
+        let row = Row { id: Some(Json::new(&self.text)), body: Json::new(view.json), conflicts: view.conflicts };
         if !self.filter.matches(row) {
             return Ok(ControlFlow::Continue(()));
         }

@@ -12,7 +12,7 @@ use super::execute::{Counters, Start, Walk};
 use super::explain::{Explained, explain};
 use super::plan::{Access, Plan, Planner, Wanted};
 use super::rank::{Rank, in_fields_of_index};
-use super::{Budget, Projection, Sort, fault, whole};
+use super::{Budget, Projection, Sort, fault, whole, with_conflicts};
 use crate::Result;
 use crate::base::{CollectionName, DocumentId, nearest};
 use crate::filter::Filter;
@@ -33,6 +33,8 @@ pub struct Find {
     offset: usize,
     cursor: Option<String>,
     hint: Option<String>,
+    /// Whether rows say how many places have several values.
+    conflicts: bool,
 }
 
 /// What a query found.
@@ -51,11 +53,12 @@ pub struct Found {
 }
 
 /// The fields of a query.
-const KNOWN: &[&str] = &["filter", "sort", "projection", "limit", "offset", "cursor", "hint"];
+const KNOWN: &[&str] = &["filter", "sort", "projection", "limit", "offset", "cursor", "hint", "conflicts"];
 
 impl Find {
     /// Reads `{"filter": {}, "sort": {"name": 1}, "projection": {"name": 1}, "limit": 100, "offset": 0, "cursor": "...",
-    /// "hint": "index"}`, all of which may be left out.
+    /// "hint": "index", "conflicts": false}`, all of which may be left out. With `conflicts` each document has under
+    /// `_conflicts` the number of its places with several values, unless it has a field of that name.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) with the place of what is wrong.
@@ -82,9 +85,15 @@ impl Find {
         if cursor.is_some() && offset > 0 {
             return Err(fault("offset", "a cursor says where to go on; leave the offset out"));
         }
+        let conflicts = match fields.get("conflicts") {
+            None => false,
+            Some(Value::Bool(conflicts)) => *conflicts,
+            Some(_) => return Err(fault("conflicts", "is true or false: whether _conflicts is shown")),
+        };
         let limit = whole_number(fields.get("limit"), "limit", QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX)?;
         let is_default = order.is_none();
-        Ok(Self { filter, order: in_one_order(order)?, is_default, projection, limit, offset, cursor, hint })
+        let order = in_one_order(order)?;
+        Ok(Self { filter, order, is_default, projection, limit, offset, cursor, hint, conflicts })
     }
 
     /// The same query for other documents.
@@ -207,8 +216,13 @@ impl Find {
         self.cursor.is_some()
     }
 
-    pub(super) fn projection(&self) -> Option<&Projection> {
-        self.projection.as_ref()
+    /// What is shown of a document.
+    pub(super) fn shown(&self, row: Row<'_>) -> Result<Vec<u8>> {
+        let shown = match &self.projection {
+            Some(projection) => projection.apply(row)?,
+            None => whole(row).into_owned(),
+        };
+        Ok(if self.conflicts { with_conflicts(shown, row.conflicts) } else { shown })
     }
 
     /// Whether its filter implies an order, and none was asked for.
@@ -309,7 +323,7 @@ impl<'q> Page<'q> {
             self.is_cut = true;
             return Ok(ControlFlow::Break(()));
         }
-        let text = self.shown(row)?;
+        let text = self.find.shown(row)?;
         self.bytes += text.len();
         self.rows.push(Held { key: self.key.clone(), id_bytes: self.id_bytes(row), text });
         Ok(ControlFlow::Continue(()))
@@ -327,7 +341,7 @@ impl<'q> Page<'q> {
                 self.budget.give_back(last.key.len() + last.text.len());
             }
         }
-        let held = Held { key: self.key.clone(), id_bytes: self.id_bytes(row), text: self.shown(row)? };
+        let held = Held { key: self.key.clone(), id_bytes: self.id_bytes(row), text: self.find.shown(row)? };
         self.budget.take(held.key.len() + held.text.len(), "sort")?;
         self.heap.push(held);
         Ok(ControlFlow::Continue(()))
@@ -342,13 +356,6 @@ impl<'q> Page<'q> {
             encode(id, *direction, &mut key);
         }
         key.len()
-    }
-
-    fn shown(&self, row: Row<'_>) -> Result<Vec<u8>> {
-        match &self.find.projection {
-            Some(projection) => projection.apply(row),
-            None => Ok(whole(row).into_owned()),
-        }
     }
 
     /// The documents, and when there are more the key of the last of them, with the bytes of the id in it.

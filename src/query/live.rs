@@ -6,7 +6,7 @@
 //!
 //! - `leave` take what is at this place out
 //! - `enter` put the document in at this place
-//! - `change` the document at this place holds something else
+//! - `change` the document at this place holds something else, or the number of its conflicts is another
 //! - `move` take it out at one place, put it in at the other; it may hold something else too
 //!
 //! Not here: where changes come from, and which queries a change is for (`peer/live`).
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::find::Find;
-use super::{Budget, each, fault, whole};
+use super::{Budget, each, fault};
 use crate::Result;
 use crate::base::CollectionName;
 use crate::filter::{Condition, Filter, Test};
@@ -36,6 +36,8 @@ pub enum LiveEvent {
         id: String,
         /// What is shown of it.
         document: Bytes,
+        /// Its places with several values.
+        conflicts: u64,
     },
     /// A document is in it no more.
     Leave {
@@ -52,6 +54,8 @@ pub enum LiveEvent {
         id: String,
         /// What is shown of it.
         document: Bytes,
+        /// Its places with several values.
+        conflicts: u64,
     },
     /// A document has another place.
     Move {
@@ -63,6 +67,8 @@ pub enum LiveEvent {
         id: String,
         /// What is shown of it.
         document: Bytes,
+        /// Its places with several values.
+        conflicts: u64,
     },
 }
 
@@ -81,16 +87,19 @@ impl LiveEvent {
     /// As JSON text.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let with = |mut fields: Value, document: &Bytes| {
+        let with = |mut fields: Value, document: &Bytes, conflicts: &u64| {
+            fields["conflict_count"] = json!(conflicts);
             fields["document"] = serde_json::from_slice(document).unwrap_or_default();
             fields.to_string()
         };
         match self {
-            Self::Enter { at, id, document } | Self::Change { at, id, document } => {
-                with(json!({ "at": at, "id": id }), document)
+            Self::Enter { at, id, document, conflicts } | Self::Change { at, id, document, conflicts } => {
+                with(json!({ "at": at, "id": id }), document, conflicts)
             }
             Self::Leave { at, id } => json!({ "at": at, "id": id }).to_string(),
-            Self::Move { from, to, id, document } => with(json!({ "from": from, "to": to, "id": id }), document),
+            Self::Move { from, to, id, document, conflicts } => {
+                with(json!({ "from": from, "to": to, "id": id }), document, conflicts)
+            }
         }
     }
 }
@@ -112,6 +121,7 @@ pub struct Live {
 struct Member {
     id: String,
     shown: Bytes,
+    conflicts: u64,
 }
 
 impl Member {
@@ -193,15 +203,16 @@ impl Live {
         }
         let is_at = now.as_ref().and_then(|key| self.enter(key));
         let mut events = Vec::new();
-        let shown =
-            |live: &Self, key: &Vec<u8>| live.members.get(key).map(|member| member.shown.clone()).unwrap_or_default();
+        let shown = |live: &Self, key: &Vec<u8>| {
+            live.members.get(key).map(|member| (member.shown.clone(), member.conflicts)).unwrap_or_default()
+        };
         match (was_at, is_at, &now) {
             (Some(from), Some(to), Some(key)) => {
-                let document = shown(self, key);
+                let (document, conflicts) = shown(self, key);
                 if from != to {
-                    events.push(LiveEvent::Move { from, to, id: id.to_owned(), document });
-                } else if before.is_some_and(|(member, _)| member.shown != document) {
-                    events.push(LiveEvent::Change { at: to, id: id.to_owned(), document });
+                    events.push(LiveEvent::Move { from, to, id: id.to_owned(), document, conflicts });
+                } else if before.is_some_and(|(was, _)| was.shown != document || was.conflicts != conflicts) {
+                    events.push(LiveEvent::Change { at: to, id: id.to_owned(), document, conflicts });
                 }
             }
             (Some(at), _, _) => events.push(LiveEvent::Leave { at, id: id.to_owned() }),
@@ -213,16 +224,18 @@ impl Live {
                     let id = self.members.get(&last).map(|member| member.id.clone()).unwrap_or_default();
                     events.push(LiveEvent::Leave { at: self.window.len() - 1, id });
                 }
-                events.push(LiveEvent::Enter { at, id: id.to_owned(), document: shown(self, key) });
+                let (document, conflicts) = shown(self, key);
+                events.push(LiveEvent::Enter { at, id: id.to_owned(), document, conflicts });
             }
             (None, _, _) => {}
         }
         if self.window.len() < self.find.limit()
             && let Some((key, member)) = self.behind_window()
         {
-            let (at, id, document) = (self.window.len(), member.id.clone(), member.shown.clone());
-            self.window.push(key.clone());
-            events.push(LiveEvent::Enter { at, id, document });
+            let (at, id, conflicts) = (self.window.len(), member.id.clone(), member.conflicts);
+            let (key, document) = (key.clone(), member.shown.clone());
+            self.window.push(key);
+            events.push(LiveEvent::Enter { at, id, document, conflicts });
         }
         Ok(events)
     }
@@ -253,11 +266,7 @@ impl Live {
         }
         let mut key = Vec::new();
         self.find.order().key(row, &mut key);
-        let shown = match self.find.projection() {
-            Some(projection) => projection.apply(row)?,
-            None => whole(row).into_owned(),
-        };
-        let member = Member { id: id.to_owned(), shown: shown.into() };
+        let member = Member { id: id.to_owned(), shown: self.find.shown(row)?.into(), conflicts: row.conflicts };
         self.bytes += member.bytes(&key);
         if self.bytes > LIVE_QUERY_BYTES_MAX {
             let message = format!(

@@ -38,7 +38,7 @@ pub use sort::{Sort, Sorter};
 
 use crate::base::CollectionName;
 use crate::filter::Filter;
-pub use crate::filter::expression::whole;
+pub use crate::filter::expression::{whole, with_conflicts};
 use crate::store::Reader;
 use crate::value::{ID_FIELD, Json, Row};
 use crate::{Error, Invalid, InvalidKind, Result};
@@ -47,7 +47,7 @@ use crate::{Error, Invalid, InvalidKind, Result};
 #[must_use]
 pub fn row(text: &[u8]) -> Row<'_> {
     let body = Json::new(text);
-    Row { id: body.get(ID_FIELD), body }
+    Row { id: body.get(ID_FIELD), body, conflicts: 0 }
 }
 
 /// Whether more rows are wanted.

@@ -168,7 +168,8 @@ impl Writer<'_> {
             Leaf::Slice(_) => self.field(key, value.text()),
             Leaf::First(filter) => {
                 let is_wanted = |item: &Json<'_>| {
-                    item.kind() == Kind::Object && filter.matches(Row { id: item.get(ID_FIELD), body: *item })
+                    item.kind() == Kind::Object
+                        && filter.matches(Row { id: item.get(ID_FIELD), body: *item, conflicts: 0 })
                 };
                 match value.items().find(is_wanted) {
                     None => Ok(()),

@@ -93,13 +93,21 @@ impl Store {
             return Err(damaged(document, &format!("its log has {checked} changes, its record {}", record.changes())));
         }
         // Without its snapshot, which could hide what the log lost.
-        let fresh = self.replay(document, record)?;
+        let mut fresh = self.replay(document, record)?;
         let opened = self.load_document(document, record)?;
         if fresh.heads() != record.heads || opened.heads() != record.heads {
             return Err(damaged(document, &"its heads are not those that its log gives"));
         }
         if !record.deleted && (fresh.view() != record.view || opened.view() != record.view) {
             return Err(damaged(document, &"its view is not what its log gives"));
+        }
+        let conflicts = if record.deleted { 0 } else { fresh.conflict_count() };
+        if record.conflicts.is_some_and(|counted| counted != conflicts) {
+            return Err(damaged(document, &format!("it has {conflicts} conflicts, its record {:?}", record.conflicts)));
+        }
+        let marked = self.kv.get(&key::conflict(self.space(), document))?.is_some();
+        if record.conflicts.is_some() && marked != (conflicts > 0) {
+            return Err(damaged(document, &"the mark of its conflicts does not fit its record"));
         }
         let fed = self.kv.get(&key::feed(self.space(), &document.collection, record.position))?;
         if fed.as_deref() != Some(document.id.as_str().as_bytes()) {

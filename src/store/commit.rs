@@ -103,10 +103,11 @@ pub(super) struct State {
     created: Hlc,
     updated: Hlc,
     view: Bytes,
+    conflicts: u64,
 }
 
 impl State {
-    pub(super) fn of(document: &Document) -> Self {
+    pub(super) fn of(document: &mut Document) -> Self {
         let deleted = document.is_deleted();
         Self {
             heads: document.heads(),
@@ -114,13 +115,14 @@ impl State {
             created: document.created().unwrap_or_default(),
             updated: document.updated().unwrap_or_default(),
             view: if deleted { Bytes::new() } else { bounded(document.view().into()) },
+            conflicts: if deleted { 0 } else { document.conflict_count() },
         }
     }
 
     fn of_first(change: &Granted, view: Bytes) -> Self {
         let change = change.envelope.header();
         let (created, updated) = (change.time, change.time);
-        Self { heads: vec![change.change], deleted: false, created, updated, view: bounded(view) }
+        Self { heads: vec![change.change], deleted: false, created, updated, view: bounded(view), conflicts: 0 }
     }
 }
 
@@ -302,6 +304,7 @@ impl Store {
             vector: log.map(|record| record.vector.clone()).unwrap_or_default(),
             loose_changes: log.map_or(0, |record| record.loose_changes) + count,
             view: state.view,
+            conflicts: Some(state.conflicts),
         };
         let mut fresh = Fresh::new();
         let mut added: BTreeMap<u32, Added> = BTreeMap::new();
@@ -346,6 +349,7 @@ impl Store {
         if self.damaged.contains(key) {
             batch.delete(key::damaged(space, key));
         }
+        self.write_conflict(key, before, &record, &mut batch);
         if self.stale.contains(&key.collection) {
             // The power may go before they are counted again, when nothing else tells that they are wrong.
             batch.put(key::named(space, Tag::Uncounted, key.collection.as_str().as_bytes()), Bytes::new());

@@ -62,10 +62,10 @@ impl Store {
         let Some(record) = self.record(key)? else { return Ok(Rebuilt::Uncovered) };
         self.open_document(key, &record)?;
         let changes: Vec<&Change> = runs.iter().flat_map(Granted::changes).collect();
-        let document = settle(&changes)?;
+        let mut document = settle(&changes)?;
         let Some(new) = cover(&document, runs) else { return Ok(Rebuilt::Uncovered) };
         let Some(before) = self.open.pop(key) else { return Ok(Rebuilt::Uncovered) };
-        let state = State::of(&document);
+        let state = State::of(&mut document);
         let record = self.write(key, Base::Instead(&record), &new, state, Some(&document))?;
         let out = runs.iter().filter_map(|granted| Some((granted.clone(), fate(&document, granted)?)));
         let out = out.collect();

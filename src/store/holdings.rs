@@ -187,6 +187,18 @@ impl Store {
         self.holdings.iter().map(|(name, holding)| (name, holding.counts.total))
     }
 
+    /// Documents of one collection that are not deleted.
+    #[must_use]
+    pub fn alive(&self, collection: &CollectionName) -> u64 {
+        self.holdings.get(collection).map_or(0, |holding| holding.counts.documents)
+    }
+
+    /// Documents in all collections that are not deleted.
+    #[must_use]
+    pub fn all_alive(&self) -> u64 {
+        self.holdings.iter().map(|(_, holding)| holding.counts.documents).sum()
+    }
+
     /// The total of one collection; zero when it is not there.
     #[must_use]
     pub fn total(&self, collection: &CollectionName) -> Total {

@@ -18,6 +18,7 @@
 //! | space `l` document number (8) actor number (4) sequence (8) | changes with their signature; the sequence number is that of the last |
 //! | space `o` index number (4) | nothing: its entries are to be cleared |
 //! | space `p` peer (32) | addresses to dial |
+//! | space `q` n collection id | nothing: the document has places with several values (*quarrel*), see `conflict` |
 //! | space `r` n collection level (1) key | a node of the range summary |
 //! | space `s` document number (8) | snapshot of a document |
 //! | space `u` collection | nothing: its counts and its summary are to be made anew (*uncounted*) |
@@ -51,6 +52,7 @@ pub(super) enum Tag {
     Log = b'l',
     IndexDropped = b'o',
     Address = b'p',
+    Conflict = b'q',
     Summary = b'r',
     Snapshot = b's',
     Uncounted = b'u',
@@ -104,6 +106,18 @@ pub(super) fn document(space: Space, key: &DocumentKey) -> Vec<u8> {
     of_document(space, Tag::Document, key)
 }
 
+/// The mark of a document with places at which edits left several values.
+pub(super) fn conflict(space: Space, key: &DocumentKey) -> Vec<u8> {
+    of_document(space, Tag::Conflict, key)
+}
+
+/// The marks of a collection's documents with `id >= from`.
+pub(super) fn conflicts(space: Space, collection: &CollectionName, from: &[u8]) -> KeyRange {
+    let prefix = collection_prefix(space, Tag::Conflict, collection);
+    // An id is UTF-8 and holds no 0xff byte.
+    ([prefix.as_slice(), from].concat(), [prefix.as_slice(), &[0xff]].concat())
+}
+
 /// The mark of a damaged document.
 pub(super) fn damaged(space: Space, key: &DocumentKey) -> Vec<u8> {
     of_document(space, Tag::Broken, key)
@@ -126,6 +140,7 @@ pub(super) fn describe(key: &[u8]) -> String {
         Some(b'e' | b'k' | b'o') => "index entries".into(),
         Some(b'f') => of("the feed"),
         Some(b'l') => "changes".into(),
+        Some(b'q') => of("the marks of conflicts"),
         Some(b'r') => of("the summary"),
         Some(b's') => "snapshots".into(),
         Some(b'x') => "dead letters".into(),

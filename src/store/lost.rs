@@ -5,8 +5,8 @@
 //! - documents whose log lacks a change are marked as damaged, see `repair`;
 //! - documents without a record are found by their entry in the feed, and marked too: so each is named, unless its entry
 //!   in the feed is lost with it;
-//! - entries of the feed, collections and their counts, range summaries and indexes follow from the documents, and are
-//!   made anew;
+//! - entries of the feed, collections and their counts, range summaries, indexes and marks of conflicts follow from the
+//!   documents, and are made anew;
 //! - numbers are not given out twice, though what had them may be gone.
 //!
 //! Summaries do not count what is missing or marked, so to other peers it is missing here, and comparing with them brings
@@ -110,6 +110,7 @@ impl Store {
             self.skip_numbers()?;
             self.stale.extend(self.holdings.names());
             self.renew_all_indexes()?;
+            self.count_conflicts_again()?;
         }
         let documents = (self.damaged.len() - before) as u64;
         let mut batch = Batch::new();

@@ -16,6 +16,7 @@
 mod actor;
 mod audit;
 mod commit;
+mod conflict;
 mod feed;
 mod fork;
 mod holdings;
@@ -42,7 +43,7 @@ pub use log::{LogCursor, Vector};
 pub use lost::Rebuilding;
 pub use opened::Opened;
 pub use reader::{Page, Reader, Views};
-pub use record::{Actor, Collection, LoggedRun, Record};
+pub use record::{Actor, Collection, LoggedRun, Record, View};
 pub use summary::{Sum, Summary, Total};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,17 +56,15 @@ use lru::LruCache;
 
 use self::actor::Actors;
 use self::holdings::{Holding, Holdings};
-use self::key::{Space, Tag};
+use self::key::Tag;
 use self::record::{seal, unseal};
+use self::space::{FORMAT, Format};
 use crate::access::MemberRecord;
 use crate::base::{CollectionName, Decode, DocumentId, DocumentKey, Encode, GrantId, Incarnation, PeerId};
 use crate::document::Document;
 use crate::kv::{Batch, CacheUse, Damage, Durability, Kv, Lost};
 use crate::limits::OPEN_DOCUMENTS_MAX;
 use crate::{Error, Result};
-
-/// The layout of the whole store; a store of another version is refused, never guessed at.
-const FORMAT: u8 = 2;
 
 /// What of the writes before may be missing when a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +118,7 @@ pub struct Store {
     stale: BTreeSet<CollectionName>,
     letters: Letters,
     index_work: index::Work,
+    counting: conflict::Counting,
     open: LruCache<DocumentKey, Document>,
     open_use: CacheUse,
     /// The position of the next feed entry, which also numbers new documents.
@@ -153,9 +153,9 @@ impl Store {
         let lost = if loss == Loss::Records { Some(Lost::anything()) } else { found };
         let is_whole = lost.as_ref().is_none_or(|lost| lost.ranges().is_empty());
         let format = match stored {
-            Some(format) if loss == Loss::Nothing && is_whole => format,
-            Some(format) => Format { incarnation: fresh, ..format },
-            None => Format { incarnation: fresh, space: 1 },
+            Some(format) if loss == Loss::Nothing && is_whole => Format { version: FORMAT, ..format },
+            Some(format) => Format { version: FORMAT, incarnation: fresh, ..format },
+            None => Format { version: FORMAT, incarnation: fresh, space: 1 },
         };
         let space = Arc::new(AtomicU8::new(format.space));
         let mut store = Self {
@@ -169,6 +169,7 @@ impl Store {
             stale: BTreeSet::new(),
             letters: Letters::default(),
             index_work: index::Work::default(),
+            counting: None,
             open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
             open_use: CacheUse::default(),
             next_position: 0,
@@ -475,6 +476,7 @@ impl Store {
         self.stale.extend(damaged.filter(|name| self.holdings.get(name).is_some()).collect::<Vec<_>>());
         self.next_position = feed::next_position(&*self.kv, self.space())?;
         self.letters = Letters::load(&*self.kv, self.space())?;
+        self.counting = self.load_counting()?;
         self.load_indexes()
     }
 
@@ -564,26 +566,6 @@ impl Decode for Addresses {
 
 /// Documents with their records, and the id at which a listing stopped before its end, if it did.
 pub type Items = (Vec<(DocumentId, Record)>, Option<Vec<u8>>);
-
-/// What the whole store agrees on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Format {
-    incarnation: Incarnation,
-    space: Space,
-}
-
-impl Encode for Format {
-    fn encode(&self, writer: &mut crate::base::Writer) {
-        writer.u8(FORMAT).value(&self.incarnation).u8(self.space);
-    }
-}
-
-impl Decode for Format {
-    fn decode(reader: &mut crate::base::Reader<'_>) -> Result<Self, crate::base::DecodeError> {
-        reader.version("store format", FORMAT)?;
-        Ok(Self { incarnation: reader.value()?, space: reader.u8()? })
-    }
-}
 
 fn read<T: Decode>(kv: &dyn Kv, key: &[u8]) -> Result<Option<T>> {
     let Some(sealed) = kv.get(key)? else { return Ok(None) };

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::index::SharedCatalog;
 use super::key::{self, Space, Tag};
-use super::record::{Collection, Record, unseal};
+use super::record::{Collection, Record, View, unseal};
 use crate::base::{CollectionName, DocumentId, DocumentKey, Incarnation};
 use crate::kv::{CacheUse, Condition, Kv};
 use crate::limits::PAGE_BYTES_MAX;
@@ -31,7 +31,7 @@ pub struct Page {
 }
 
 /// What a scan of documents calls with each id and view, until it breaks.
-pub type Views<'a> = dyn FnMut(&str, Option<&[u8]>) -> ControlFlow<()> + 'a;
+pub type Views<'a> = dyn FnMut(&str, Option<View<'_>>) -> ControlFlow<()> + 'a;
 
 /// A handle for reading; cheap to clone, usable from any thread.
 #[derive(Clone)]
@@ -80,16 +80,16 @@ impl Reader {
         self.record_in(self.space(), document)
     }
 
-    /// Only the view of a document; `None` when it does not exist, or is deleted.
+    /// Shows only what queries see of a document to `show`; `None` when it does not exist, or is deleted.
     ///
     /// # Errors
     /// As [`Reader::record`].
-    pub fn view(&self, document: &DocumentKey) -> Result<Option<Bytes>> {
+    pub fn view<T>(&self, document: &DocumentKey, show: impl FnOnce(View<'_>) -> T) -> Result<Option<T>> {
         let Some(sealed) = self.kv.get(&key::document(self.space(), document))? else {
             return self.check_not_lost(self.space(), document).map(|()| None);
         };
         match Record::open_view(&sealed) {
-            Ok(view) => Ok(view.map(|view| sealed.slice_ref(view))),
+            Ok(view) => Ok(view.map(show)),
             Err(error) => Err(damaged(document, &error)),
         }
     }

@@ -117,6 +117,18 @@ pub struct Record {
     pub loose_changes: u64,
     /// The document as JSON text with sorted keys; empty when it is deleted.
     pub view: Bytes,
+    /// Places of the view at which edits that did not know of each other left several values; `None` when they are
+    /// still to be counted, see `store/conflict`.
+    pub conflicts: Option<u64>,
+}
+
+/// What queries see of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View<'a> {
+    /// The document as JSON text with sorted keys.
+    pub json: &'a [u8],
+    /// Places with several values.
+    pub conflicts: u64,
 }
 
 impl Record {
@@ -124,6 +136,12 @@ impl Record {
     #[must_use]
     pub fn sequence(&self, actor: u32) -> u64 {
         self.vector.binary_search_by_key(&actor, |entry| entry.0).map_or(0, |index| self.vector[index].1)
+    }
+
+    /// Places at which edits that did not know of each other left several values, as far as they are counted.
+    #[must_use]
+    pub fn conflict_count(&self) -> u64 {
+        self.conflicts.unwrap_or(0)
     }
 
     /// Number of changes in the log.
@@ -140,7 +158,21 @@ impl Encode for Record {
         writer.list(&self.heads, |w, head| _ = w.value(head));
         writer.list(&self.vector, |w, (actor, sequence)| _ = w.varint(u64::from(*actor)).varint(*sequence));
         writer.varint(self.loose_changes).bytes(&self.view);
+        // Written only where it does not go without saying, see `conflicts`.
+        let goes_without_saying = self.deleted || self.vector.len() < 2;
+        if let Some(conflicts) = self.conflicts.filter(|conflicts| *conflicts > 0 || !goes_without_saying) {
+            writer.varint(conflicts);
+        }
     }
+}
+
+/// Reads how many places have several values. A record that does not say is of an older version, or of a document that
+/// has none: one that is deleted, or that a single actor wrote.
+fn conflicts(reader: &mut Reader<'_>, deleted: bool, actors: u64) -> Result<Option<u64>, DecodeError> {
+    if reader.remaining() > 0 {
+        return reader.varint().map(Some);
+    }
+    Ok((deleted || actors < 2).then_some(0))
 }
 
 impl Record {
@@ -162,11 +194,11 @@ impl Record {
         Ok((record, view.len()))
     }
 
-    /// Only the view in a sealed record; `None` when the document is deleted.
+    /// Only what queries see of a sealed record; `None` when the document is deleted.
     ///
     /// # Errors
     /// When it is damaged or of another version.
-    pub(super) fn open_view(sealed: &[u8]) -> Result<Option<&[u8]>, DecodeError> {
+    pub(super) fn open_view(sealed: &[u8]) -> Result<Option<View<'_>>, DecodeError> {
         let mut reader = Reader::new(unsealed(sealed)?);
         let reader = &mut reader;
         let (_number, _position) = (reader.varint()?, reader.varint()?);
@@ -175,18 +207,20 @@ impl Record {
         for _ in 0..reader.varint()? {
             let _: ChangeHash = reader.value()?;
         }
-        for _ in 0..reader.varint()? {
+        let actors = reader.varint()?;
+        for _ in 0..actors {
             let (_actor, _last) = (reader.varint()?, reader.varint()?);
         }
         let _loose = reader.varint()?;
-        let view = reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?;
-        Ok((!deleted).then_some(view))
+        let json = reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?;
+        let conflicts = conflicts(reader, deleted, actors)?.unwrap_or(0);
+        Ok((!deleted).then_some(View { json, conflicts }))
     }
 
     fn read(sealed: &[u8]) -> Result<(Self, &[u8]), DecodeError> {
         let mut reader = Reader::new(unsealed(sealed)?);
         let reader = &mut reader;
-        let record = Self {
+        let mut record = Self {
             number: reader.varint()?,
             position: reader.varint()?,
             deleted: reader.u8()? != 0,
@@ -197,8 +231,10 @@ impl Record {
             vector: reader.list("vector", usize::MAX, |r| Ok((r.int()?, r.varint()?)))?,
             loose_changes: reader.varint()?,
             view: Bytes::new(),
+            conflicts: None,
         };
         let view = reader.bytes("view", DOCUMENT_VIEW_BYTES_MAX)?;
+        record.conflicts = conflicts(reader, record.deleted, record.vector.len() as u64)?;
         match reader.remaining() {
             0 => Ok((record, view)),
             left => Err(DecodeError::Trailing(left)),
@@ -294,6 +330,22 @@ mod tests {
             vector: vec![(0, 3), (9, 1)],
             loose_changes: 4,
             view: Bytes::from_static(b"{\"a\":1}"),
+            conflicts: Some(0),
+        }
+    }
+
+    #[test]
+    fn a_record_says_its_conflicts_and_one_of_an_older_version_reads_back() {
+        for conflicts in [Some(0), Some(1), Some(300), None] {
+            let sealed = seal(&Record { conflicts, ..record() });
+            assert_eq!(Record::open(&sealed).unwrap().conflicts, conflicts);
+            assert_eq!(Record::open_view(&sealed).unwrap().unwrap().conflicts, conflicts.unwrap_or(0));
+        }
+        // Where it goes without saying nothing is written, so records of older versions say the same.
+        for record in [Record { vector: vec![(0, 3)], ..record() }, Record { deleted: true, ..record() }] {
+            let sealed = seal(&record);
+            assert_eq!(sealed, seal(&Record { conflicts: None, ..record }));
+            assert_eq!(Record::open(&sealed).unwrap().conflicts, Some(0));
         }
     }
 
@@ -309,7 +361,7 @@ mod tests {
     fn a_record_reads_back_and_a_flipped_bit_is_noticed() {
         let sealed = seal(&record());
         assert_eq!(Record::open(&sealed).unwrap(), record());
-        assert_eq!(Record::open_view(&sealed).unwrap(), Some(&record().view[..]));
+        assert_eq!(Record::open_view(&sealed).unwrap(), Some(View { json: &record().view[..], conflicts: 0 }));
         assert_eq!(Record::open_view(&seal(&Record { deleted: true, ..record() })).unwrap(), None);
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.to_vec();

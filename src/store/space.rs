@@ -7,11 +7,42 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::key::Space;
 use super::record::seal;
-use super::{Format, Reader, Store, key};
-use crate::base::Incarnation;
+use super::{Reader, Store, key};
+use crate::base::{Decode, DecodeError, Encode, Incarnation, Reader as Decoder, Writer};
 use crate::kv::Batch;
 use crate::{Error, Result};
+
+/// The layout of the whole store; a store of a version that is not known is refused, never guessed at.
+pub(super) const FORMAT: u8 = 3;
+
+/// The oldest layout that is read: in it records do not say how many conflicts there are, which `conflict` makes good.
+const FORMAT_MIN: u8 = 2;
+
+/// What the whole store agrees on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    pub(super) version: u8,
+    pub(super) incarnation: Incarnation,
+    pub(super) space: Space,
+}
+
+impl Encode for Format {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u8(self.version).value(&self.incarnation).u8(self.space);
+    }
+}
+
+impl Decode for Format {
+    fn decode(reader: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let version = reader.u8()?;
+        if !(FORMAT_MIN..=FORMAT).contains(&version) {
+            return Err(DecodeError::Unknown { what: "store format", value: version.into() });
+        }
+        Ok(Self { version, incarnation: reader.value()?, space: reader.u8()? })
+    }
+}
 
 impl Store {
     /// The space that holds the current mesh.
@@ -84,7 +115,10 @@ impl Store {
 
     pub(super) fn put_format(&mut self) -> Result<()> {
         let mut batch = Batch::new();
-        batch.put(key::meta("format"), seal(&Format { incarnation: self.incarnation, space: self.space() }));
+        batch.put(
+            key::meta("format"),
+            seal(&Format { version: FORMAT, incarnation: self.incarnation, space: self.space() }),
+        );
         self.apply_twice(batch)
     }
 

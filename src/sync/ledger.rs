@@ -34,6 +34,8 @@ pub struct Comparison {
     differing: BTreeMap<CollectionName, Standing>,
     /// Ranges of names in which some collection differs, and it is not known yet which.
     unresolved: Vec<Range>,
+    /// Documents in all collections over there, deleted ones included, as it said last.
+    their_documents: Option<u64>,
 }
 
 impl Comparison {
@@ -54,6 +56,24 @@ impl Comparison {
         self.differing.keys()
     }
 
+    /// When everything was last found equal.
+    #[must_use]
+    pub fn equal_at(&self) -> Option<Timestamp> {
+        self.equal_at
+    }
+
+    /// Whether all collections that differ are known.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        self.unresolved.is_empty()
+    }
+
+    /// Documents in all collections over there, deleted ones included.
+    #[must_use]
+    pub fn their_documents(&self) -> Option<u64> {
+        self.their_documents
+    }
+
     /// How a collection stood.
     #[must_use]
     pub fn standing(&self, collection: &CollectionName) -> Standing {
@@ -69,7 +89,9 @@ impl Comparison {
         Standing { equal_at: self.at, compared_at: self.at, equal: self.at.is_some(), ..Standing::default() }
     }
 
-    fn is_equal(&self) -> bool {
+    /// Whether nothing differed.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
         self.differing.is_empty() && self.unresolved.is_empty()
     }
 
@@ -110,6 +132,19 @@ impl Ledger {
         if let Some(comparison) = self.comparisons.get_mut(&peer) {
             comparison.note(now, found);
         }
+    }
+
+    /// Takes note of how many documents a peer that was compared has in all collections.
+    pub fn told(&mut self, peer: PeerId, documents: u64) {
+        if let Some(comparison) = self.comparisons.get_mut(&peer) {
+            comparison.their_documents = Some(documents);
+        }
+    }
+
+    /// The last comparison with a peer.
+    #[must_use]
+    pub fn get(&self, peer: &PeerId) -> Option<&Comparison> {
+        self.comparisons.get(peer)
     }
 
     /// Takes note of documents that a comparison found to be missing or behind here.

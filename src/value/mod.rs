@@ -21,5 +21,5 @@ mod pattern;
 pub use json::{Fields, Items, Json, Kind, Number};
 pub use key::{Direction, encode, encode_missing, encode_undefined, kind_keys, string_prefix, successor, turned};
 pub use order::compare;
-pub use path::{ID_FIELD, Leaf, Path, Row};
+pub use path::{CONFLICTS_FIELD, ID_FIELD, Leaf, Path, Row};
 pub use pattern::Pattern;

@@ -42,10 +42,15 @@ pub struct Row<'a> {
     pub id: Option<Json<'a>>,
     /// The object that it holds.
     pub body: Json<'a>,
+    /// Of a stored document: places at which edits that did not know of each other left several values.
+    pub conflicts: u64,
 }
 
 /// The name under which queries know a document's id.
 pub const ID_FIELD: &str = "_id";
+
+/// The name under which a query shows how many conflicts a document has.
+pub const CONFLICTS_FIELD: &str = "_conflicts";
 
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -45,6 +45,23 @@ fn two_peers_that_were_apart_show_the_same_conflict_and_history() {
         assert_eq!((winners.len(), Some(&winners[0]["value"])), (1, shown["data"].pointer(path)));
     }
 
+    // Whoever reads the document, lists it, asks for it or follows the feed sees that it has conflicts, also at the
+    // peer whose values won.
+    for peer in [&a, &b] {
+        let at = |path: &str| peer.get(&format!("/api/v1/collections/docs{path}")).body;
+        assert_eq!(peer.get(DOCUMENT).body["conflict_count"], 2);
+        assert_eq!(at("/documents")["documents"][0]["conflict_count"], 2);
+        assert_eq!(at("/changes")["changes"][0]["conflict_count"], 2);
+        assert_eq!(at("/conflicts")["documents"][0]["id"], "shared");
+        let asked = peer.post("/api/v1/collections/docs/query", &json!({"conflicts": true, "projection": {"wind": 1}}));
+        let row = &asked.body["documents"][0];
+        assert_eq!((&row["_conflicts"], row["wind"].is_number()), (&json!(2), true), "{row}");
+        let plain = peer.post("/api/v1/collections/docs/query", &json!({}));
+        assert_eq!(plain.body["documents"][0].get("_conflicts"), None);
+        let listed = ok(peer, &["collection", "conflicts", "docs", "-o", "table"]);
+        assert!(listed.contains("CONFLICTS") && listed.contains("shared"), "{listed}");
+    }
+
     // Both tell the same history, and read the same old version from it.
     let history = |peer: &Peer| peer.get(&format!("{DOCUMENT}/history")).body["history"].clone();
     assert_eq!((history(&a).as_array().unwrap().len(), history(&a)), (3, history(&b)));
@@ -56,6 +73,8 @@ fn two_peers_that_were_apart_show_the_same_conflict_and_history() {
     // An edit of the places settles them, as a merge of both.
     a.put(DOCUMENT, &json!({"wind": 8, "crew": ["Ada", "Bo"], "sea": {"swell": 2.5}}));
     wait("it is settled on both", || [&a, &b].iter().all(|peer| conflicts(peer) == json!([])));
+    assert_eq!(a.get(DOCUMENT).body["conflict_count"], 0);
+    assert_eq!(b.get("/api/v1/collections/docs/conflicts").body["documents"], json!([]));
     let merge = history(&b)[0].clone();
     assert_eq!((&merge["merge"], merge["dependencies"].as_array().unwrap().len()), (&json!(true), 2));
 }

@@ -37,7 +37,7 @@ mod whole;
 use std::borrow::Cow;
 
 pub use number::Amount;
-pub use whole::whole;
+pub use whole::{whole, with_conflicts};
 
 use crate::Result;
 use crate::value::{Json, Kind, Number, Row};

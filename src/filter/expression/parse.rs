@@ -177,7 +177,7 @@ fn fold(node: Node, is_constant: bool) -> Result<Node> {
     if !is_constant {
         return Ok(node);
     }
-    let value = evaluate::evaluate(&node, Row { id: None, body: Json::new(b"{}") })?.unwrap_or_default();
+    let value = evaluate::evaluate(&node, Row { id: None, body: Json::new(b"{}"), conflicts: 0 })?.unwrap_or_default();
     Ok(Node::Constant(value.into()))
 }
 

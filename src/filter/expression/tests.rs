@@ -13,7 +13,8 @@ fn value(expression: &Value, document: &Value) -> Result<Option<Value>> {
     let mut body = document.clone();
     let id = body.as_object_mut().unwrap().remove("_id").map(|id| id.to_string());
     let body = body.to_string();
-    let row = Row { id: id.as_ref().map(|id| Json::new(id.as_bytes())), body: Json::new(body.as_bytes()) };
+    let row =
+        Row { id: id.as_ref().map(|id| Json::new(id.as_bytes())), body: Json::new(body.as_bytes()), conflicts: 0 };
     Ok(expression.evaluate(row)?.map(|text| serde_json::from_slice(&text).unwrap()))
 }
 
@@ -70,14 +71,14 @@ fn paths_lead_through_objects_and_arrays() {
 fn the_id_has_its_place_in_the_whole_document() {
     for body in [json!({}), json!({"A": 1}), json!({"a": 1}), json!({"A": 1, "B\"": {"x": [1]}, "a": 1, "b": 2})] {
         let text = body.to_string();
-        let row = Row { id: Some(Json::new(b"\"i\"")), body: Json::new(text.as_bytes()) };
+        let row = Row { id: Some(Json::new(b"\"i\"")), body: Json::new(text.as_bytes()), conflicts: 0 };
         let mut expected = body.clone();
         expected["_id"] = json!("i");
         assert_eq!(String::from_utf8_lossy(&whole(row)), expected.to_string());
         let with_id = expected.to_string();
-        let row = Row { id: Some(Json::new(b"\"i\"")), body: Json::new(with_id.as_bytes()) };
+        let row = Row { id: Some(Json::new(b"\"i\"")), body: Json::new(with_id.as_bytes()), conflicts: 0 };
         assert_eq!(String::from_utf8_lossy(&whole(row)), with_id);
-        assert_eq!(&*whole(Row { id: None, body: Json::new(text.as_bytes()) }), text.as_bytes());
+        assert_eq!(&*whole(Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 }), text.as_bytes());
     }
 }
 
@@ -406,7 +407,7 @@ proptest! {
     fn a_result_is_a_canonical_text(expression in expression(), a in expression(), c in expression()) {
         let Ok(expression) = Expression::parse(&expression, "") else { return Ok(()) };
         let body = json!({"a": a, "b": [{"c": c}, 1]}).to_string();
-        let row = Row { id: Some(Json::new(b"\"i\"")), body: Json::new(body.as_bytes()) };
+        let row = Row { id: Some(Json::new(b"\"i\"")), body: Json::new(body.as_bytes()), conflicts: 0 };
         if let Ok(Some(text)) = expression.evaluate(row) {
             let value: Value = serde_json::from_slice(&text).unwrap();
             prop_assert_eq!(value.to_string(), String::from_utf8_lossy(&text).into_owned());
@@ -416,6 +417,6 @@ proptest! {
     #[test]
     fn garbage_is_survived(expression in expression(), text in proptest::collection::vec(proptest::sample::select(b"{}[]\",:\\a1-.e".to_vec()), 0..40)) {
         let Ok(expression) = Expression::parse(&expression, "") else { return Ok(()) };
-        let _ = expression.evaluate(Row { id: None, body: Json::new(&text) });
+        let _ = expression.evaluate(Row { id: None, body: Json::new(&text), conflicts: 0 });
     }
 }

@@ -17,7 +17,7 @@ fn matches(filter: &Filter, document: &Value) -> bool {
     let id = body.as_object_mut().and_then(|fields| fields.remove("_id")).map(|id| id.to_string());
     let body = body.to_string();
     let id = id.as_ref().map(|id| Json::new(id.as_bytes()));
-    filter.matches(Row { id, body: Json::new(body.as_bytes()) })
+    filter.matches(Row { id, body: Json::new(body.as_bytes()), conflicts: 0 })
 }
 
 fn json(text: &str) -> Value {

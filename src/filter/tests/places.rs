@@ -79,9 +79,9 @@ fn the_nearest_of_several_points_counts() {
     let filter = parse(r#"{"at":{"$near":{"lat":0,"lng":0,"min_distance_m":1}},"a":1}"#);
     let (path, near) = filter.near().unwrap();
     let body = br#"{"at":[{"lat":2,"lng":0},{"lat":0,"lng":1},{"lat":0,"lng":0}]}"#;
-    let distance = near.distance_m(path, Row { id: None, body: Json::new(body) }).unwrap();
+    let distance = near.distance_m(path, Row { id: None, body: Json::new(body), conflicts: 0 }).unwrap();
     assert!((distance - 111_195.0).abs() < 10.0, "{distance}");
-    assert!(near.distance_m(path, Row { id: None, body: Json::new(b"{}") }).is_none());
+    assert!(near.distance_m(path, Row { id: None, body: Json::new(b"{}"), conflicts: 0 }).is_none());
 }
 
 #[test]

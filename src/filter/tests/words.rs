@@ -8,7 +8,7 @@ use crate::value::{Json, Row};
 
 fn check(search: &str, document: &str) -> bool {
     let body = json(document).to_string();
-    TextSearch::new(search).unwrap().matches(Row { id: None, body: Json::new(body.as_bytes()) }, &[])
+    TextSearch::new(search).unwrap().matches(Row { id: None, body: Json::new(body.as_bytes()), conflicts: 0 }, &[])
 }
 
 #[test]
@@ -78,7 +78,7 @@ proptest! {
     #[test]
     fn every_word_of_a_text_finds_it(text in "[a-cA-Cé \\-\"]{0,20}", search in "[a-cé \\-\"]{0,12}") {
         let body = serde_json::json!({ "t": text }).to_string();
-        let row = Row { id: None, body: Json::new(body.as_bytes()) };
+        let row = Row { id: None, body: Json::new(body.as_bytes()), conflicts: 0 };
         for token in tokens(&text) {
             prop_assert!(TextSearch::new(&token).unwrap().matches(row, &[]));
         }

@@ -235,6 +235,31 @@ pub(super) async fn list(
     Ok(json_text(StatusCode::OK, text))
 }
 
+/// The documents with places at which edits that did not know of each other left several values, in the order of ids.
+///
+/// Each says how many under `conflict_count`; `/documents/{id}/conflicts` shows them. A page may be empty before the
+/// last one.
+#[utoipa::path(
+    get, path = "/collections/{collection}/conflicts", tag = "documents", operation_id = "collectionConflicts",
+    params(CollectionPath, Paging),
+    responses(
+        (status = 200, description = "A page", body = shape::Page),
+        (status = 400, description = "A parameter is malformed"),
+        (status = 422, description = "A name, the cursor or the limit breaks a rule"),
+    ),
+)]
+pub(super) async fn conflicting(
+    State(app): State<App>,
+    Path(at): Path<CollectionPath>,
+    Query(paging): Query<Paging>,
+) -> Answer {
+    let collection = app.peer.collection(&at.collection)?;
+    let limit = page_limit(paging.limit)?;
+    let after = paging.after()?;
+    let text = blocking(move || Ok(shape::listing(&collection.conflicting(after.as_ref(), limit)?))).await?;
+    Ok(json_text(StatusCode::OK, text))
+}
+
 fn tagged(status: StatusCode, document: &Document, tag: &ETag) -> Response {
     let mut response = json_text(status, shape::document(document));
     response.headers_mut().insert(ETAG, tag.header());

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `result` | `{"documents": [..]}`: begin with these |
 //! | `resumed` | `{}`: nothing has changed since the last event of the stream that broke; go on with what you have |
-//! | `enter`, `change` | `{"at": 3, "id": "..", "document": {..}}` |
+//! | `enter`, `change` | `{"at": 3, "id": "..", "document": {..}, "conflict_count": 0}` |
 //! | `leave` | `{"at": 3, "id": ".."}` |
-//! | `move` | `{"from": 3, "to": 1, "id": "..", "document": {..}}`: taken out first, then put in |
+//! | `move` | `{"from": 3, "to": 1, "id": "..", "document": {..}, "conflict_count": 0}`: taken out first, then put in |
 //!
 //! The last event of each change has the feed's cursor behind it as its id. A reader that takes nothing for long is cut
 //! off; it starts again with a `result`, unless nothing has changed.

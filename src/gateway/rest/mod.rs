@@ -72,6 +72,7 @@ fn calls() -> OpenApiRouter<App> {
         .routes(routes!(collection::list))
         .routes(routes!(collection::show, collection::create, collection::drop))
         .routes(routes!(export::list, document::create))
+        .routes(routes!(document::conflicting))
         .routes(routes!(bulk::write))
         .routes(routes!(feed::changes))
         .routes(routes!(document::read, document::write, patch::patch, document::delete))

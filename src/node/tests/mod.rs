@@ -2,6 +2,7 @@
 
 mod clock;
 mod collections;
+mod conflict;
 mod fork;
 mod full;
 mod index;
@@ -12,6 +13,7 @@ mod power;
 mod receipt;
 mod rot;
 mod runs;
+mod standing;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

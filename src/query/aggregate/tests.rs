@@ -35,7 +35,7 @@ fn with_row<T>(document: &Value, then: impl FnOnce(Row<'_>) -> T) -> T {
     let mut body = document.clone();
     let id = body.as_object_mut().unwrap().remove("_id").map(|id| id.to_string());
     let body = body.to_string();
-    then(Row { id: id.as_ref().map(|id| Json::new(id.as_bytes())), body: Json::new(body.as_bytes()) })
+    then(Row { id: id.as_ref().map(|id| Json::new(id.as_bytes())), body: Json::new(body.as_bytes()), conflicts: 0 })
 }
 
 struct Outcome {
@@ -494,7 +494,7 @@ proptest! {
         let (collections, budget) = (Collections::default(), Budget::new(None, 1 << 20));
         let mut run = pipeline.start(&collections, &budget);
         let mut out = |_: Row<'_>| Ok(ControlFlow::Continue(()));
-        let _ = run.push(Row { id: None, body: Json::new(&text) }, &mut out);
+        let _ = run.push(Row { id: None, body: Json::new(&text), conflicts: 0 }, &mut out);
         let _ = run.finish(&mut out);
     }
 

@@ -11,7 +11,8 @@ fn shown(projection: &Value, document: &Value) -> Result<Value> {
     let mut body = document.clone();
     let id = body.as_object_mut().unwrap().remove("_id").map(|id| id.to_string());
     let body = body.to_string();
-    let row = Row { id: id.as_ref().map(|id| Json::new(id.as_bytes())), body: Json::new(body.as_bytes()) };
+    let row =
+        Row { id: id.as_ref().map(|id| Json::new(id.as_bytes())), body: Json::new(body.as_bytes()), conflicts: 0 };
     let text = projection.apply(row)?;
     let value: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(value.to_string().as_bytes(), text, "keys are sorted, and there are no spaces");

@@ -41,7 +41,7 @@ pub(in super::super) fn sorted(sort: &Sort, first: Option<usize>, documents: &[V
     let mut sorter = Sorter::new(sort, first, &budget, "$sort");
     for document in documents {
         let text = document.to_string();
-        sorter.push(Row { id: None, body: Json::new(text.as_bytes()) }).unwrap();
+        sorter.push(Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 }).unwrap();
     }
     let mut out = Vec::new();
     let flow = sorter.finish(&mut |row| {
@@ -120,7 +120,7 @@ fn the_id_is_a_key_too() {
     let sort = parsed(&json!("-_id"));
     let key = |id: &'static str| {
         let mut key = Vec::new();
-        sort.key(Row { id: Some(Json::new(id.as_bytes())), body: Json::new(b"{}") }, &mut key);
+        sort.key(Row { id: Some(Json::new(id.as_bytes())), body: Json::new(b"{}"), conflicts: 0 }, &mut key);
         key
     };
     assert!(key("\"b\"") < key("\"a\""));
@@ -144,7 +144,7 @@ fn what_is_held_is_within_the_budget() {
     let sort = parsed(&json!("a"));
     let budget = Budget::new(None, 1_000);
     let text = json!({"a": "x".repeat(100)}).to_string();
-    let row = Row { id: None, body: Json::new(text.as_bytes()) };
+    let row = Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 };
     let mut all = Sorter::new(&sort, None, &budget, "3.$sort");
     let error = (0..100).find_map(|_| all.push(row).err()).unwrap();
     assert!(error.to_string().starts_with("3.$sort"), "{error}");

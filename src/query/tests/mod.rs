@@ -140,17 +140,17 @@ pub(crate) fn apply(result: &mut Vec<Bytes>, events: Vec<LiveEvent>) {
     let named = |document: &Bytes, id: &str| assert_eq!(row(document).id.unwrap().as_str().unwrap(), id);
     for event in events {
         match event {
-            LiveEvent::Enter { at, document, id } => {
+            LiveEvent::Enter { at, document, id, .. } => {
                 named(&document, &id);
                 result.insert(at, document);
             }
             LiveEvent::Leave { at, id } => named(&result.remove(at), &id),
-            LiveEvent::Change { at, document, id } => {
+            LiveEvent::Change { at, document, id, .. } => {
                 named(&result[at], &id);
                 assert_ne!(result[at], document);
                 result[at] = document;
             }
-            LiveEvent::Move { from, to, document, id } => {
+            LiveEvent::Move { from, to, document, id, .. } => {
                 named(&result.remove(from), &id);
                 result.insert(to, document);
             }
@@ -490,19 +490,27 @@ proptest! {
             let key = DocumentKey::new(name(), id.parse().unwrap());
             match body {
                 Some(body) => world.put(&id, body),
-                None if world.node.reader().view(&key).unwrap().is_some() => world.delete(&id),
+                None if world.node.reader().view(&key, |_| ()).unwrap().is_some() => world.delete(&id),
                 None => continue,
             }
-            let (view, quoted) = (world.node.reader().view(&key).unwrap(), format!("\"{id}\""));
-            let of = |view| crate::value::Row {
-                id: Some(crate::value::Json::new(quoted.as_bytes())),
-                body: crate::value::Json::new(view),
+            let view = world.node.reader().view(&key, |view| view.json.to_vec()).unwrap();
+            let quoted = format!("\"{id}\"");
+            let of = |conflicts| {
+                let id = Some(crate::value::Json::new(quoted.as_bytes()));
+                let body = view.as_deref().map(crate::value::Json::new);
+                body.map(|body| crate::value::Row { id, body, conflicts })
             };
-            let events = live.apply(&id, view.as_deref().map(of)).unwrap();
+            let events = live.apply(&id, of(0)).unwrap();
             prop_assert!(events.len() <= 2, "{:?}", events);
             apply(&mut result, events);
             prop_assert_eq!(&result, &world.find(query.clone()).unwrap().documents, "{}", query);
-            prop_assert!(live.apply(&id, view.as_deref().map(of)).unwrap().is_empty(), "the same again is no change");
+            prop_assert!(live.apply(&id, of(0)).unwrap().is_empty(), "the same again is no change");
+            // Of a document that is shown it is one that another edit lost against it.
+            let is_shown = result.iter().any(|shown| row(shown).id.unwrap().as_str().unwrap() == id.as_str());
+            let events = live.apply(&id, of(2)).unwrap();
+            let told = matches!(&events[..], [LiveEvent::Change { conflicts: 2, .. }]);
+            prop_assert_eq!((told, events.len()), (is_shown, usize::from(is_shown)), "{:?}", &events);
+            live.apply(&id, of(0)).unwrap();
         }
     }
 }

@@ -31,7 +31,7 @@ impl Store {
         self.reader.views(collection, None, &mut |id, view| {
             match view {
                 Some(view) => {
-                    let keys = index.keys_of_view(id, view);
+                    let keys = index.keys_of_view(id, view.json);
                     multiple |= keys.keys.len() > 1;
                     let entries = entry::entries(index.space, index.number, &keys, id);
                     expected.extend(entries.into_iter().map(|entry| (id.to_owned(), entry)));

@@ -114,9 +114,9 @@ impl Store {
             last = Some(id.to_owned());
             // One that is damaged gets its entries when it is repaired.
             let Some(view) = view else { return ControlFlow::Continue(()) };
-            bytes += view.len();
+            bytes += view.json.len();
             documents += 1;
-            let new = index.keys_of_view(id, view);
+            let new = index.keys_of_view(id, view.json);
             corpus = corpus.after(&Keys::default(), &new);
             let entries = entry::entries(index.space, index.number, &new, id);
             multiple |= entries.len() > 1;

@@ -137,14 +137,14 @@ impl Index {
 
     pub(super) fn keys_of_view(&self, id: &str, view: &[u8]) -> Keys {
         let id = id_text(id);
-        Keys::of(&self.definition, Row { id: Some(Json::new(&id)), body: Json::new(view) })
+        Keys::of(&self.definition, Row { id: Some(Json::new(&id)), body: Json::new(view), conflicts: 0 })
     }
 
     /// Whether a document is old enough to be deleted.
     #[must_use]
     pub fn has_expired(&self, id: &str, view: &[u8], now: Timestamp) -> bool {
         let id = id_text(id);
-        self.definition.has_expired(Row { id: Some(Json::new(&id)), body: Json::new(view) }, now)
+        self.definition.has_expired(Row { id: Some(Json::new(&id)), body: Json::new(view), conflicts: 0 }, now)
     }
 
     /// How many other documents have a key, up to two.
