@@ -342,6 +342,14 @@ pub const ANSWER_LINE_BYTES_MAX: u64 = DOCUMENT_VIEW_BYTES_MAX as u64 + (4 << 10
 
 /// Requests that the gateway works on at a time: each may hold a document's bytes; more are told to come back.
 pub const GATEWAY_REQUESTS_MAX: usize = 512;
+/// Bytes of an answer or a body up to which it needs no room of its own: any connection holds so many.
+pub const GATEWAY_SMALL_BYTES: usize = 16 << 10;
+/// Bytes of answers that are on their way to clients, in all: sixteen pages.
+pub const GATEWAY_ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of bodies that are on their way here, in all.
+pub const GATEWAY_BODIES_BYTES_MAX: usize = 64 << 20;
+/// Readings of pages and lists at a time; others wait for them.
+pub const GATEWAY_READS_MAX: usize = 16;
 /// Bytes that are read of a body of which the answer is known already, so that the client comes to read that: what
 /// somebody sends who does not know the limits.
 pub const GATEWAY_LEFTOVER_BYTES_MAX: usize = 64 << 20;
@@ -470,6 +478,9 @@ pub const LIVE_DOCUMENTS_MAX: usize = 100_000;
 pub const LIVE_QUERY_BYTES_MAX: usize = 16 << 20;
 /// Bytes that all live queries of a peer hold together.
 pub const LIVE_BYTES_MAX: usize = 256 << 20;
+/// Bytes of changes that wait for all readers of live queries; texts that they share count once. Who waits with more than
+/// its share is cut off when there are more.
+pub const LIVE_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Live queries of a peer.
 pub const LIVE_QUERIES_MAX: usize = 2_000;
 /// Changes that wait for one reader of a live query; one that is slower is cut off, and starts again.

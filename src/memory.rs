@@ -2,10 +2,13 @@
 //!
 //! Caches, the journal's tables, open documents and queries grow and shrink together with it, so that a small machine is
 //! kept within by one setting. The shares are what the parts may take at most, about, not what they take. Not here: what
-//! a network connection and a request hold, which their own bounds in [`crate::limits`] keep, and the index of the table,
+//! a network connection and a small request hold, which their own bounds in [`crate::limits`] keep, and the index of the table,
 //! some 40 bytes a document, which grows with the data.
 
-use crate::limits::{AGGREGATE_BYTES_MAX, JOURNAL_SEGMENT_BYTES, OPEN_DOCUMENTS_MAX, QUERIES_MAX};
+use crate::limits::{
+    AGGREGATE_BYTES_MAX, DOCUMENT_BYTES_MAX, GATEWAY_ANSWERS_BYTES_MAX, GATEWAY_BODIES_BYTES_MAX,
+    JOURNAL_SEGMENT_BYTES, LIVE_BYTES_MAX, LIVE_WAITING_BYTES_MAX, OPEN_DOCUMENTS_MAX, QUERIES_MAX,
+};
 
 /// Bytes of the table's cache unless another number is set.
 pub const CACHE_BYTES_DEFAULT: usize = 32 << 20;
@@ -13,6 +16,8 @@ pub const CACHE_BYTES_DEFAULT: usize = 32 << 20;
 const SEGMENT_BYTES_MIN: usize = 1 << 20;
 /// Bytes that a document takes which is kept open, about.
 const OPEN_DOCUMENT_BYTES: usize = 32 << 10;
+/// Bytes on the way in or out at least: two of the largest documents.
+const ON_THE_WAY_BYTES_MIN: usize = 2 * DOCUMENT_BYTES_MAX;
 /// Bytes of cache for each query that may run at a time.
 const CACHE_BYTES_PER_QUERY: usize = 4 << 20;
 
@@ -72,6 +77,30 @@ impl Memory {
         (self.cache_bytes / CACHE_BYTES_PER_QUERY).clamp(1, QUERIES_MAX)
     }
 
+    /// Bytes of the results that live queries keep.
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        self.cache_bytes.saturating_mul(2).min(LIVE_BYTES_MAX)
+    }
+
+    /// Bytes of changes that wait for the readers of live queries.
+    #[must_use]
+    pub fn live_waiting_bytes(&self) -> usize {
+        (self.cache_bytes / 4).min(LIVE_WAITING_BYTES_MAX)
+    }
+
+    /// Bytes of answers that are on their way to clients of the gateway.
+    #[must_use]
+    pub fn answers_bytes(&self) -> usize {
+        self.cache_bytes.clamp(ON_THE_WAY_BYTES_MIN, GATEWAY_ANSWERS_BYTES_MAX)
+    }
+
+    /// Bytes of bodies that are on their way from clients of the gateway.
+    #[must_use]
+    pub fn bodies_bytes(&self) -> usize {
+        (self.cache_bytes / 4).clamp(ON_THE_WAY_BYTES_MIN, GATEWAY_BODIES_BYTES_MAX)
+    }
+
     /// Bytes of all shares together.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
@@ -81,6 +110,10 @@ impl Memory {
             2 * self.segment_bytes(),
             self.open_documents() * OPEN_DOCUMENT_BYTES,
             self.queries() * self.query_bytes(),
+            self.live_bytes(),
+            self.live_waiting_bytes(),
+            self.answers_bytes(),
+            self.bodies_bytes(),
         ];
         shares.into_iter().fold(0, usize::saturating_add)
     }
@@ -108,7 +141,7 @@ mod tests {
         assert_eq!((large.segment_bytes(), large.query_bytes()), (usual.segment_bytes(), usual.query_bytes()));
         let small = Memory::new(8 << 20);
         assert_eq!((small.segment_bytes(), small.open_documents(), small.queries()), (4 << 20, 64, 2));
-        assert!(small.total_bytes() <= 72 << 20, "{}", small.total_bytes());
+        assert!(small.total_bytes() <= 94 << 20, "{}", small.total_bytes());
         let none = Memory::new(0);
         assert_eq!((none.segment_bytes(), none.open_documents(), none.queries()), (SEGMENT_BYTES_MIN, 1, 1));
     }

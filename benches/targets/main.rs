@@ -31,11 +31,6 @@ use self::edits::w7;
 use self::queries::{live, places, w6};
 use self::rest::{w1b, w2b, w3b, w6b};
 
-/// As in the peer's program.
-#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Documents of most works.
 const DOCUMENTS: usize = 10_000;
 
@@ -458,8 +453,14 @@ async fn scan(directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// With the allocator as in the peer's program.
+fn main() -> Result<(), Failure> {
+    aerolithsdb::cli::settle_allocator();
+    run()
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Failure> {
+async fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let [command, directory] = arguments.as_slice()
         && command == "scan"

@@ -1,6 +1,7 @@
 //! The two programs: the peer and its client. Both are thin around what the layers below do.
 //!
-//! - `serve` the peer: from flags to a running peer, and back down on a signal; `open_files` how many it may have
+//! - `serve` the peer: from flags to a running peer, and back down on a signal; `open_files` how many it may have,
+//!   `allocator` how it keeps memory
 //! - `document`, `collection`, `query`, `index`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands,
 //!   one file each; `version` those of `document` that are about its past, `plan` how a query is answered
 //! - `import`, `export` files into collections and back; `bench` load on a peer
@@ -8,6 +9,7 @@
 //!
 //! The client knows nothing of the peer's inside: it speaks HTTP, and shows what it is told.
 
+mod allocator;
 mod banner;
 mod bench;
 mod client;
@@ -34,6 +36,7 @@ mod tls;
 mod version;
 mod watch;
 
+pub use allocator::settle_allocator;
 pub use client::run as run_client;
 pub use serve::run as run_peer;
 

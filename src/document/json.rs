@@ -343,8 +343,12 @@ fn exact_integer(literal: &str) -> Option<Number> {
     literal.parse::<i64>().map(Number::from).or_else(|_| literal.parse::<u64>().map(Number::from)).ok()
 }
 
+/// The nearest double; none for what is too large for one, and for what is so small that nothing would be left of it.
 fn finite(literal: &str) -> Option<Number> {
-    literal.parse::<f64>().ok().and_then(Number::from_f64)
+    let number = literal.parse::<f64>().ok()?;
+    let digits = literal.split(['e', 'E']).next().unwrap_or_default();
+    let is_lost = number == 0.0 && digits.bytes().any(|byte| matches!(byte, b'1'..=b'9'));
+    Number::from_f64(number).filter(|_| !is_lost)
 }
 
 fn shown(text: &str) -> String {
@@ -452,10 +456,14 @@ mod tests {
         assert_eq!(number("0.1").as_f64().map(f64::to_bits), Some(0.1f64.to_bits()));
         assert_eq!(number("-0").as_f64().map(f64::to_bits), Some((-0.0f64).to_bits()));
         assert!(number("1.0").is_f64());
+        assert_eq!(number("5e-324").as_f64(), Some(5e-324));
+        assert_eq!(number("0.000e-999").as_f64(), Some(0.0));
         for (text, position) in [
             ("18446744073709551616", (1, 1)),
             ("{\"a\":\n -9223372036854775809}", (2, 2)),
             ("[1, 1e309]", (1, 5)),
+            ("[1, 1e-999]", (1, 5)),
+            ("[1, -0.0010E-400]", (1, 5)),
             ("123456789012345678901234567890123456789012345678901234567890", (1, 1)),
         ] {
             let (kind, found, message) = fault(text);

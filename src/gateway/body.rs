@@ -1,19 +1,24 @@
 //! Reading a request's body: its type, its size, its time, and then the strict parser.
+//!
+//! The guard gathers a body before it lets the request in, so that a slow one holds nothing but itself. Those that are
+//! streams, and those that say beforehand that they are too large, go to their handlers as they are.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::Body as HttpBody;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
+use super::budget::{Budget, Room};
 use super::problem::{Answer, Problem};
 use crate::document::{Object, json};
-use crate::limits::DOCUMENT_BYTES_MAX;
+use crate::limits::{DOCUMENT_BYTES_MAX, GATEWAY_SMALL_BYTES};
 
 /// Seconds within which a body must be here: a document over the slowest link, not a client that holds a slot.
 /// Tests await the answer to a body that never comes.
@@ -60,23 +65,77 @@ pub(super) async fn arguments<T: DeserializeOwned>(headers: &HeaderMap, body: Bo
 
 async fn read(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
     check_type(headers)?;
-    let too_large = || {
-        let detail = format!("the body is larger than the limit of {DOCUMENT_BYTES_MAX} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    };
     // Who says it beforehand need not send it.
-    if body.size_hint().lower() > DOCUMENT_BYTES_MAX as u64 {
+    if is_too_large(&body) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, DOCUMENT_BYTES_MAX).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off before its end")),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the body was not here after {} seconds", BODY_TIMEOUT.as_secs()),
-        )),
+    // It is here already (`gather`).
+    let collected = body.collect().await.map_err(|_| broke_off())?;
+    Ok(collected.to_bytes())
+}
+
+/// A body that is here as a whole, with the room that it takes.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    bytes: BytesMut,
+    room: Option<Room>,
+}
+
+/// Waits until a body is here.
+///
+/// # Errors
+/// 413 when it is too large, 408 when it is too slow, 400 when it breaks off, 503 when others take all the room.
+pub(super) async fn gather(mut body: Body, budget: &Budget) -> Answer<Gathered> {
+    let mut gathered = Gathered::default();
+    let deadline = Instant::now() + BODY_TIMEOUT;
+    let late = |_| {
+        let detail = format!("the body was not here after {} seconds", BODY_TIMEOUT.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    };
+    while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(late)? {
+        if let Ok(piece) = frame.map_err(|_| broke_off())?.into_data() {
+            gathered.add(&piece, budget)?;
+        }
     }
+    Ok(gathered)
+}
+
+impl Gathered {
+    fn add(&mut self, piece: &[u8], budget: &Budget) -> Answer<()> {
+        let bytes = self.bytes.len() + piece.len();
+        if bytes > DOCUMENT_BYTES_MAX {
+            return Err(too_large());
+        }
+        if bytes > GATEWAY_SMALL_BYTES {
+            let full = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at a time; try again");
+            let more = budget.try_take(bytes - self.room.as_ref().map_or(0, Room::bytes)).ok_or_else(full)?;
+            match &mut self.room {
+                Some(room) => room.add(more),
+                none => *none = Some(more),
+            }
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The body, and the room that is to be kept as long as it.
+    pub(super) fn into_parts(self) -> (Body, Option<Room>) {
+        (Body::from(self.bytes.freeze()), self.room)
+    }
+}
+
+/// Whether a body is larger than any may be, by what its head says.
+pub(super) fn is_too_large(body: &Body) -> bool {
+    body.size_hint().lower() > DOCUMENT_BYTES_MAX as u64
+}
+
+fn too_large() -> Problem {
+    let detail = format!("the body is larger than the limit of {DOCUMENT_BYTES_MAX} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+fn broke_off() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "the body broke off before its end")
 }
 
 /// Lines of JSON under their names, or no type at all.
@@ -84,10 +143,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
 /// # Errors
 /// 415 for another type, plain JSON among them, and for compressed bodies.
 pub(super) fn check_lines(headers: &HeaderMap) -> Answer<()> {
-    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-        let detail = format!("the body is compressed ({encoding:?}): send it as it is");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
+    check_encoding(headers)?;
     let Some(found) = essence(headers) else { return Ok(()) };
     if LINES.contains(&found.as_str()) {
         return Ok(());
@@ -97,6 +153,17 @@ pub(super) fn check_lines(headers: &HeaderMap) -> Answer<()> {
          (this is {found:?})",
         LINES[0]
     );
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// A body is read as it is. One that is compressed would be taken for what it is not.
+fn check_encoding(headers: &HeaderMap) -> Answer<()> {
+    let is_identity = |encoding: &&HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    let Some(encoding) = headers.get_all(CONTENT_ENCODING).iter().find(|encoding| !is_identity(encoding)) else {
+        return Ok(());
+    };
+    let shown: String = encoding.to_str().unwrap_or_default().chars().take(40).collect();
+    let detail = format!("the body is compressed ({shown:?}): send it as it is");
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
@@ -116,6 +183,7 @@ pub(super) fn essence(headers: &HeaderMap) -> Option<String> {
 /// JSON under its names, or no type at all. Anything else is refused: a page elsewhere can send forms and plain
 /// text without asking, but not these.
 fn check_type(headers: &HeaderMap) -> Answer<()> {
+    check_encoding(headers)?;
     let Some(essence) = essence(headers) else { return Ok(()) };
     if essence == "application/json" || (essence.contains('/') && essence.ends_with("+json")) {
         return Ok(());

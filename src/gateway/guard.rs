@@ -10,7 +10,11 @@
 //! long to be guessed, and else one client could lock out all that share its address.
 //!
 //! **Load.** A client that asks too often, and more requests at a time than the bound, are told to come back; health
-//! is answered regardless.
+//! is answered regardless. A request counts once its body is here: who sends slowly keeps nobody out. And an answer
+//! leaves when there is room for it among those that are on their way (`budget`). One to a write waits for that, because
+//! what is done cannot be refused any more.
+//!
+//! **Codings.** A body comes in chunks or with its length. Another transfer coding is refused (RFC 9112, section 6.1).
 //!
 //! **Ids and panics.** Each request has an id, its own or a fresh one, which the answer repeats. A panic ends one
 //! request with 500, not the connection. Problems get their body here, where the path is known.
@@ -22,22 +26,29 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::{FutureExt, StreamExt};
+use hyper::body::Body as HttpBody;
 
+use super::budget::Room;
+use super::leaving::leave;
 use super::problem::{Answer, Problem};
 use super::token::{Credentials, credentials};
-use super::{App, Config};
+use super::{App, Config, body};
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
 /// Calls that are answered under any load, and to anybody.
 const HEALTH: [&str; 4] = ["/health", "/health/ready", "/api/v1/health", "/api/v1/health/ready"];
 /// What says nothing about this peer, and is shown to anybody: a browser has no token when it loads a page.
 const DOCS: [&str; 4] = ["/api/v1/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"];
+/// How the path of a call ends whose body is read as it comes.
+const STREAMED: &str = "/documents:bulk";
+/// How the paths of calls end that change nothing although they have bodies.
+const READING: [&str; 5] = ["/query", "/explain", "/count", "/distinct", "/aggregate"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -112,15 +123,47 @@ async fn pass(app: &App, request: Request, next: Next) -> Answer {
     if !is_open(request.uri().path()) {
         check_token(app, client_address(&request), request.headers())?;
     }
+    check_transfer_coding(request.headers())?;
+    let is_reading = is_reading(request.method(), request.uri().path());
+    let (request, _room) = with_body(app, request).await?;
     let _permit = match app.shared.permits.try_acquire() {
         Ok(permit) => Some(permit),
         Err(_) if is_health => None,
         Err(_) => return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time; try again")),
     };
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.map_err(|_| {
+    let response = AssertUnwindSafe(next.run(request)).catch_unwind().await.map_err(|_| {
         tracing::error!("a request panicked; the message is above");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in this peer; its log says more")
-    })
+    })?;
+    leave(app, is_reading, response).await
+}
+
+/// A request whose body is here, with the room that it takes; but for one that is read as it comes, and one that is
+/// refused for its length.
+async fn with_body(app: &App, request: Request) -> Answer<(Request, Option<Room>)> {
+    let is_stream = request.uri().path().ends_with(STREAMED);
+    if is_stream || request.body().is_end_stream() || body::is_too_large(request.body()) {
+        return Ok((request, None));
+    }
+    let (parts, body) = request.into_parts();
+    let (body, room) = body::gather(body, &app.shared.bodies).await?.into_parts();
+    Ok((Request::from_parts(parts, body), room))
+}
+
+/// Whether a call changes nothing, so that its answer may be refused.
+fn is_reading(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD) || READING.iter().any(|end| path.ends_with(end))
+}
+
+fn check_transfer_coding(headers: &HeaderMap) -> Answer<()> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none() {
+        return Ok(());
+    }
+    let shown: String = coding.to_str().unwrap_or_default().chars().take(40).collect();
+    let detail = format!("the transfer coding {shown:?} is not understood: send the body with its length, or chunked");
+    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail))
 }
 
 fn check_rate(app: &App, client: IpAddr) -> Answer<()> {

@@ -2,8 +2,8 @@
 //!
 //! Most clients send a body to its end before they read the answer. When an answer comes earlier (the body is too
 //! large, has another type, the token is wrong) and the connection is closed on what they still send, they see a
-//! broken connection instead of it (RFC 9112, section 9.6). So the rest is read and thrown away first, within bounds.
-//! A client that waits to be asked for its body (`Expect: 100-continue`) has its answer at once.
+//! broken connection instead of it (RFC 9112, section 9.6). So the rest is read and thrown away, within bounds, while the
+//! answer is on its way. Of a client that waits to be asked for its body (`Expect: 100-continue`) nothing is read.
 
 use std::mem;
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use crate::limits::GATEWAY_LEFTOVER_BYTES_MAX;
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(30);
 const LEFTOVER_SILENCE: Duration = Duration::from_secs(1);
 
-/// Lets a request through, and reads what is left of its body when the answer is made. A body that is still being
+/// Lets a request through, and has what is left of its body read when the answer is made. A body that is still being
 /// read then, by what makes a streamed answer, is left alone.
 pub(super) async fn discard_leftover(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
@@ -39,7 +39,7 @@ pub(super) async fn discard_leftover(request: Request, next: Next) -> Response {
     let response = next.run(request.map(watched)).await;
     if let Ok(rest) = given_back.try_recv() {
         // Who is slower than that is cut off.
-        _ = timeout(LEFTOVER_TIMEOUT, discard(rest)).await;
+        tokio::spawn(timeout(LEFTOVER_TIMEOUT, discard(rest)));
     }
     response
 }

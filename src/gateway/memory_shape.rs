@@ -29,6 +29,14 @@ struct Shares {
     queries: usize,
     /// What each of them may hold.
     query_bytes: usize,
+    /// Results that live queries keep.
+    live_bytes: usize,
+    /// Changes that wait for the readers of live queries.
+    live_waiting_bytes: usize,
+    /// Answers on their way to clients.
+    answers_bytes: usize,
+    /// Bodies on their way from clients.
+    bodies_bytes: usize,
     /// All of it.
     total_bytes: usize,
 }
@@ -48,6 +56,10 @@ impl From<Memory> for Shares {
             open_documents: memory.open_documents(),
             queries: memory.queries(),
             query_bytes: memory.query_bytes(),
+            live_bytes: memory.live_bytes(),
+            live_waiting_bytes: memory.live_waiting_bytes(),
+            answers_bytes: memory.answers_bytes(),
+            bodies_bytes: memory.bodies_bytes(),
             total_bytes: memory.total_bytes(),
         }
     }

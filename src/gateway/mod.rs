@@ -11,6 +11,7 @@
 //!   `tls` their certificate
 //! - `lines`, `patience` streams: cutting them into lines, and not waiting forever for who reads them
 //! - `leftover` what of a body nobody read
+//! - `budget`, `leaving` bytes on their way in and out, within one bound for all connections
 //! - `metrics` counters as Prometheus reads them
 //! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
 //!   and an answer
@@ -19,10 +20,12 @@
 //! the network in front is trusted.
 
 mod body;
+mod budget;
 mod clients;
 mod etag;
 mod feed_shape;
 mod guard;
+mod leaving;
 mod leftover;
 mod lines;
 mod memory_shape;
@@ -58,7 +61,9 @@ use std::time::Instant;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{Semaphore, watch};
 
+use self::budget::Budget;
 use self::clients::Clients;
+use self::seat::Seats;
 use self::token::Token;
 use crate::limits::{GATEWAY_FEEDS_MAX, GATEWAY_LIVE_MAX, GATEWAY_REQUESTS_MAX, GATEWAY_STREAMS_MAX};
 use crate::peer::Peer;
@@ -151,6 +156,11 @@ struct Shared {
     started: Instant,
     stopping: watch::Sender<bool>,
     permits: Semaphore,
+    /// For bodies that are on their way here.
+    bodies: Budget,
+    /// For answers that are on their way to clients.
+    answers: Budget,
+    seats: Seats,
     /// Room for live feeds.
     feeds: Arc<Semaphore>,
     /// Room for live queries.
@@ -164,6 +174,7 @@ struct Shared {
 
 impl App {
     fn new(peer: Peer, config: Config, run: u32, token: Option<Token>) -> Self {
+        let memory = peer.memory();
         let shared = Shared {
             clients: Clients::new(config.rate_limit_per_s),
             config,
@@ -171,6 +182,9 @@ impl App {
             started: Instant::now(),
             stopping: watch::Sender::new(false),
             permits: Semaphore::new(GATEWAY_REQUESTS_MAX),
+            bodies: Budget::new(memory.bodies_bytes()),
+            answers: Budget::new(memory.answers_bytes()),
+            seats: Seats::default(),
             feeds: Arc::new(Semaphore::new(GATEWAY_FEEDS_MAX)),
             live: Arc::new(Semaphore::new(GATEWAY_LIVE_MAX)),
             streams: Arc::new(Semaphore::new(GATEWAY_STREAMS_MAX)),

@@ -6,31 +6,40 @@
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::seat::Seat;
+
 /// A connection with a bound on how long one write waits.
 #[derive(Debug)]
 pub(super) struct Patience<S> {
     stream: S,
+    seat: Arc<Seat>,
     wait: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patience<S> {
-    pub(super) fn new(stream: S, wait: Duration) -> Self {
-        Self { stream, wait, waiting: None }
+    pub(super) fn new(stream: S, seat: Arc<Seat>, wait: Duration) -> Self {
+        Self { stream, seat, wait, waiting: None }
     }
 
     /// Passes on what a write gave; while it gives nothing, the time runs.
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = None;
+            if self.waiting.take().is_some() {
+                self.seat.stalls(false);
+            }
             return written;
+        }
+        if self.waiting.is_none() {
+            self.seat.stalls(true);
         }
         let wait = self.wait;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(wait)));
@@ -82,18 +91,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    use super::super::seat::Seats;
     use super::*;
 
     #[tokio::test]
     async fn who_reads_nothing_is_cut_off_and_who_reads_is_not() {
+        let seat = Arc::new(Seats::default().take());
         let (server, mut client) = duplex(8);
-        let mut server = Patience::new(server, Duration::from_secs(3_600));
+        let mut server = Patience::new(server, seat.clone(), Duration::from_secs(3_600));
         let writing = tokio::spawn(async move { server.write_all(&[7; 64]).await });
         client.read_exact(&mut [0; 64]).await.unwrap();
         assert!(writing.await.unwrap().is_ok());
 
         let (server, _client) = duplex(8);
-        let error = Patience::new(server, Duration::from_millis(1)).write_all(&[7; 64]).await.unwrap_err();
+        let error = Patience::new(server, seat, Duration::from_millis(1)).write_all(&[7; 64]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 }

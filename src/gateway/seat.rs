@@ -3,6 +3,9 @@
 //! A connection is idle from its start, and from the end of each answer, until its next request. Of the idle ones the
 //! one that has been so for the longest gives way: it ends as it would at a shutdown, so that a request that arrives at
 //! that moment is still answered. One that is being served never gives way.
+//!
+//! When there is no room for answers, the connections are cut off that have read nothing of theirs for a while; and at any
+//! time one whose answer says so by a [`Cut`].
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -15,17 +18,23 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 /// The turn of a connection that is being served, or was told to give way.
 const NOT_IDLE: u64 = 0;
+/// When a connection stalls that does not.
+const NOT_STALLED: u64 = u64::MAX;
+/// Milliseconds for which a connection reads nothing before it is cut off to make room.
+const STALLED_MS: u64 = 5_000;
 
 /// The open connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seats(Arc<Table>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
+    start: Instant,
     /// Counts how often connections became idle, so that each time has a number of its own.
     turns: AtomicU64,
     seats: Mutex<HashMap<u64, Arc<State>>>,
@@ -36,7 +45,15 @@ struct State {
     /// The turn in which it became idle.
     idle_since: AtomicU64,
     give_way: Notify,
+    /// Milliseconds from [`Table::start`] to when it began to read nothing of what is ready for it.
+    stalled_since_ms: AtomicU64,
+    cut: Notify,
 }
+
+/// What an answer carries whose connection may have to be cut off: it becomes `true` when that is so, and ends before
+/// when it is not.
+#[derive(Debug, Clone)]
+pub(super) struct Cut(pub(super) watch::Receiver<bool>);
 
 /// The place of one connection; dropping it makes room.
 #[derive(Debug)]
@@ -46,7 +63,17 @@ pub(super) struct Seat {
     state: Arc<State>,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self { start: Instant::now(), turns: AtomicU64::default(), seats: Mutex::default() }
+    }
+}
+
 impl Table {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn turn(&self) -> u64 {
         self.turns.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -57,7 +84,12 @@ impl Seats {
     pub(super) fn take(&self) -> Seat {
         let table = Arc::clone(&self.0);
         let number = table.turn();
-        let state = Arc::new(State { idle_since: AtomicU64::new(number), give_way: Notify::new() });
+        let state = Arc::new(State {
+            idle_since: AtomicU64::new(number),
+            give_way: Notify::new(),
+            stalled_since_ms: AtomicU64::new(NOT_STALLED),
+            cut: Notify::new(),
+        });
         table.seats.lock().insert(number, Arc::clone(&state));
         Seat { table, number, state }
     }
@@ -74,14 +106,43 @@ impl Seats {
     }
 }
 
+impl Seats {
+    /// Cuts the connections off that have read nothing for a while.
+    pub(super) fn cut_stalled(&self) {
+        let before_ms = self.0.now_ms().saturating_sub(STALLED_MS);
+        let seats = self.0.seats.lock();
+        let stalled = seats.values().filter(|state| state.stalled_since_ms.load(Ordering::Relaxed) < before_ms);
+        stalled.for_each(|state| state.cut.notify_one());
+    }
+}
+
 impl Seat {
+    /// What was written last waits for the client to read, or does not.
+    pub(super) fn stalls(&self, is_stalled: bool) {
+        let since_ms = if is_stalled { self.table.now_ms() } else { NOT_STALLED };
+        self.state.stalled_since_ms.store(since_ms, Ordering::Relaxed);
+    }
+
+    /// Returns when the connection is to be cut off.
+    pub(super) async fn told_to_end(&self) {
+        self.state.cut.notified().await;
+    }
+
     /// A request has come.
     pub(super) fn begin(&self) {
         self.state.idle_since.store(NOT_IDLE, Ordering::Relaxed);
     }
 
     /// The connection is idle again when its answer has been sent, or is whole and only has to be.
-    pub(super) fn end(self: &Arc<Self>, response: Response) -> Response {
+    pub(super) fn end(self: &Arc<Self>, mut response: Response) -> Response {
+        if let Some(Cut(mut cut)) = response.extensions_mut().remove() {
+            let state = Arc::clone(&self.state);
+            tokio::spawn(async move {
+                if cut.wait_for(|cut| *cut).await.is_ok() {
+                    state.cut.notify_one();
+                }
+            });
+        }
         let served = Served(Arc::clone(self));
         if response.body().size_hint().exact().is_some() {
             return response;

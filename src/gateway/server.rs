@@ -118,6 +118,7 @@ async fn serve_within(peer: Peer, config: Config, bounds: Bounds) -> Result<Gate
     let app = App::new(peer, config, run, token);
     let (stop, stopped) = watch::channel(false);
     let server = Server {
+        seats: app.shared.seats.clone(),
         router: rest::router(app.clone()),
         tls,
         handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
@@ -168,6 +169,7 @@ struct Server {
     router: Router,
     tls: Option<Arc<ServerConfig>>,
     handshakes: Arc<Semaphore>,
+    seats: Seats,
     bounds: Bounds,
 }
 
@@ -175,7 +177,7 @@ async fn accept(listener: TcpListener, server: Server, mut stopped: watch::Recei
     let mut door = Door {
         listener,
         room: Arc::new(Semaphore::new(server.bounds.connections)),
-        seats: Seats::default(),
+        seats: server.seats.clone(),
         said_at: None,
     };
     let connections = Connections::default();
@@ -312,16 +314,25 @@ impl Server {
             .max_buf_size(GATEWAY_HEAD_BYTES_MAX)
             .max_headers(GATEWAY_HEADERS_MAX)
             .serve_connection(
-                TokioIo::new(Patience::new(stream, READ_NOTHING_TIMEOUT)),
+                TokioIo::new(Patience::new(stream, Arc::clone(&seat), READ_NOTHING_TIMEOUT)),
                 TowerToHyperService::new(service),
             );
         let mut connection = pin!(connection);
+        let served = async {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                () = to_end(&seat, stopped) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
         let ended = tokio::select! {
             biased;
-            ended = connection.as_mut() => ended,
-            () = to_end(&seat, stopped) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+            ended = served => ended,
+            () = seat.told_to_end() => {
+                return tracing::debug!(%client, "a connection to the gateway is cut off: its client does not read");
             }
         };
         if let Err(error) = ended {
@@ -495,7 +506,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let bounds = Bounds { connections: 1, ..BOUNDS };
-        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), bounds };
+        let seats = Seats::default();
+        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), seats, bounds };
         let accepting = tokio::spawn(accept(listener, server, stopped));
         let gateway = Gateway { address, fingerprint: None, app, stop, accepting };
         let mut stream = TcpStream::connect(address).await.unwrap();

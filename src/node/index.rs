@@ -6,7 +6,7 @@ use crate::{Error, Result};
 
 use super::Node;
 use super::effect::Reply;
-use super::write::check_collection;
+use super::write::{check_collection, is_step};
 
 /// Milliseconds before filling goes on after the disk refused.
 const RETRY_MS: u64 = 10_000;
@@ -20,6 +20,11 @@ impl Node {
         definition: Definition,
     ) -> Result<Reply> {
         check_collection(collection)?;
+        if is_step(name.as_str()) {
+            let message =
+                format!("index name {:?}: it means a folder in a URL, so that nobody could ask for it", name.as_str());
+            return Err(Error::invalid(message));
+        }
         self.store.check_writable()?;
         self.index_at = Some(now);
         Ok(Reply::Index(self.store.put_index(collection, name, definition)?))

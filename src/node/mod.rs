@@ -344,11 +344,10 @@ impl Node {
     fn execute(&mut self, now: Timestamp, id: CommandId, command: Command) -> Option<Result<Reply>> {
         Some(match command {
             Command::Put { document, body, condition } => {
-                self.store.check_room(&document.collection).and_then(|()| self.put(now, document, &body, &condition))
+                self.check_new(&document).and_then(|()| self.put(now, document, &body, &condition))
             }
             Command::Patch { document, patch, condition, absent } => {
-                let room = self.store.check_room(&document.collection);
-                room.and_then(|()| self.patch(now, document, &patch, &condition, absent))
+                self.check_new(&document).and_then(|()| self.patch(now, document, &patch, &condition, absent))
             }
             Command::Delete { document, condition } => self.delete(now, document, &condition),
             Command::Confirm { document, write, concern } => return self.confirm(now, id, document, *write, concern),

@@ -170,7 +170,13 @@ impl Node {
             vector.retain(|(actor, _)| *actor == ours);
         }
         let purpose = Purpose::Write { write, record, peers: concern.peers };
-        self.inquire(id, (document, vector), purpose, now.plus_ms(concern.timeout_ms));
+        self.inquire(id, (document, vector), purpose, self.until(now, concern));
+    }
+
+    /// Until when others are waited for: not at all when there are not so many.
+    fn until(&self, now: Timestamp, concern: WriteConcern) -> Timestamp {
+        let others = self.members.len() - 1;
+        if concern.peers > others { now } else { now.plus_ms(concern.timeout_ms) }
     }
 
     /// Asks every neighbour whether it has a document as it is here, and answers then.
@@ -207,7 +213,7 @@ impl Node {
                 neighbour.compare_by(now);
             }
         }
-        let leave = Leave { peers: concern.peers, deadline: now.plus_ms(concern.timeout_ms) };
+        let leave = Leave { peers: concern.peers, deadline: self.until(now, concern) };
         self.receipts.leaves.insert(id, leave);
         Ok(())
     }

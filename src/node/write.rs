@@ -91,6 +91,18 @@ impl Node {
         Ok(Reply::Written(Write::Deleted, record))
     }
 
+    /// Refuses what a program may not make: a document in one collection too many, or one that nobody could reach. Those
+    /// that others made are changed as any.
+    pub(super) fn check_new(&mut self, key: &DocumentKey) -> Result<()> {
+        self.store.check_room(&key.collection)?;
+        if !is_step(key.id.as_str()) || self.store.record(key)?.is_some_and(|record| !record.deleted) {
+            return Ok(());
+        }
+        let message =
+            format!("document id {:?}: it means a folder in a URL, so that nobody could ask for it", key.id.as_str());
+        Err(Error::invalid(message))
+    }
+
     /// Makes an empty collection. It is this peer's alone: others have it with its first document.
     pub(super) fn create_collection(&mut self, name: &CollectionName) -> Result<Reply> {
         check_collection(name)?;
@@ -180,6 +192,12 @@ impl Node {
         let position = self.position();
         self.emit(Event::Changed { document, deleted: record.deleted, position, local });
     }
+}
+
+/// Whether a name is a step in a path of folders: every URL library takes it as one, so that no program could ask for what
+/// bears it.
+pub(super) fn is_step(name: &str) -> bool {
+    matches!(name, "." | "..")
 }
 
 /// Checks that programs may write to a collection.

@@ -54,6 +54,8 @@ pub struct Feed {
     collection: Collection,
     cursor: FeedCursor,
     prefix: String,
+    /// Whether nothing was left when it was read last.
+    complete: bool,
     durable: watch::Receiver<FeedCursor>,
 }
 
@@ -116,7 +118,7 @@ impl Collection {
     #[must_use]
     pub fn watch_from(&self, since: FeedCursor, prefix: &str) -> Feed {
         let durable = self.peer().shared.runner.durable();
-        Feed { collection: self.clone(), cursor: since, prefix: prefix.to_owned(), durable }
+        Feed { collection: self.clone(), cursor: since, prefix: prefix.to_owned(), complete: false, durable }
     }
 }
 
@@ -127,21 +129,39 @@ impl Feed {
     /// As [`Collection::changes`], and [`Error::Unavailable`](crate::Error::Unavailable) when the peer shuts down.
     pub async fn next(&mut self) -> Result<Changes> {
         loop {
-            let until = *self.durable.borrow_and_update();
-            let changes = self.collection.changes_until(until, Some(self.cursor), &self.prefix, FEED_DOCUMENTS_MAX)?;
-            self.cursor = changes.next;
-            if !changes.documents.is_empty() {
+            if let Some(changes) = self.take()? {
                 return Ok(changes);
             }
-            if changes.complete {
-                self.collection.peer().shared.runner.check_running()?;
-                // Its sender lives as long as the peer, which is kept by the collection.
-                let _: std::result::Result<(), _> = self.durable.changed().await;
-            } else {
-                // A long feed of which nothing is wanted holds up nobody.
-                tokio::task::yield_now().await;
-            }
+            self.ready().await?;
         }
+    }
+
+    /// What has changed, if it is known already that something has.
+    ///
+    /// # Errors
+    /// As [`Collection::changes`].
+    pub(crate) fn take(&mut self) -> Result<Option<Changes>> {
+        let until = *self.durable.borrow_and_update();
+        let changes = self.collection.changes_until(until, Some(self.cursor), &self.prefix, FEED_DOCUMENTS_MAX)?;
+        self.cursor = changes.next;
+        self.complete = changes.complete;
+        Ok(Some(changes).filter(|changes| !changes.documents.is_empty()))
+    }
+
+    /// Waits until there may be something to [`take`](Self::take) again. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) when the peer shuts down.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        if self.complete {
+            self.collection.peer().shared.runner.check_running()?;
+            // Its sender lives as long as the peer, which is kept by the collection.
+            let _: std::result::Result<(), _> = self.durable.changed().await;
+        } else {
+            // A long feed of which nothing is wanted holds up nobody.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// Where it is.

@@ -3,7 +3,7 @@
 //! A query is asked when the document is in its result, when the document has the value that its filter requires, and
 //! when its filter requires none. So a thousand queries for one person each cost a change what the two of them cost that
 //! it is for. Changes come from the collection's feed, which cannot lag, in its order; a reader that takes nothing for
-//! long is cut off, and starts again.
+//! long is cut off (`waiting`), and starts again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -12,26 +12,30 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::query::TimeLimit;
+use super::waiting::{LiveChange, Reader, Taking, Waiting};
 use super::{Collection, Document, Feed};
 use crate::base::CollectionName;
-use crate::limits::{FEED_DOCUMENTS_MAX, LIVE_BYTES_MAX, LIVE_CHANGES_WAITING_MAX, LIVE_QUERIES_MAX};
-use crate::query::{Find, Live, LiveEvent, required};
+use crate::limits::{FEED_DOCUMENTS_MAX, LIVE_QUERIES_MAX};
+use crate::memory::Memory;
+use crate::query::{Find, Live, Texts, required};
 use crate::store::FeedCursor;
 use crate::value::{Direction, Json, Kind, Leaf, Path, Row, encode};
 use crate::{Error, Result};
 
 /// The live queries of a peer, by collections.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hub {
     groups: Mutex<HashMap<CollectionName, Arc<Group>>>,
     /// The number that the next query gets.
     next: AtomicU64,
     queries: AtomicUsize,
     bytes: AtomicUsize,
+    bytes_max: usize,
+    waiting: Arc<Waiting>,
 }
 
 /// Those of one collection.
@@ -58,16 +62,7 @@ struct State {
 struct Standing {
     live: Live,
     required: Option<(Path, Vec<u8>)>,
-    changes: mpsc::Sender<LiveChange>,
-}
-
-/// What a change did to a result, and the cursor behind it.
-#[derive(Debug)]
-pub struct LiveChange {
-    /// What to do to the result, in turn.
-    pub events: Vec<LiveEvent>,
-    /// The feed's cursor behind the change.
-    pub cursor: FeedCursor,
+    reader: Arc<Reader>,
 }
 
 /// A result, and what becomes of it.
@@ -77,7 +72,7 @@ pub struct LiveQuery {
     pub documents: Vec<Bytes>,
     /// The feed's cursor behind everything that they hold.
     pub cursor: FeedCursor,
-    changes: mpsc::Receiver<LiveChange>,
+    changes: Taking,
     /// Held so that it goes when this does.
     _place: Place,
 }
@@ -94,7 +89,12 @@ impl LiveQuery {
     /// Waits for the next change. `None` when there are no more: the reader was too slow, the result has become too
     /// large, or the peer shuts down. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<LiveChange> {
-        self.changes.recv().await
+        self.changes.next().await
+    }
+
+    /// Becomes `true` when the reader is cut off because too much waits for it.
+    pub(crate) fn cut(&self) -> watch::Receiver<bool> {
+        self.changes.cut()
     }
 }
 
@@ -105,11 +105,12 @@ impl Collection {
     /// As [`Live::open`], and [`Error::Unavailable`] when there are as many live queries as there may be.
     pub async fn live(&self, find: Find, limit: TimeLimit) -> Result<LiveQuery> {
         let hub = self.peer().shared.live.clone();
-        if hub.queries.load(Ordering::Relaxed) >= LIVE_QUERIES_MAX
-            || hub.bytes.load(Ordering::Relaxed) >= LIVE_BYTES_MAX
+        if hub.queries.load(Ordering::Relaxed) >= LIVE_QUERIES_MAX || hub.bytes.load(Ordering::Relaxed) >= hub.bytes_max
         {
             return Err(Error::Unavailable(
-                "this peer keeps as many live queries as it may; close some, or ask again and again instead".into(),
+                "this peer keeps as many live queries as it may: close some, ask again and again instead, or give it a \
+                 larger storage.cache_size_bytes"
+                    .into(),
             ));
         }
         // From here on changes are heard of: what the walk sees of them it sees a second time, which changes nothing.
@@ -121,7 +122,7 @@ impl Collection {
             group: hub.group(self),
             number: hub.next.fetch_add(1, Ordering::Relaxed),
         };
-        let (sender, changes) = mpsc::channel(LIVE_CHANGES_WAITING_MAX);
+        let (reader, changes) = hub.waiting.reader(place.number);
         let mut state = place.group.state.lock();
         state.coming -= 1;
         // What the others have heard of since the walk began; what is brought to them later comes to this one as well.
@@ -129,7 +130,7 @@ impl Collection {
         hub.queries.fetch_add(1, Ordering::Relaxed);
         hub.bytes.fetch_add(live.bytes(), Ordering::Relaxed);
         let documents = live.result().cloned().collect();
-        state.add(place.number, Standing { required: required(live.filter()), live, changes: sender });
+        state.add(place.number, Standing { required: required(live.filter()), live, reader });
         drop(state);
         Ok(LiveQuery { documents, cursor, changes, _place: place })
     }
@@ -141,7 +142,7 @@ fn catch_up(collection: &Collection, live: &mut Live, since: FeedCursor) -> Resu
     loop {
         let page = collection.changes(Some(cursor), "", FEED_DOCUMENTS_MAX)?;
         for (document, _) in &page.documents {
-            with_row(document, |row| live.apply(document.id(), row))?;
+            with_row(document, |row| live.apply(document.id(), row, &mut Texts::default()))?;
         }
         cursor = page.next;
         if page.complete {
@@ -151,6 +152,18 @@ fn catch_up(collection: &Collection, live: &mut Live, since: FeedCursor) -> Resu
 }
 
 impl Hub {
+    /// None yet, in the shares of a peer's memory.
+    pub(super) fn new(memory: Memory) -> Self {
+        Self {
+            groups: Mutex::default(),
+            next: AtomicU64::default(),
+            queries: AtomicUsize::default(),
+            bytes: AtomicUsize::default(),
+            bytes_max: memory.live_bytes(),
+            waiting: Arc::new(Waiting::new(memory.live_waiting_bytes())),
+        }
+    }
+
     /// The queries of a collection, which one more is coming to, with a task that brings changes to them.
     fn group(self: &Arc<Self>, collection: &Collection) -> Arc<Group> {
         let mut groups = self.groups.lock();
@@ -179,7 +192,11 @@ async fn bring(hub: Arc<Hub>, group: Arc<Group>, mut feed: Feed) {
         }
     }
     // Whoever waits for changes is told that there are none any more.
-    group.state.lock().queries.clear();
+    let queries = std::mem::take(&mut group.state.lock().queries);
+    queries.values().for_each(|standing| {
+        standing.reader.end();
+        hub.gone(standing);
+    });
 }
 
 impl State {
@@ -239,16 +256,17 @@ impl State {
                 }
             }
         });
+        let (mut telling, mut texts) = (hub.waiting.telling(), Texts::default());
         for number in asked {
             let Some(standing) = self.queries.get_mut(&number) else { continue };
             let before = (standing.live.bytes(), standing.live.holds(id));
-            let applied = with_row(document, |row| standing.live.apply(id, row));
+            let applied = with_row(document, |row| standing.live.apply(id, row, &mut texts));
             let after = (standing.live.bytes(), standing.live.holds(id));
             hub.bytes.fetch_add(after.0, Ordering::Relaxed);
             hub.bytes.fetch_sub(before.0, Ordering::Relaxed);
             let told = match applied {
                 Ok(events) if events.is_empty() => true,
-                Ok(events) => standing.changes.try_send(LiveChange { events, cursor }).is_ok(),
+                Ok(events) => telling.tell(&standing.reader, events, cursor),
                 Err(error) => {
                     tracing::debug!(%error, "a live query ends");
                     false
@@ -260,6 +278,7 @@ impl State {
                 (false, false) | (true, true) => {}
             }
             if !told && let Some(standing) = self.remove(number) {
+                standing.reader.end();
                 hub.gone(&standing);
             }
         }
@@ -320,9 +339,11 @@ fn each_key(path: &Path, row: Row<'_>, each: &mut dyn FnMut(&[u8])) {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::limits::LIVE_CHANGES_WAITING_MAX;
     use crate::{Peer, PeerConfig};
 
     /// A client that applies what it hears.
@@ -367,11 +388,12 @@ mod tests {
         ada.follow(&notes, &of("ada")).await;
         bob.follow(&notes, &of("bob")).await;
         all.follow(&notes, &json!({"sort": "-n", "limit": 3})).await;
-        assert!(bob.query.changes.try_recv().is_err(), "nothing else came");
+        assert!(bob.query.next().now_or_never().is_none(), "nothing else came");
         let hub = peer.shared.live.clone();
         assert_eq!(hub.queries.load(Ordering::Relaxed), 3);
         drop((ada, bob, all));
         assert_eq!((hub.queries.load(Ordering::Relaxed), hub.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(hub.waiting.bytes(), 0);
         assert!(hub.groups.lock().is_empty());
         peer.shutdown().await;
     }

@@ -28,14 +28,16 @@ mod meter;
 mod query;
 mod run;
 mod version;
+mod waiting;
 
 pub use collection::{Cleared, Collection, Confirmation, Document, Listing};
 pub use feed::{Changes, Feed, KeyConflict};
-pub use live::{LiveChange, LiveQuery};
+pub use live::LiveQuery;
 pub use mesh::{Founded, Invite, Joined, Mesh};
 pub use meter::{Latency, Meter};
 pub use query::{Declared, IndexReport, TimeLimit};
 pub use version::Diff;
+pub use waiting::LiveChange;
 
 pub use crate::document::{
     At, ChangeKind, Conflict, Conflicts, Difference, Differences, HistoryEntry, HistoryPage, Rival, Side,
@@ -265,7 +267,7 @@ impl Peer {
             queried: Meter::default(),
             slow_query: config.slow_query,
             slow_queries: AtomicU64::new(0),
-            live: Arc::default(),
+            live: Arc::new(live::Hub::new(memory)),
             memory,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -323,6 +325,11 @@ impl Peer {
     #[must_use]
     pub fn mesh(&self) -> Mesh {
         Mesh::new(self.clone())
+    }
+
+    /// What the parts of it may hold in memory.
+    pub(crate) fn memory(&self) -> Memory {
+        self.shared.memory
     }
 
     /// What happens from now on. A watcher that lags too far behind is told how many events it lost.

@@ -91,7 +91,7 @@ impl Collection {
     }
 
     pub(super) fn memory(&self) -> Memory {
-        self.peer().shared.memory
+        self.peer().memory()
     }
 
     /// Finds documents.

@@ -216,6 +216,11 @@ impl Find {
         self.cursor.is_some()
     }
 
+    /// Whether it shows documents as they are.
+    pub(super) fn shows_whole(&self) -> bool {
+        self.projection.is_none() && !self.conflicts
+    }
+
     /// What is shown of a document.
     pub(super) fn shown(&self, row: Row<'_>) -> Result<Vec<u8>> {
         let shown = match &self.projection {

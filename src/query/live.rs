@@ -11,13 +11,13 @@
 //!
 //! Not here: where changes come from, and which queries a change is for (`peer/live`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::find::Find;
-use super::{Budget, each, fault};
+use super::{Budget, each, fault, whole};
 use crate::Result;
 use crate::base::CollectionName;
 use crate::filter::{Condition, Filter, Test};
@@ -84,23 +84,59 @@ impl LiveEvent {
         }
     }
 
-    /// As JSON text.
+    /// The document's id.
     #[must_use]
-    pub fn to_json(&self) -> String {
-        let with = |mut fields: Value, document: &Bytes, conflicts: &u64| {
-            fields["conflict_count"] = json!(conflicts);
-            fields["document"] = serde_json::from_slice(document).unwrap_or_default();
-            fields.to_string()
-        };
+    pub fn id(&self) -> &str {
         match self {
-            Self::Enter { at, id, document, conflicts } | Self::Change { at, id, document, conflicts } => {
-                with(json!({ "at": at, "id": id }), document, conflicts)
+            Self::Enter { id, .. } | Self::Leave { id, .. } | Self::Change { id, .. } | Self::Move { id, .. } => id,
+        }
+    }
+
+    /// What is shown of the document; `None` when it left.
+    #[must_use]
+    pub fn document(&self) -> Option<&Bytes> {
+        match self {
+            Self::Enter { document, .. } | Self::Change { document, .. } | Self::Move { document, .. } => {
+                Some(document)
             }
-            Self::Leave { at, id } => json!({ "at": at, "id": id }).to_string(),
-            Self::Move { from, to, id, document, conflicts } => {
-                with(json!({ "from": from, "to": to, "id": id }), document, conflicts)
+            Self::Leave { .. } => None,
+        }
+    }
+
+    /// Where it happened, to which document, and its conflicts, as JSON: the fields of an object beside the document's text.
+    #[must_use]
+    pub fn places(&self) -> Value {
+        match self {
+            Self::Enter { at, id, conflicts, .. } | Self::Change { at, id, conflicts, .. } => {
+                json!({ "at": at, "id": id, "conflict_count": conflicts })
+            }
+            Self::Leave { at, id } => json!({ "at": at, "id": id }),
+            Self::Move { from, to, id, conflicts, .. } => {
+                json!({ "from": from, "to": to, "id": id, "conflict_count": conflicts })
             }
         }
+    }
+}
+
+/// The texts of one document, which queries that show the same of it share.
+#[derive(Debug, Default)]
+pub struct Texts {
+    whole: Option<Bytes>,
+    shown: HashSet<Bytes>,
+}
+
+impl Texts {
+    fn whole(&mut self, row: Row<'_>) -> Bytes {
+        self.whole.get_or_insert_with(|| whole(row).into_owned().into()).clone()
+    }
+
+    fn shared(&mut self, shown: Vec<u8>) -> Bytes {
+        if let Some(shared) = self.shown.get(shown.as_slice()) {
+            return shared.clone();
+        }
+        let shown = Bytes::from(shown);
+        self.shown.insert(shown.clone());
+        shown
     }
 }
 
@@ -147,7 +183,7 @@ impl Live {
         let filter = live.find.filter().clone();
         each(reader, collection, Some(&filter), budget, &mut |row| {
             if let Some(id) = row.id.and_then(super::Json::as_str) {
-                live.put(&id, row)?;
+                live.put(&id, row, &mut Texts::default())?;
             }
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
@@ -183,17 +219,17 @@ impl Live {
         self.keys.contains_key(id)
     }
 
-    /// Takes note of what a document is now; `None` when it is deleted.
+    /// Takes note of what a document is now; `None` when it is deleted. Its texts are shared with other queries.
     ///
     /// # Errors
     /// When too many documents match, or what is shown of one cannot be computed. The result is of no use then.
-    pub fn apply(&mut self, id: &str, row: Option<Row<'_>>) -> Result<Vec<LiveEvent>> {
+    pub fn apply(&mut self, id: &str, row: Option<Row<'_>>, texts: &mut Texts) -> Result<Vec<LiveEvent>> {
         let row = row.filter(|row| self.find.filter().matches(*row));
         let before = self.keys.remove(id).and_then(|key| Some((self.members.remove(&key)?, key)));
         if let Some((member, key)) = &before {
             self.bytes = self.bytes.saturating_sub(member.bytes(key));
         }
-        let now = row.map(|row| self.put(id, row)).transpose()?;
+        let now = row.map(|row| self.put(id, row, texts)).transpose()?;
         if before.is_none() && now.is_none() {
             return Ok(Vec::new());
         }
@@ -259,14 +295,15 @@ impl Live {
         }
     }
 
-    fn put(&mut self, id: &str, row: Row<'_>) -> Result<Vec<u8>> {
+    fn put(&mut self, id: &str, row: Row<'_>, texts: &mut Texts) -> Result<Vec<u8>> {
         if self.members.len() >= LIVE_DOCUMENTS_MAX {
             let message = format!("more than {LIVE_DOCUMENTS_MAX} documents match, as many as a live query may keep");
             return Err(fault("filter", message));
         }
         let mut key = Vec::new();
         self.find.order().key(row, &mut key);
-        let member = Member { id: id.to_owned(), shown: self.find.shown(row)?.into(), conflicts: row.conflicts };
+        let shown = if self.find.shows_whole() { texts.whole(row) } else { texts.shared(self.find.shown(row)?) };
+        let member = Member { id: id.to_owned(), shown, conflicts: row.conflicts };
         self.bytes += member.bytes(&key);
         if self.bytes > LIVE_QUERY_BYTES_MAX {
             let message = format!(

@@ -32,7 +32,7 @@ pub use budget::Budget;
 pub use count::{count, distinct, estimate};
 pub use explain::Explained;
 pub use find::{Find, Found};
-pub use live::{Live, LiveEvent, required};
+pub use live::{Live, LiveEvent, Texts, required};
 pub use project::Projection;
 pub use sort::{Sort, Sorter};
 

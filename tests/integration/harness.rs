@@ -92,7 +92,6 @@ impl Peer {
     }
 
     /// Starts a peer in a cgroup, given by the file that lists its processes.
-    #[cfg(feature = "jemalloc")]
     pub(crate) fn start_in_group(folder: &Path, processes: &Path, arguments: &[String]) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", r#"echo 0 > "$0" && exec "$@""#]).arg(processes).arg(program().get_program());

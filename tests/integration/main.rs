@@ -9,7 +9,7 @@ mod importing;
 mod interop;
 mod joining;
 mod lan;
-#[cfg(feature = "jemalloc")]
+mod load;
 mod memory;
 mod patching;
 mod profiles;

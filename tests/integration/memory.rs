@@ -1,5 +1,4 @@
-//! A small device: peers with the profile `edge`, each in a cgroup that lets it have 96 MB and no swap. With the feature
-//! `jemalloc`: `cargo test --features jemalloc --test integration memory`.
+//! A small device: peers with the profile `edge`, each in a cgroup that lets it have 96 MB and no swap.
 
 use std::fs;
 use std::io::{BufWriter, Write as _};

@@ -5,8 +5,8 @@
 //! bounds what is under way, in lines and in bytes; within it lines share flushes. Results keep the order of the
 //! lines, and so do writes to the same document: a line waits until the ones before it that name its id are done.
 //!
-//! A request may be as long as it likes, while something moves: a client that sends nothing is told so and cut
-//! off, and one that reads nothing is cut off by its connection (`patience`).
+//! A request may be as long as it likes, while lines come: a client that sends none is told so and cut off, whatever
+//! else it sends, and one that reads nothing is cut off by its connection (`patience`).
 //!
 //! Not here: a transaction. Lines that were answered are written, whatever becomes of the rest.
 
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::problem::{Answer, Position, Problem};
@@ -37,8 +38,8 @@ use crate::limits::{BULK_BYTES_MAX, BULK_LINES_MAX, BULK_WRITES_MAX, DOCUMENT_BY
 use crate::node::Write;
 use crate::{Collection, Condition, Invalid, InvalidKind};
 
-/// How long a client may send nothing while nothing of it is under way.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for the next line while nothing of it is under way: as long as for a body of one document.
+const LINE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a line rests before it is tried again, when the peer is overloaded: about three seconds in all, beside
 /// the second that each try waits for room.
 const PAUSES_MS: [u64; 5] = [100, 200, 400, 800, 1_600];
@@ -113,12 +114,16 @@ fn answer(sent: mpsc::Receiver<Bytes>, running: JoinHandle<io::Result<()>>) -> i
 }
 
 async fn run(writer: Writer, body: Body, results: mpsc::Sender<Bytes>) -> io::Result<()> {
-    let mut input = Input::new(body, SILENCE_TIMEOUT);
+    let mut input = Input::new(body, LINE_TIMEOUT);
     let mut window = Window::new(writer);
     loop {
         window.admit();
         if input.ended && window.is_empty() {
             return input.broken.map_or(Ok(()), Err);
+        }
+        if !window.is_empty() {
+            // The client may wait for what becomes of its lines.
+            input.due = None;
         }
         tokio::select! {
             // In this order results gather to one piece, and lines to one flush.
@@ -145,15 +150,17 @@ async fn run(writer: Writer, body: Body, results: mpsc::Sender<Bytes>) -> io::Re
 struct Input {
     body: Body,
     lines: Lines,
-    /// How long nothing may come.
-    silence: Duration,
+    /// How long the next line may take.
+    wait: Duration,
+    /// When it must be here, once it is waited for.
+    due: Option<Instant>,
     ended: bool,
     broken: Option<io::Error>,
 }
 
 impl Input {
-    fn new(body: Body, silence: Duration) -> Self {
-        Self { body, lines: Lines::new(DOCUMENT_BYTES_MAX), silence, ended: false, broken: None }
+    fn new(body: Body, wait: Duration) -> Self {
+        Self { body, lines: Lines::new(DOCUMENT_BYTES_MAX), wait, due: None, ended: false, broken: None }
     }
 
     /// The next line. Nothing is lost when this is given up halfway.
@@ -163,9 +170,11 @@ impl Input {
     async fn next(&mut self) -> Answer<Option<Line>> {
         loop {
             if let Some(line) = self.lines.next() {
+                self.due = None;
                 return Ok(Some(line));
             }
-            match tokio::time::timeout(self.silence, self.body.frame()).await {
+            let due = *self.due.get_or_insert_with(|| Instant::now() + self.wait);
+            match timeout_at(due, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => {
                     if let Ok(piece) = frame.into_data() {
                         self.lines.feed(piece);
@@ -183,8 +192,8 @@ impl Input {
                 }
                 Err(_) => {
                     self.ended = true;
-                    let waited = self.silence.as_secs();
-                    let detail = format!("nothing was sent for {waited} seconds; the lines before this one are done");
+                    let waited = self.wait.as_secs();
+                    let detail = format!("no line was sent for {waited} seconds; the lines before this one are done");
                     return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail));
                 }
             }
@@ -432,6 +441,17 @@ impl<'a> Report<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_sends_anything_but_lines_is_told_so() {
+        let pieces = stream::unfold(0, |n| async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Some((Ok::<_, io::Error>(Bytes::from_static([b" ", b"\n"][n % 2])), n + 1))
+        });
+        let mut input = Input::new(Body::from_stream(pieces), Duration::from_millis(50));
+        let told = tokio::time::timeout(Duration::from_secs(60), input.next()).await.expect("it is told in time");
+        assert_eq!(told.unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
+    }
 
     #[tokio::test]
     async fn a_client_that_falls_silent_is_told_so() {

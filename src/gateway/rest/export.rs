@@ -1,7 +1,7 @@
 //! A whole collection as lines of JSON: `GET /collections/{c}/documents` with `Accept: application/x-ndjson`.
 //!
 //! Pages are read one after the other while they are sent, so that memory is bounded by a page, and nothing is
-//! read that nobody takes. There is no snapshot across pages: a document that is written meanwhile is shown as it
+//! read that nobody takes, or for which there is no room among the answers that are on their way. There is no snapshot across pages: a document that is written meanwhile is shown as it
 //! is when its page is read. Each is shown once at most, in the order of ids. Not here: JSON pages (`document`).
 
 use std::io;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{StreamExt, future, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::super::budget::Room;
 use super::super::problem::{Answer, Problem};
 use super::super::{App, body, shape};
 use super::document::{self, Paging};
@@ -19,7 +20,7 @@ use super::parameter::CollectionPath;
 use super::{Path, Query, blocking, json_lines, stream_room};
 use crate::Collection;
 use crate::base::DocumentId;
-use crate::limits::PAGE_DOCUMENTS_MAX;
+use crate::limits::{PAGE_BYTES_MAX, PAGE_DOCUMENTS_MAX};
 
 /// The documents of a collection, in the order of ids: a page, or all of them as lines for a client that asks for
 /// those.
@@ -55,10 +56,15 @@ pub(super) async fn list(
         room: stream_room(&app)?,
     };
     // The first page now: what is in the way of it has a status.
-    let (first, rest) = export.page().await?;
-    let rest = stream::try_unfold(rest, |rest| async {
-        let Some(export) = rest else { return Ok(None) };
-        export.page().await.map(Some).map_err(|problem| io::Error::other(problem.detail))
+    let (first, rest) = export.page(app.try_room(PAGE_BYTES_MAX)?).await?;
+    let answers = app.shared.answers.clone();
+    let rest = stream::try_unfold(rest, move |rest| {
+        let answers = answers.clone();
+        async move {
+            let Some(export) = rest else { return Ok(None) };
+            let page = export.page(answers.take(PAGE_BYTES_MAX).await).await;
+            page.map(Some).map_err(|problem| io::Error::other(problem.detail))
+        }
     });
     Ok(json_lines(stream::once(future::ready(Ok(first))).chain(rest)))
 }
@@ -77,8 +83,8 @@ struct Export {
 }
 
 impl Export {
-    /// The next page as lines, and what comes after it.
-    async fn page(self) -> Answer<(Bytes, Option<Self>)> {
+    /// The next page as lines, in the room for it, and what comes after it.
+    async fn page(self, mut of_page: Room) -> Answer<(Bytes, Option<Self>)> {
         let Self { collection, after, left, room } = self;
         let read = move || {
             let page = collection.page(after.as_ref(), left.min(PAGE_DOCUMENTS_MAX))?;
@@ -93,7 +99,8 @@ impl Export {
             let left = left - page.documents.len();
             let after = page.next.filter(|_| left > 0);
             let rest = after.map(|after| Self { collection, after: Some(after), left, room });
-            Ok((Bytes::from(lines), rest))
+            of_page.shrink_to(lines.len());
+            Ok((of_page.hold(lines.into()), rest))
         };
         blocking(read).await
     }

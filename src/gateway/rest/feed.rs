@@ -19,10 +19,12 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
+use super::super::budget::Budget;
 use super::super::problem::{Answer, Problem};
 use super::super::{App, feed_shape};
 use super::parameter::CollectionPath;
 use super::{Path, Query, blocking, json_text, page_limit};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::peer::{Collection, Feed};
 use crate::{Error, FeedCursor, Invalid, InvalidKind};
 
@@ -133,9 +135,13 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
     let feed = collection.watch_from(since.unwrap_or(start), &wanted.id_prefix);
     // Whoever comes back before anything has changed goes on from here, too.
     let first = Bytes::from(format!("retry: {RETRY_MS}\nid: {}\n: connected\n\n", feed.cursor()));
-    let rest = stream::unfold((feed, room), move |(mut feed, room)| async move {
-        let chunk = next(&mut feed, wanted.data).await?;
-        Some((chunk, (feed, room)))
+    let answers = app.shared.answers.clone();
+    let rest = stream::unfold((feed, room), move |(mut feed, room)| {
+        let answers = answers.clone();
+        async move {
+            let chunk = next(&mut feed, &answers, wanted.data).await?;
+            Some((chunk, (feed, room)))
+        }
     });
     let body = stream::once(future::ready(first)).chain(rest).map(Ok::<_, Infallible>);
     let headers = [
@@ -146,14 +152,28 @@ fn live(app: &App, collection: Collection, since: Option<FeedCursor>, wanted: Wa
 }
 
 /// What changed, or after a while that nothing did; `None` when the feed ends with its peer.
-async fn next(feed: &mut Feed, data: bool) -> Option<Bytes> {
-    match timeout(ALIVE, feed.next()).await {
-        Ok(Ok(changes)) => Some(feed_shape::events(&changes, data)),
+async fn next(feed: &mut Feed, answers: &Budget, data: bool) -> Option<Bytes> {
+    match timeout(ALIVE, changed(feed, answers, data)).await {
+        Ok(Ok(events)) => Some(events),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a live feed ends");
             None
         }
         Err(_) => Some(Bytes::from_static(b": alive\n\n")),
+    }
+}
+
+/// The events of what changed, once something has. They are read when there is room for them.
+async fn changed(feed: &mut Feed, answers: &Budget, data: bool) -> crate::Result<Bytes> {
+    loop {
+        let mut room = answers.take(PAGE_BYTES_MAX).await;
+        if let Some(changes) = feed.take()? {
+            let events = feed_shape::events(&changes, data);
+            room.shrink_to(events.len());
+            return Ok(room.hold(events));
+        }
+        drop(room);
+        feed.ready().await?;
     }
 }
 

@@ -38,7 +38,7 @@ use bytes::Bytes;
 use futures::Stream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -48,7 +48,7 @@ use super::guard::{guard, is_allowed_origin};
 use super::leftover::discard_leftover;
 use super::problem::{Answer, Problem};
 use super::{App, Config};
-use crate::limits::PAGE_DOCUMENTS_MAX;
+use crate::limits::{GATEWAY_READS_MAX, PAGE_DOCUMENTS_MAX};
 use crate::{Invalid, InvalidKind};
 
 /// Entries of a page when the client does not say.
@@ -198,8 +198,10 @@ fn stream_room(app: &App) -> Answer<OwnedSemaphorePermit> {
     app.shared.streams.clone().try_acquire_owned().map_err(full)
 }
 
-/// Runs what reads much from the disk where it holds nobody up.
+/// Runs what reads much from the disk where it holds nobody up, few at a time: each may hold a page.
 async fn blocking<T: Send + 'static>(read: impl FnOnce() -> crate::Result<T> + Send + 'static) -> Answer<T> {
+    static PLACES: Semaphore = Semaphore::const_new(GATEWAY_READS_MAX);
+    let _place = PLACES.acquire().await.expect("the semaphore is never closed");
     let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in this peer; its log says more");
     Ok(tokio::task::spawn_blocking(read).await.map_err(failed)??)
 }

@@ -24,6 +24,25 @@ fn collections_that_were_made_apart_come_together() {
     }
 }
 
+/// Of a peer that lets them be made.
+#[test]
+fn documents_that_no_url_can_name_are_made_nowhere_and_taken_from_others() {
+    let mut world = World::mesh(2);
+    for document in ["notes/.", "notes/.."] {
+        assert!(matches!(world.put(0, document, json!({})), Err(Error::Invalid(_))));
+        let now = world.now;
+        world.peers[1].node.put(now, key(document), &object(json!({"n": 1})), &Condition::Any).unwrap();
+    }
+    world.connect(0, 1);
+    world.run(5_000);
+    for document in ["notes/.", "notes/.."] {
+        assert_eq!(world.get(0, document), Some(json!({"n": 1})));
+        world.put(0, document, json!({"n": 2})).unwrap();
+        world.delete(0, document).unwrap();
+        assert!(world.put(0, document, json!({})).is_err(), "it is gone for good");
+    }
+}
+
 /// Bytes and messages of the next comparison.
 fn spent(world: &mut World, act: impl FnOnce(&mut World)) -> (u64, u64) {
     let before = (world.sent_bytes, world.sent.values().sum::<u64>());

@@ -81,6 +81,17 @@ fn without_enough_peers_the_write_stands_and_the_answer_says_so() {
 }
 
 #[test]
+fn nobody_waits_for_more_peers_than_there_are() {
+    let mut world = World::mesh(3);
+    let id = put(&mut world, 0, "notes/a", 1, 3, 60_000);
+    world.run(1);
+    assert_eq!(confirmed(&mut world, 0, id), Some((Vec::new(), false)));
+    let id = world.command(0, Command::Leave(WriteConcern { peers: 3, timeout_ms: 60_000 }));
+    world.run(1);
+    assert!(matches!(world.replies.remove(&(0, id)), Some(Ok(Reply::Leave { safe: false, .. }))));
+}
+
+#[test]
 fn a_peer_that_does_not_wait_for_its_disk_confirms_no_write() {
     let mut world = World::new(1);
     // The tenth peer is such a one.

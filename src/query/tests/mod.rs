@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Budget, Find, Found, Live, LiveEvent, Sort, count, distinct, each, estimate, row};
+use super::{Budget, Find, Found, Live, LiveEvent, Sort, Texts, count, distinct, each, estimate, row};
 use crate::Error;
 use crate::base::{CollectionName, DocumentKey, Timestamp};
 use crate::filter::Filter;
@@ -500,17 +500,17 @@ proptest! {
                 let body = view.as_deref().map(crate::value::Json::new);
                 body.map(|body| crate::value::Row { id, body, conflicts })
             };
-            let events = live.apply(&id, of(0)).unwrap();
+            let events = live.apply(&id, of(0), &mut Texts::default()).unwrap();
             prop_assert!(events.len() <= 2, "{:?}", events);
             apply(&mut result, events);
             prop_assert_eq!(&result, &world.find(query.clone()).unwrap().documents, "{}", query);
-            prop_assert!(live.apply(&id, of(0)).unwrap().is_empty(), "the same again is no change");
+            prop_assert!(live.apply(&id, of(0), &mut Texts::default()).unwrap().is_empty(), "the same again is no change");
             // Of a document that is shown it is one that another edit lost against it.
             let is_shown = result.iter().any(|shown| row(shown).id.unwrap().as_str().unwrap() == id.as_str());
-            let events = live.apply(&id, of(2)).unwrap();
+            let events = live.apply(&id, of(2), &mut Texts::default()).unwrap();
             let told = matches!(&events[..], [LiveEvent::Change { conflicts: 2, .. }]);
             prop_assert_eq!((told, events.len()), (is_shown, usize::from(is_shown)), "{:?}", &events);
-            live.apply(&id, of(0)).unwrap();
+            live.apply(&id, of(0), &mut Texts::default()).unwrap();
         }
     }
 }
