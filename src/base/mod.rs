@@ -12,5 +12,5 @@ pub use codec::{Decode, DecodeError, Encode, Reader, Writer};
 pub use id::{
     ActorId, ChangeHash, CollectionName, DocumentId, DocumentKey, GrantId, Hash, Incarnation, InvalidId, MeshId, PeerId,
 };
-pub use spelling::{edit_distance, nearest};
+pub use spelling::{edit_distance, suggestion};
 pub use time::{Clock, Hlc, Timestamp};

@@ -144,11 +144,11 @@ pub(super) fn run(bench: &Bench, peer: &Peer, output: Output) -> Outcome {
         ("COUNT", "/count"),
         ("FAILED", "/failed"),
         ("PER SECOND", "/per_second"),
-        ("P50 MS", "/p50_ms"),
-        ("P90 MS", "/p90_ms"),
-        ("P99 MS", "/p99_ms"),
-        ("P99.9 MS", "/p99_9_ms"),
-        ("MAX MS", "/max_ms"),
+        ("P50", "/p50_ms"),
+        ("P90", "/p90_ms"),
+        ("P99", "/p99_ms"),
+        ("P99.9", "/p99_9_ms"),
+        ("MAX", "/max_ms"),
     ];
     output.list(&rows, &fields)?;
     let why = reads.why.or(writes.why).unwrap_or_default();

@@ -13,16 +13,22 @@ use super::{bench, collection, config, document, export, import, index, mesh, no
 /// The name of `--format` among the arguments.
 const SHOWN: &str = "shown_as";
 
+/// The name of the program.
+const NAME: &str = "aerolithsdb-cli";
+
 /// Talks to a running aerolithsDB peer.
 #[derive(Debug, Parser)]
-#[command(name = "aerolithsdb-cli", version, arg_required_else_help = true, propagate_version = true)]
+#[command(name = NAME, version, arg_required_else_help = true, propagate_version = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable")]
 struct Args {
     #[command(flatten)]
     access: Access,
     /// How answers are shown; by default tables on a terminal and JSON in a pipe
-    #[arg(long, short, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(long, short, global = true, value_enum, value_name = "FORMAT", help_heading = "Output")]
     output: Option<Format>,
+    /// Show documents as queries and exports do: their fields with their _id, and nothing beside
+    #[arg(long, global = true, help_heading = "Output")]
+    flat: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,8 +59,7 @@ enum Command {
     /// Print what changes in a collection, as it changes
     Watch(watch::Watch),
     /// See how the peer does
-    #[command(subcommand)]
-    Status(status::Command),
+    Status(status::Status),
     /// Write the documents of a file into a collection
     Import(import::Import),
     /// Write a collection into a file
@@ -106,9 +111,19 @@ fn parse<T: Into<std::ffi::OsString> + Clone>(words: impl IntoIterator<Item = T>
     Ok(args)
 }
 
+/// The completions of a shell.
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), NAME, &mut script);
+    let script = String::from_utf8_lossy(&script);
+    // Bash's are given two names for the program as its name has a hyphen, and find nothing below the first word
+    // (clap_complete 4.6.11).
+    script.replace(&NAME.replace('-', "__subcmd__"), &NAME.replace('-', "__"))
+}
+
 fn execute(args: Args) -> Outcome {
     let peer = || Peer::at(&args.access);
-    let output = Output::new(args.output);
+    let output = Output::new(args.output, args.flat);
     match args.command {
         Command::Document(command) => document::run(command, &peer()?, output),
         Command::Collection(command) => collection::run(command, &peer()?, output),
@@ -118,16 +133,12 @@ fn execute(args: Args) -> Outcome {
         Command::Node(command) => node::run(command, &peer()?, output),
         Command::Sync(command) => sync::run(command, &peer()?, output),
         Command::Watch(watch) => watch::run(&watch, &peer()?, output),
-        Command::Status(command) => status::run(command, &peer()?, output),
+        Command::Status(status) => status::run(&status, &peer()?, output),
         Command::Import(command) => import::run(&command, &peer()?, output),
         Command::Export(command) => export::run(&command, &peer()?, output),
         Command::Bench(command) => bench::run(&command, &peer()?, output),
         Command::Config(command) => config::run(command, output),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command(), "aerolithsdb-cli", &mut script);
-            line(String::from_utf8_lossy(&script).trim_end())
-        }
+        Command::Completions { shell } => line(completions(shell).trim_end()),
     }
 }
 
@@ -143,6 +154,12 @@ mod tests {
             "document put users user123 -",
             "document get users user123",
             "document update users user123 {}",
+            r#"document insert users {"name":"Ada"} --w 1"#,
+            "document insert users @user.json",
+            "document list users --limit 5 --flat",
+            "document get users user123 --at -1h --flat",
+            "document diff users user123 --from -2d --to -1d",
+            "document restore users user123 --at yesterday",
             "document put users user123 {} --w 2 --timeout-ms 100",
             "document delete users user123 --w 1",
             "sync safe-to-leave --peers 2",
@@ -163,6 +180,10 @@ mod tests {
             "collection drop users --yes",
             r#"query search users --filter {"age":{"$gte":18}} --limit 100"#,
             r#"query search users --sort -age,name --offset 20 --projection {"name":1} --hint by-age --timeout-ms 500"#,
+            r#"query search users {"age":{"$gte":18}} --projection -secret"#,
+            r#"query count users {"age":1}"#,
+            r#"query distinct users address.city {"age":1}"#,
+            "query explain users {} --projection name,city",
             "query search users --cursor -AAA --all",
             "query search users --explain",
             r#"query count users --filter {"age":{"$gte":18}} --estimate"#,
@@ -183,6 +204,7 @@ mod tests {
             "mesh invite --role reader --expires-in 1d --uses 3",
             "mesh join aero1x",
             "mesh peers",
+            "status",
             "status health",
             "status system --format table",
             "--output json status system",
@@ -195,6 +217,8 @@ mod tests {
             "config check peers/worker.toml",
             "config show --profile laptop",
             "import cities cities.ndjson.gz --resume --errors failed.ndjson --connections 8",
+            "import cities cities.csv --delimiter ;",
+            r#"export cities cities.ndjson --force --filter {"country":"IS"}"#,
             "import cities - --format csv --strings --id name --mode insert",
             "export cities",
             "export cities cities.csv --columns _id,name --output json",

@@ -12,7 +12,7 @@ use ureq::http::Method;
 use super::export::bar;
 use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
-use super::output::{Field, Output, printable};
+use super::output::{Field, Output, Rows, flat, printable};
 use crate::gateway::path_segment;
 use crate::limits::PAGE_DOCUMENTS_MAX;
 
@@ -67,10 +67,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
-        Command::List { name: Some(name), limit, offset } => {
-            let fields = [("ID", "/id"), ("UPDATED", "/updated_at"), ("DATA", "/data")];
-            output.list(&documents(peer, &name, "documents", offset, limit)?, &fields)
-        }
+        Command::List { name: Some(name), limit, offset } => list_documents(peer, &name, limit, offset, output),
         Command::Conflicts { name, limit, offset } => {
             let fields =
                 [("ID", "/id"), ("CONFLICTS", "/conflict_count"), ("UPDATED", "/updated_at"), ("DATA", "/data")];
@@ -135,6 +132,17 @@ fn drop_and_watch(peer: &Peer, path: &str, documents: u64) -> Outcome<Value> {
         bar.finish_and_clear();
         dropping.join().unwrap_or_else(|_| Err(Failure::new(Kind::Failed, "a fault in this program")))
     })
+}
+
+/// Lists documents; `document list` is the same.
+pub(super) fn list_documents(peer: &Peer, name: &str, limit: usize, offset: usize, output: Output) -> Outcome {
+    let documents = documents(peer, name, "documents", offset, limit)?;
+    if output.is_flat() {
+        let mut rows = Rows::new(output);
+        rows.page(&documents.iter().filter_map(flat).collect::<Vec<_>>())?;
+        return rows.end();
+    }
+    output.list(&documents, &[("ID", "/id"), ("UPDATED", "/updated_at"), ("DATA", "/data")])
 }
 
 /// Documents of a list from `offset` on, page by page.

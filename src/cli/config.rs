@@ -9,7 +9,7 @@ use super::failure::Outcome;
 use super::output::{Output, line};
 use crate::Result;
 use crate::config::key::{KEYS, Kind, Setting};
-use crate::config::{Config, Settings, file, profile};
+use crate::config::{Config, Faults, Settings, file, profile};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -57,7 +57,11 @@ pub(super) fn run(command: Command, output: Output) -> Outcome {
     match command {
         Command::Show(sources) => show(&sources.layers()?, output),
         Command::Check { file: path } => {
-            let config = Config::new(&file::read(&path)?)?;
+            let mut faults = Faults::default();
+            let settings = file::read_past(&path, &mut faults)?;
+            let config = Config::new(&settings);
+            let config = faults.take(config.map(Some));
+            let Some(config) = faults.unless_any(config)? else { return Ok(()) };
             for warning in &config.warnings {
                 eprintln!("warning: {warning}");
             }
@@ -75,12 +79,25 @@ fn show(layers: &[(&'static str, Settings)], output: Output) -> Outcome {
         let set = layers.iter().rev().find_map(|(name, settings)| Some((*name, settings.get(key)?)));
         let (source, value) =
             set.map_or(("default", key.default.to_owned()), |(name, setting)| (name, shown(key.kind, setting)));
-        json!({"key": key.path, "value": value, "source": source, "variable": key.variable()})
+        let mut row = json!({"key": key.path, "value": value, "source": source, "variable": key.variable()});
+        if !key.built {
+            row["note"] = "not built yet, has no effect".into();
+        }
+        row
     };
-    let rows: Vec<Value> = KEYS.iter().filter(|key| key.built).map(row).collect();
+    let mut all = Settings::default();
+    layers.iter().for_each(|(_, settings)| all.overlay(settings.clone()));
+    // What has no effect is shown where somebody set it, and said to have none.
+    let rows: Vec<Value> = KEYS.iter().filter(|key| key.built || all.get(key).is_some()).map(row).collect();
+    for warning in all.warnings() {
+        eprintln!("warning: {warning}");
+    }
     if output.is_table() {
-        return output
-            .list(&rows, &[("KEY", "/key"), ("VALUE", "/value"), ("FROM", "/source"), ("VARIABLE", "/variable")]);
+        let mut columns = vec![("KEY", "/key"), ("VALUE", "/value"), ("FROM", "/source"), ("VARIABLE", "/variable")];
+        if rows.iter().any(|row| row.get("note").is_some()) {
+            columns.push(("NOTE", "/note"));
+        }
+        return output.list(&rows, &columns);
     }
     let values: Map<String, Value> =
         rows.iter().filter_map(|row| Some((row["key"].as_str()?.to_owned(), row.clone()))).collect();
@@ -94,21 +111,26 @@ fn shown(kind: Kind, setting: &Setting) -> String {
     }
 }
 
-/// Every key as TOML, commented out, with what it is for.
+/// Every key as TOML, commented out, with what it is for; those without effect as a list at the end, since a default
+/// would say that there is one.
 fn template() -> String {
     let mut text = String::from(
         "# The configuration of an aerolithsDB peer. Every key is shown with its default.\n\
-         # Stronger than this file are environment variables (AEROLITHSDB_SECTION_KEY) and flags.\n",
+         # Stronger than this file are environment variables (the path of a key in capitals, with _ for . and\n\
+         # AEROLITHSDB_ in front, such as AEROLITHSDB_STORAGE_DATA_DIR) and flags.\n",
     );
     let mut section = "";
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| key.built) {
         let (of, name) = key.path.rsplit_once('.').expect("every key is in a section");
         if of != section {
             text += &format!("\n[{of}]\n");
             section = of;
         }
-        let later = if key.built { "" } else { " (Not built into this version.)" };
-        text += &format!("# {}{later}\n# {name} = {}\n", key.doc, key.default);
+        text += &format!("# {}\n# {name} = {}\n", key.doc, key.default);
+    }
+    text += "\n# Not built yet: these keys are taken, so that files for later versions load, and have no effect.\n";
+    for key in KEYS.iter().filter(|key| !key.built) {
+        text += &format!("#   {}: {}\n", key.path, key.doc);
     }
     text
 }
@@ -129,7 +151,11 @@ mod tests {
             })
             .collect();
         let settings = parse(&all, Language::Toml).unwrap();
-        assert_eq!(settings.paths().count(), KEYS.len());
-        assert!(Config::new(&settings).is_ok());
+        assert_eq!(settings.paths().count(), KEYS.iter().filter(|key| key.built).count());
+        assert_eq!(Config::new(&settings).unwrap().warnings, Vec::<String>::new());
+        let (_, without_effect) =
+            template().split_once("have no effect").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        assert!(KEYS.iter().filter(|key| !key.built).all(|key| without_effect.contains(key.path)));
+        assert!(!without_effect.contains('='), "a default would say that there is one");
     }
 }

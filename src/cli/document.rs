@@ -1,5 +1,6 @@
 //! `document`: one document at a time; what is about its past is in `version`.
 
+use std::fs::File;
 use std::io::Read;
 
 use clap::{Args, Subcommand};
@@ -9,7 +10,8 @@ use ureq::http::Method;
 use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
 use super::output::{Output, line};
-use super::version;
+use super::{collection, version};
+use crate::document::json as strict;
 use crate::gateway::path_segment;
 use crate::limits::DOCUMENT_BYTES_MAX;
 
@@ -17,12 +19,26 @@ use crate::limits::DOCUMENT_BYTES_MAX;
 pub(super) enum Command {
     /// Create a document, or replace what it holds
     Put(Write),
+    /// Create a document; the peer makes its id, unless its _id says it
+    Insert(Insert),
+    /// List the documents of a collection, in the order of ids
+    List {
+        /// The collection
+        collection: String,
+        /// Documents at most
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Documents to leave out first
+        #[arg(long, default_value_t = 0)]
+        offset: usize,
+    },
     /// Print a document
     Get {
         #[command(flatten)]
         name: Name,
-        /// As it was: the hashes of its heads, with commas between them, or a time such as 2026-11-25T10:00:00Z
-        #[arg(long, value_name = "WHEN")]
+        /// As it was: the hashes of its heads, with commas between them, a time such as 2026-11-25T10:00:00Z or
+        /// 2026-11-25, -1h for an hour ago, or yesterday for a day ago
+        #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = version::when)]
         at: Option<String>,
     },
     /// Replace what a document holds; it must exist
@@ -93,7 +109,17 @@ pub(super) struct Name {
 pub(super) struct Write {
     #[command(flatten)]
     name: Name,
-    /// A JSON object, or - to read it from standard input
+    /// A JSON object, @FILE to read it from a file, or - from standard input
+    data: String,
+    #[command(flatten)]
+    concern: Concern,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Insert {
+    /// The collection
+    collection: String,
+    /// A JSON object, @FILE to read it from a file, or - from standard input
     data: String,
     #[command(flatten)]
     concern: Concern,
@@ -103,7 +129,7 @@ pub(super) struct Write {
 pub(super) struct Patch {
     #[command(flatten)]
     name: Name,
-    /// Update operators as a JSON object, or - to read them from standard input
+    /// Update operators as a JSON object, @FILE to read them from a file, or - from standard input
     data: String,
     /// The data is a JSON Merge Patch (RFC 7396): {"name": "Ada", "old": null}
     #[arg(long, conflicts_with = "json_patch")]
@@ -127,6 +153,10 @@ impl Name {
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
         Command::Put(write) => put(&write, &[], peer, output),
+        Command::Insert(insert) => self::insert(&insert, peer, output),
+        Command::List { collection, limit, offset } => {
+            collection::list_documents(peer, &collection, limit, offset, output)
+        }
         Command::Get { name, at: None } => output.document(&peer.get(&name.path())?),
         Command::Get { name, at: Some(at) } => {
             output.document(&peer.get(&format!("{}?at={}", name.path(), path_segment(&at)))?)
@@ -168,6 +198,14 @@ fn put(write: &Write, headers: &[(&str, &str)], peer: &Peer, output: Output) -> 
     write.concern.check(&answer)
 }
 
+fn insert(insert: &Insert, peer: &Peer, output: Output) -> Outcome {
+    let collection = path_segment(&insert.collection);
+    let path = format!("/api/v1/collections/{collection}/documents{}", insert.concern.query());
+    let answer = peer.call(Method::POST, &path, &[], Some(&read(&insert.data)?))?;
+    output.document(&answer)?;
+    insert.concern.check(&answer)
+}
+
 fn patch(patch: &Patch, peer: &Peer, output: Output) -> Outcome {
     let media_type = match (patch.merge, patch.json_patch) {
         (true, _) => "application/merge-patch+json",
@@ -175,6 +213,9 @@ fn patch(patch: &Patch, peer: &Peer, output: Output) -> Outcome {
         (false, false) => "application/json",
     };
     let data = read(&patch.data)?;
+    if media_type == "application/json" {
+        check_language(&data)?;
+    }
     let concern = patch.concern.query();
     let upsert = match (patch.upsert, concern.is_empty()) {
         (false, _) => "",
@@ -187,14 +228,34 @@ fn patch(patch: &Patch, peer: &Peer, output: Output) -> Outcome {
     patch.concern.check(&answer)
 }
 
-/// The data itself, or standard input for `-`. One byte beyond the limit is enough for the peer to refuse it.
+/// Says which flag is missing when data is no update operators but may be in another language of patches.
+fn check_language(data: &[u8]) -> Outcome {
+    let advice = match strict::parse(data) {
+        Ok(Value::Array(_)) => "a list is a JSON Patch: pass --json-patch with it".to_owned(),
+        Ok(Value::Object(fields)) => match fields.keys().next() {
+            Some(first) if !fields.keys().any(|name| name.starts_with('$')) => format!(
+                "{first:?} is no update operator such as $set: to merge fields into the document pass --merge, to set \
+                 them write {{\"$set\": {{{first:?}: ..}}}}"
+            ),
+            Some(_) | None => return Ok(()),
+        },
+        // What is wrong with it is the peer's to say.
+        Ok(_) | Err(_) => return Ok(()),
+    };
+    Err(Failure::new(Kind::Usage, advice))
+}
+
+/// The data itself, what is in a file for `@FILE`, or standard input for `-`. One byte beyond the limit is enough for
+/// the peer to refuse it.
 pub(super) fn read(data: &str) -> Outcome<Vec<u8>> {
-    if data != "-" {
-        return Ok(data.into());
-    }
+    let failed = |name: &str, error| Failure::new(Kind::Failed, format!("{name} cannot be read: {error}"));
     let mut bytes = Vec::new();
-    match std::io::stdin().lock().take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(Failure::new(Kind::Failed, format!("standard input cannot be read: {error}"))),
+    let limit = DOCUMENT_BYTES_MAX as u64 + 1;
+    if data == "-" {
+        let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
+        return read.map(|_| bytes).map_err(|error| failed("standard input", error));
     }
+    let Some(path) = data.strip_prefix('@') else { return Ok(data.into()) };
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    read.map(|_| bytes).map_err(|error| failed(path, error))
 }

@@ -33,6 +33,9 @@ const ANSWER_BYTES_MAX: u64 = 2 << 30;
 /// Levels of nesting in an answer: a list of the deepest documents.
 pub(super) const ANSWER_DEPTH_MAX: usize = DOCUMENT_DEPTH_MAX + 4;
 
+/// The heading in the help of each command under which the options are that all of them have.
+const CONNECTION: &str = "Connection";
+
 const LINES: &str = "application/x-ndjson";
 
 /// A text that `Debug` does not show.
@@ -57,12 +60,13 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Args)]
 pub(super) struct Access {
     /// The peer's gateway
-    #[arg(long, global = true, env = "AEROLITHSDB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, global = true, help_heading = CONNECTION, env = "AEROLITHSDB_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
     /// The token that the peer wants; --token-file keeps it out of the list of processes
     #[arg(
         long,
         global = true,
+        help_heading = CONNECTION,
         env = "AEROLITHSDB_TOKEN",
         hide_env_values = true,
         allow_hyphen_values = true,
@@ -70,13 +74,13 @@ pub(super) struct Access {
     )]
     token: Option<Secret>,
     /// A file with the token, such as the peer's security.token_file
-    #[arg(long, global = true, env = "AEROLITHSDB_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = CONNECTION, env = "AEROLITHSDB_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The SHA-256 fingerprint of the peer's certificate, as the peer prints it at its start
-    #[arg(long, global = true, env = "AEROLITHSDB_TLS_FINGERPRINT", value_name = "SHA256")]
+    #[arg(long, global = true, help_heading = CONNECTION, env = "AEROLITHSDB_TLS_FINGERPRINT", value_name = "SHA256")]
     tls_fingerprint: Option<String>,
     /// A file with the certificates to trust (PEM), instead of those that the system trusts
-    #[arg(long, global = true, env = "AEROLITHSDB_CA", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = CONNECTION, env = "AEROLITHSDB_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 }
 
@@ -256,7 +260,18 @@ impl Peer {
         if let ureq::Error::Io(io) = error
             && let Some(tls) = io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())
         {
-            return Failure::new(Kind::Failed, not_trusted(url, tls));
+            let message = match tls {
+                // What came back is no TLS at all.
+                rustls::Error::InvalidMessage(_) => {
+                    format!("{url} does not speak TLS: write http:// instead of https:// in the URL")
+                }
+                _ => not_trusted(url, tls),
+            };
+            return Failure::new(Kind::Failed, message);
+        }
+        if matches!(error, ureq::Error::Protocol(_)) && url.starts_with("http://") {
+            let message = format!("{url} does not speak HTTP ({error}); if it speaks TLS, write https:// in the URL");
+            return Failure::new(Kind::Failed, message);
         }
         let message = format!(
             "no peer answers at {url} ({error})\nstart one with: aerolithsdb\nor name another with --url or AEROLITHSDB_URL"

@@ -167,7 +167,7 @@ impl Create {
             }
         }
         if let Some(filter) = &self.filter {
-            body.insert("filter".into(), parsed("--filter", filter.as_bytes())?);
+            body.insert("filter".into(), parsed("--filter", filter)?);
         }
         body.extend(self.expire_after_s.map(|seconds| ("expire_after_s".to_owned(), seconds.into())));
         Ok(body.into())

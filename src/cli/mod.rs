@@ -5,7 +5,8 @@
 //! - `document`, `collection`, `query`, `index`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands,
 //!   one file each; `version` those of `document` that are about its past, `plan` how a query is answered
 //! - `import`, `export` files into collections and back; `bench` load on a peer
-//! - `http` how the client calls a peer, `tls` whom it trusts; `output` how it shows an answer; `failure` how it ends
+//! - `http` how the client calls a peer, `tls` whom it trusts; `output` how it shows an answer, `quantity` sizes and
+//!   times in it; `failure` how it ends
 //!
 //! The client knows nothing of the peer's inside: it speaks HTTP, and shows what it is told.
 
@@ -27,6 +28,7 @@ mod node;
 mod open_files;
 mod output;
 mod plan;
+mod quantity;
 mod query;
 mod seed;
 mod serve;

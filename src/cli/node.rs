@@ -36,7 +36,7 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("ROLE", "/role"),
         ("MEMBERS", "/members"),
         ("VERSION", "/version"),
-        ("UPTIME (S)", "/uptime_s"),
+        ("UPTIME", "/uptime_s"),
         ("LISTENS ON", "/listen"),
         ("EXTERNAL", "/external"),
         ("REACHABILITY", "/reachability"),
@@ -72,7 +72,7 @@ fn status(peer: &Peer, output: Output) -> Outcome {
         ("SINCE", "/since"),
         ("NO ANSWER SINCE", "/no_answer_since"),
         ("IN SYNC", "/in_sync"),
-        ("CLOCK AHEAD (MS)", "/clock_ahead_ms"),
+        ("CLOCK AHEAD", "/clock_ahead_ms"),
     ];
     output.list(list(&status["peers"]), &fields)
 }

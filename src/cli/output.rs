@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, Width, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::failure::{Failure, Kind, Outcome};
-use crate::base::PeerId;
+use super::quantity;
+use crate::base::{PeerId, Timestamp};
 use crate::value::ID_FIELD;
 
 /// Characters of a nested value in a cell.
@@ -43,14 +44,16 @@ pub(super) struct Output {
     is_terminal: bool,
     /// Whether the form was asked for.
     is_asked: bool,
+    /// Whether documents are shown as their fields alone.
+    is_flat: bool,
 }
 
 impl Output {
     /// The form that was asked for, else tables on a terminal and JSON in a pipe.
-    pub(super) fn new(format: Option<Format>) -> Self {
+    pub(super) fn new(format: Option<Format>, is_flat: bool) -> Self {
         let is_terminal = io::stdout().is_terminal();
         let default = if is_terminal { Format::Table } else { Format::Json };
-        Self { format: format.unwrap_or(default), is_terminal, is_asked: format.is_some() }
+        Self { format: format.unwrap_or(default), is_terminal, is_asked: format.is_some(), is_flat }
     }
 
     /// Whether a person reads along.
@@ -68,8 +71,15 @@ impl Output {
         self.is_asked && self.format == Format::Json
     }
 
+    /// Whether documents are shown as their fields alone.
+    pub(super) fn is_flat(self) -> bool {
+        self.is_flat
+    }
+
     /// Shows a document: JSON in any form, since its fields are its own.
     pub(super) fn document(self, document: &Value) -> Outcome {
+        let flat = if self.is_flat { flat(document) } else { None };
+        let document = flat.as_ref().unwrap_or(document);
         match self.format {
             Format::Table | Format::Json if self.is_terminal => line(&pretty(document)),
             Format::Json | Format::Table | Format::Ndjson => line(&compact(document)),
@@ -81,7 +91,7 @@ impl Output {
         if !self.is_table() {
             return self.document(thing);
         }
-        text(&block(thing, fields))
+        text(&block(thing, fields, Fields::now()))
     }
 
     /// Shows a line of text that may hold anything.
@@ -96,7 +106,7 @@ impl Output {
             Format::Ndjson => items.iter().try_for_each(|item| line(&compact(item))),
             Format::Table if items.is_empty() => line("(none)"),
             Format::Table => {
-                let table = columns(items, fields);
+                let table = columns(items, fields, Fields::now());
                 if fits(&table) {
                     return text(&table);
                 }
@@ -104,7 +114,7 @@ impl Output {
                     if index > 0 {
                         line("")?;
                     }
-                    text(&block(item, fields))?;
+                    text(&block(item, fields, Fields::now()))?;
                 }
                 Ok(())
             }
@@ -157,6 +167,14 @@ impl Rows {
     }
 }
 
+/// A document as queries and exports show it, its id among its fields; `None` for what is no document with its envelope.
+pub(super) fn flat(document: &Value) -> Option<Value> {
+    let (id, data) = (document.get("id")?, document.get("data")?.as_object()?);
+    document.get("heads")?;
+    let named = std::iter::once((ID_FIELD.to_owned(), id.clone()));
+    Some(Value::Object(named.chain(data.clone()).collect()))
+}
+
 /// Documents as rows: as many of their fields as there is room for, those first that most of them have.
 fn documents(items: &[Value]) -> Outcome {
     if items.is_empty() {
@@ -165,9 +183,10 @@ fn documents(items: &[Value]) -> Outcome {
     let names = common_fields(items);
     let titles: Vec<(String, String)> = names.iter().map(|name| (printable(name), pointer(name))).collect();
     let fields: Vec<(&str, &str)> = titles.iter().map(|(title, pointer)| (title.as_str(), pointer.as_str())).collect();
-    let fitting = (1..=fields.len().min(COLUMNS_MAX)).rev().find(|count| fits(&columns(items, &fields[..*count])));
+    let fitting =
+        (1..=fields.len().min(COLUMNS_MAX)).rev().find(|count| fits(&columns(items, &fields[..*count], Fields::Any)));
     let count = fitting.unwrap_or(fields.len().min(1));
-    text(&columns(items, &fields[..count]))?;
+    text(&columns(items, &fields[..count], Fields::Any))?;
     if count < fields.len() {
         let rest: Vec<&str> = fields[count..].iter().take(COLUMNS_MAX).map(|(title, _)| *title).collect();
         let more = if fields.len() - count > rest.len() { ", ..." } else { "" };
@@ -202,24 +221,61 @@ fn table() -> Table {
     table
 }
 
-/// Items as rows, fields as columns.
-fn columns(items: &[Value], fields: &[(&str, &str)]) -> Table {
+/// What fields are, which decides how they are shown.
+#[derive(Debug, Clone, Copy)]
+enum Fields {
+    /// The interface's own, whose names say what they count, as people read them at this time.
+    Known(Timestamp),
+    /// Those of documents: as they are.
+    Any,
+}
+
+impl Fields {
+    fn now() -> Self {
+        Self::Known(quantity::now())
+    }
+
+    fn cell(self, item: &Value, pointer: &str) -> String {
+        let value = item.pointer(pointer);
+        let readable = match (self, value) {
+            (Self::Known(now), Some(value)) => quantity::readable(pointer, value, now),
+            (Self::Known(_), None) | (Self::Any, _) => None,
+        };
+        readable.unwrap_or_else(|| cell(value))
+    }
+}
+
+/// Items as rows, fields as columns; numbers stand to the right, so that they can be compared.
+fn columns(items: &[Value], fields: &[(&str, &str)], kind: Fields) -> Table {
     let mut table = table();
     table.set_header(fields.iter().map(|(title, _)| *title));
     for item in items {
-        table.add_row(fields.iter().map(|(_, pointer)| cell(item.pointer(pointer))));
+        table.add_row(fields.iter().map(|(_, pointer)| kind.cell(item, pointer)));
+    }
+    for (index, (_, pointer)) in fields.iter().enumerate() {
+        let mut values =
+            items.iter().filter_map(|item| item.pointer(pointer)).filter(|value| !value.is_null()).peekable();
+        if values.peek().is_some()
+            && values.all(Value::is_number)
+            && let Some(column) = table.column_mut(index)
+        {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
     keep_ids(&mut table);
     table
 }
 
-/// One item, its fields as rows.
-fn block(item: &Value, fields: &[(&str, &str)]) -> Table {
+/// One item, its fields as rows. The titles are never broken: what is left of the line is for the values.
+fn block(item: &Value, fields: &[(&str, &str)], kind: Fields) -> Table {
     let mut table = table();
     for (title, pointer) in fields {
-        table.add_row([(*title).to_owned(), cell(item.pointer(pointer))]);
+        table.add_row([(*title).to_owned(), kind.cell(item, pointer)]);
     }
     keep_ids(&mut table);
+    if let Some(titles) = table.column_mut(0) {
+        titles.set_constraint(ColumnConstraint::ContentWidth);
+    }
     table
 }
 
@@ -327,6 +383,8 @@ mod tests {
         let document = json!({"collection": "c", "data": {"b": 1, "a": 2}, "heads": [], "id": "i"});
         assert_eq!(compact(&document), r#"{"id":"i","collection":"c","data":{"a":2,"b":1},"heads":[]}"#);
         assert_eq!(compact(&json!({"b": 1, "a": 2})), r#"{"a":2,"b":1}"#);
+        assert_eq!(flat(&document), Some(json!({"_id": "i", "a": 2, "b": 1})));
+        assert_eq!(flat(&json!({"id": "i", "data": 1})), None);
     }
 
     #[test]
@@ -339,20 +397,36 @@ mod tests {
         let items: Vec<Value> = ids.iter().map(item).collect();
         let fields = [("PEER", "/peer"), ("NOTE", "/note"), ("AT", "/at"), ("MORE", "/note")];
         for width in [20, 60, 80, 120, 180, 300] {
-            let mut table = columns(&items, &fields);
+            let mut table = columns(&items, &fields, Fields::Any);
             table.set_width(width);
             if fits(&table) {
                 let text = table.lines().collect::<Vec<_>>().join("\n");
                 assert!(ids.iter().all(|id| text.contains(id)) && text.contains(&address), "{width}:\n{text}");
                 assert!(table.lines().all(|line| line.chars().count() <= usize::from(width)), "{width}:\n{text}");
             }
-            let mut table = block(&items[0], &fields);
+            let mut table = block(&items[0], &fields, Fields::Any);
             table.set_width(width);
             let text = table.lines().collect::<Vec<_>>().join("\n");
             assert!(text.contains(&ids[0]) && text.contains(&address), "{width}:\n{text}");
         }
-        let fits_in = |width| fits(columns(&items, &fields).set_width(width));
+        let fits_in = |width| fits(columns(&items, &fields, Fields::Any).set_width(width));
         assert!(!fits_in(120) && fits_in(300));
+    }
+
+    #[test]
+    fn titles_are_never_broken_and_numbers_stand_to_the_right() {
+        let id = crate::identity::Keypair::from_seed([1; 32]).peer_id().to_string();
+        let item = json!({"at": format!("/ip6/fe80::fc:ff:fe00:1/udp/4001/quic-v1/p2p/{id}"), "uptime_s": 90, "n": 1});
+        let fields = [("RELAYS FOR OTHERS", "/n"), ("LISTENS ON", "/at"), ("UPTIME", "/uptime_s")];
+        for width in [20, 40, 80, 200] {
+            let mut table = block(&item, &fields, Fields::now());
+            let text = table.set_width(width).lines().collect::<Vec<_>>().join("\n");
+            assert!(fields.iter().all(|(title, _)| text.contains(title)) && text.contains("1 min 30 s"), "{text}");
+        }
+        let items = [json!({"name": "a", "n": 5, "bytes": 2_048}), json!({"name": "bcd", "n": 171_075, "bytes": null})];
+        let table = columns(&items, &[("NAME", "/name"), ("COUNT", "/n"), ("BYTES", "/bytes")], Fields::now());
+        let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+        assert_eq!(lines, [" NAME   COUNT    BYTES", " a          5  2.0 KiB", " bcd   171075        -"]);
     }
 
     #[test]

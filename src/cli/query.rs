@@ -42,8 +42,8 @@ pub(super) struct Asked {
     /// distance for $near, of the best fit for $text
     #[arg(long, allow_hyphen_values = true, value_name = "FIELDS")]
     sort: Option<String>,
-    /// What is shown of them: {"name": 1}, {"secret": 0}
-    #[arg(long, value_name = "JSON")]
+    /// What is shown of them: name,city or -secret, or as JSON: {"name": 1}, {"secret": 0}
+    #[arg(long, allow_hyphen_values = true, value_name = "FIELDS")]
     projection: Option<String>,
     /// Documents at most
     #[arg(long, default_value_t = QUERY_LIMIT_DEFAULT)]
@@ -62,9 +62,13 @@ pub(super) struct Asked {
 /// Which documents, and how long it may take.
 #[derive(Debug, Args)]
 struct Matching {
-    /// Which documents: {"age": {"$gte": 18}}; all when left out
-    #[arg(long, value_name = "JSON")]
+    /// Which documents: {"age": {"$gte": 18}}, @FILE to read that from a file, or - from standard input; all when left
+    /// out
+    #[arg(value_name = "FILTER")]
     filter: Option<String>,
+    /// The same as an option
+    #[arg(long = "filter", conflicts_with = "filter", value_name = "FILTER")]
+    option: Option<String>,
     /// Milliseconds that each call may take
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
@@ -97,7 +101,8 @@ pub(super) struct Count {
 pub(super) struct Aggregate {
     /// The collection
     collection: String,
-    /// A list of stages, or - to read it from standard input: [{"$match": {..}}, {"$group": {"_id": "$city"}}]
+    /// A list of stages, [{"$match": {..}}, {"$group": {"_id": "$city"}}], @FILE to read it from a file, or - from
+    /// standard input
     #[arg(required_unless_present = "option")]
     pipeline: Option<String>,
     /// The same as an option
@@ -133,7 +138,7 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
         }
         Command::Aggregate(aggregate) => {
             let stages = aggregate.pipeline.or(aggregate.option).unwrap_or_default();
-            let pipeline = parsed("the pipeline", &read(&stages)?)?;
+            let pipeline = parsed("the pipeline", &stages)?;
             let mut body = Map::from_iter([("pipeline".to_owned(), pipeline)]);
             body.extend(limited(aggregate.timeout_ms));
             let answer = ask(peer, &aggregate.collection, "aggregate", body)?;
@@ -163,7 +168,7 @@ impl Asked {
             body.insert("sort".into(), fields("--sort", sort)?);
         }
         if let Some(projection) = &self.projection {
-            body.insert("projection".into(), parsed("--projection", projection.as_bytes())?);
+            body.insert("projection".into(), self::projection(projection)?);
         }
         body.insert("limit".into(), self.limit.into());
         if self.offset > 0 {
@@ -178,7 +183,8 @@ impl Asked {
 
 impl Matching {
     fn body(&self) -> Outcome<Map<String, Value>> {
-        let filter = self.filter.as_ref().map(|filter| parsed("--filter", filter.as_bytes())).transpose()?;
+        let filter = self.filter.as_ref().or(self.option.as_ref());
+        let filter = filter.map(|filter| parsed("the filter", filter)).transpose()?;
         let mut body: Map<_, _> = filter.map(|filter| ("filter".to_owned(), filter)).into_iter().collect();
         body.extend(limited(self.timeout_ms));
         Ok(body)
@@ -189,14 +195,30 @@ fn limited(timeout_ms: Option<u64>) -> Option<(String, Value)> {
     timeout_ms.map(|ms| ("timeout_ms".to_owned(), ms.into()))
 }
 
-/// JSON among the arguments.
-pub(super) fn parsed(argument: &str, text: &[u8]) -> Outcome<Value> {
-    strict::parse(text).map_err(|error| Failure::new(Kind::Usage, format!("{argument} is no JSON: {error}")))
+/// JSON among the arguments, or in a file or standard input that they name.
+pub(super) fn parsed(argument: &str, text: &str) -> Outcome<Value> {
+    strict::parse(&read(text)?).map_err(|error| Failure::new(Kind::Usage, format!("{argument} is no JSON: {error}")))
+}
+
+/// A projection: fields to show, or to hide, such as `name,city` and `-secret`, or JSON.
+fn projection(text: &str) -> Outcome<Value> {
+    if text.trim_start().starts_with('{') {
+        return parsed("--projection", text);
+    }
+    let field = |name: &str| {
+        let name = name.trim();
+        let (name, shown) = name.strip_prefix('-').map_or((name, 1), |hidden| (hidden, 0));
+        match name {
+            "" => Err(Failure::new(Kind::Usage, "--projection names fields with commas between them: name,city")),
+            _ => Ok((name.to_owned(), shown.into())),
+        }
+    };
+    text.split(',').map(field).collect::<Outcome<Map<_, _>>>().map(Value::Object)
 }
 
 /// Fields with directions: a text such as `name,-age`, or JSON.
 pub(super) fn fields(argument: &str, text: &str) -> Outcome<Value> {
-    if text.trim_start().starts_with(['[', '{']) { parsed(argument, text.as_bytes()) } else { Ok(text.into()) }
+    if text.trim_start().starts_with(['[', '{']) { parsed(argument, text) } else { Ok(text.into()) }
 }
 
 /// The list under a name in an answer.
@@ -205,37 +227,70 @@ pub(super) fn items<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
 }
 
 /// Asks a question. How long it may take is the peer's to say.
-fn ask(peer: &Peer, collection: &str, question: &str, body: Map<String, Value>) -> Outcome<Value> {
+pub(super) fn ask(peer: &Peer, collection: &str, question: &str, body: Map<String, Value>) -> Outcome<Value> {
     let path = format!("/api/v1/collections/{}/{question}", path_segment(collection));
     peer.work(Method::POST, &path, Some(&Value::Object(body)))
 }
 
+/// Documents that match, page by page.
+pub(super) struct Pages<'a> {
+    pub(super) peer: &'a Peer,
+    pub(super) collection: &'a str,
+    /// The question.
+    pub(super) body: Map<String, Value>,
+    /// Documents at most, in all.
+    pub(super) limit: usize,
+    /// Documents of a page at most.
+    pub(super) page_max: usize,
+}
+
+impl Pages<'_> {
+    /// Hands on each page, and returns the last one and the ids of documents that are damaged.
+    ///
+    /// # Errors
+    /// What the peer says, and what `each` does.
+    pub(super) fn read(mut self, mut each: impl FnMut(&[Value]) -> Outcome) -> Outcome<(Value, Vec<String>)> {
+        let (mut left, mut damaged) = (self.limit, Vec::new());
+        loop {
+            self.body.insert("limit".into(), left.min(self.page_max).into());
+            let mut page = ask(self.peer, self.collection, "query", self.body.clone())?;
+            let documents = items(&page, "documents");
+            each(documents)?;
+            left = left.saturating_sub(documents.len());
+            damaged.extend(items(&page, "damaged").iter().filter_map(Value::as_str).map(printable));
+            if left == 0 || page["next_cursor"].is_null() {
+                return Ok((page, damaged));
+            }
+            self.body.insert("cursor".into(), page["next_cursor"].take());
+            self.body.remove("offset");
+        }
+    }
+}
+
 /// Shows documents while pages of them come.
 fn search(search: &Search, peer: &Peer, output: Output) -> Outcome {
-    let mut body = search.asked.body()?;
-    let mut left = if search.all { usize::MAX } else { search.asked.limit };
-    let (mut rows, mut damaged) = (Rows::new(output), Vec::new());
-    // A table is laid out page by page; a pipe has no use for small ones.
-    let page_max = if output.is_table() { PAGE_DOCUMENTS_MAX } else { QUERY_LIMIT_MAX };
-    let mut shown = 0;
-    let last = loop {
-        body.insert("limit".into(), left.min(page_max).into());
-        let mut page = ask(peer, &search.asked.collection, "query", body.clone())?;
-        let documents = items(&page, "documents");
-        rows.page(documents)?;
-        shown += documents.len();
-        left = left.saturating_sub(documents.len());
-        damaged.extend(items(&page, "damaged").iter().filter_map(Value::as_str).map(printable));
-        if left == 0 || page["next_cursor"].is_null() {
-            break page;
-        }
-        body.insert("cursor".into(), page["next_cursor"].take());
-        body.remove("offset");
+    let pages = Pages {
+        peer,
+        collection: &search.asked.collection,
+        body: search.asked.body()?,
+        limit: if search.all { usize::MAX } else { search.asked.limit },
+        // A table is laid out page by page; a pipe has no use for small ones.
+        page_max: if output.is_table() { PAGE_DOCUMENTS_MAX } else { QUERY_LIMIT_MAX },
     };
+    let (mut rows, mut shown) = (Rows::new(output), 0);
+    let (last, damaged) = pages.read(|documents| {
+        shown += documents.len();
+        rows.page(documents)
+    })?;
     rows.end()?;
     if let Some(cursor) = last["next_cursor"].as_str() {
         eprintln!("{}", more(shown, search.asked.offset, &last, cursor));
     }
+    left_out(damaged)
+}
+
+/// Fails when documents are missing in what was shown, because they are damaged.
+pub(super) fn left_out(mut damaged: Vec<String>) -> Outcome {
     if damaged.is_empty() {
         return Ok(());
     }
@@ -272,6 +327,16 @@ mod tests {
         let wrong = fields("--sort", "{name: 1}").unwrap_err();
         assert_eq!(wrong.kind, Kind::Usage);
         assert!(wrong.message.starts_with("--sort is no JSON"), "{}", wrong.message);
+    }
+
+    #[test]
+    fn a_projection_is_a_text_or_json() {
+        assert_eq!(projection("name, address.city").unwrap(), json!({"name": 1, "address.city": 1}));
+        assert_eq!(projection("-secret").unwrap(), json!({"secret": 0}));
+        assert_eq!(projection(r#"{"a": {"$slice": 1}}"#).unwrap(), json!({"a": {"$slice": 1}}));
+        for wrong in ["", "a,,b", "-", "{a}"] {
+            assert_eq!(projection(wrong).unwrap_err().kind, Kind::Usage, "{wrong}");
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::{Error, Peer, Result};
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Why a gateway cannot be asked that refuses plain HTTP.
+const OVER_TLS: &str = "the gateway there does not take plain HTTP, by which seeds are asked (it speaks TLS?); name the \
+                        peer by its multiaddr, such as /dns4/peer.example.org/udp/4001/quic-v1, or join by a ticket";
 /// Bytes of a status: that of a peer with hundreds of neighbours.
 const STATUS_BYTES_MAX: u64 = 1 << 20;
 
@@ -56,10 +59,17 @@ async fn learn(peer: &Peer, url: &str) -> Result<()> {
 async fn status(address: SocketAddr) -> Result<Value> {
     let call = move || {
         let answer = agent(ASK_TIMEOUT).get(format!("http://{address}/api/v1/nodes/status")).call();
-        let mut answer = answer.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let mut answer = answer.map_err(|error| match error {
+            // What answers there, does so in another language.
+            ureq::Error::Protocol(_) => Error::Denied(OVER_TLS.into()),
+            other => Error::Unavailable(other.to_string()),
+        })?;
         if answer.status() == 401 {
             let advice = "the gateway there wants a token, which is not sent to seeds; name the peer by its multiaddr";
             return Err(Error::Denied(advice.into()));
+        }
+        if answer.status() == 400 {
+            return Err(Error::Denied(OVER_TLS.into()));
         }
         let bytes = answer.body_mut().with_config().limit(STATUS_BYTES_MAX).read_to_vec();
         let bytes = bytes.map_err(|error| Error::Unavailable(error.to_string()))?;
@@ -121,6 +131,18 @@ mod tests {
         let token_file = Some(folder.path().join("token"));
         let config = gateway::Config { port: 0, token_file, ..Default::default() };
         let gateway = gateway::serve(peer.clone(), config).await.unwrap();
+        assert!(matches!(status(gateway.address()).await, Err(Error::Denied(why)) if why.contains("multiaddr")));
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_seed_that_speaks_tls_is_named_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let peer = Peer::start(PeerConfig::local()).await.unwrap();
+        let tls = Some(gateway::Tls::Generated(folder.path().to_owned()));
+        let gateway =
+            gateway::serve(peer.clone(), gateway::Config { port: 0, tls, ..Default::default() }).await.unwrap();
         assert!(matches!(status(gateway.address()).await, Err(Error::Denied(why)) if why.contains("multiaddr")));
         gateway.shutdown().await;
         peer.shutdown().await;

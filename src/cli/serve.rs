@@ -21,7 +21,7 @@ const INTERRUPTED: i32 = 130;
 ///
 /// Without arguments the data is in ./data, programs find the peer at http://127.0.0.1:8080, and peers on the same
 /// LAN find each other. Stronger than the configuration file are environment variables
-/// (AEROLITHSDB_SECTION_KEY), and stronger than those are flags.
+/// (AEROLITHSDB_ and the path of a key, such as AEROLITHSDB_STORAGE_DATA_DIR), and stronger than those are flags.
 #[derive(Debug, Parser)]
 #[command(name = "aerolithsdb", version)]
 struct Args {

@@ -7,6 +7,9 @@ use super::document::Name;
 use super::failure::Outcome;
 use super::http::Peer;
 use super::output::{Field, Output, line};
+use super::quantity;
+use crate::base::Timestamp;
+use crate::config::units;
 use crate::gateway::path_segment;
 use crate::limits::HISTORY_PAGE_MAX;
 
@@ -21,6 +24,8 @@ const CONFLICTS: [Field; 6] = [
     ("CHANGE", "/change"),
 ];
 const DIFF: [Field; 3] = [("PATH", "/path"), ("BEFORE", "/before"), ("AFTER", "/after")];
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Places of one change in a table; JSON has all.
 const PLACES_MAX: usize = 6;
@@ -38,11 +43,12 @@ pub(super) struct History {
 pub(super) struct Diff {
     #[command(flatten)]
     name: Name,
-    /// The first version: the hashes of its heads, with commas between them, or a time such as 2026-11-25T10:00:00Z
-    #[arg(long, value_name = "WHEN")]
+    /// The first version: the hashes of its heads, with commas between them, a time such as 2026-11-25T10:00:00Z or
+    /// 2026-11-25, -1h for an hour ago, or yesterday for a day ago
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = when)]
     from: String,
     /// The second version; the present one when left out
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = when)]
     to: Option<String>,
     /// Print a JSON Patch (RFC 6902) that turns the first into the second
     #[arg(long)]
@@ -53,9 +59,31 @@ pub(super) struct Diff {
 pub(super) struct Restore {
     #[command(flatten)]
     name: Name,
-    /// The version: the hashes of its heads, with commas between them, or a time such as 2026-11-25T10:00:00Z
-    #[arg(long, value_name = "WHEN")]
+    /// The version: the hashes of its heads, with commas between them, a time such as 2026-11-25T10:00:00Z or
+    /// 2026-11-25, -1h for an hour ago, or yesterday for a day ago
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, value_parser = when)]
     at: String,
+}
+
+/// A version as the peer takes it: what is said from this machine's clock becomes a time, the rest stays.
+///
+/// # Errors
+/// For what begins like a duration and is none.
+pub(super) fn when(text: &str) -> Result<String, String> {
+    let before_ms = match text {
+        "now" => 0,
+        "yesterday" => DAY_MS,
+        _ => match text.strip_prefix('-') {
+            Some(duration) => {
+                units::duration_ms(duration).ok_or("use a duration such as -30m, -1h or -7d, or a time")?
+            }
+            None => {
+                let day = format!("{text}T00:00:00Z");
+                return Ok(Timestamp::from_rfc3339(&day).map_or_else(|| text.to_owned(), |_| day));
+            }
+        },
+    };
+    Ok(Timestamp(quantity::now().0.saturating_sub(before_ms)).to_string())
 }
 
 /// Shows changes, page by page.
@@ -166,6 +194,20 @@ mod tests {
         let mut whole = json!({"kind": "create", "merge": false, "changes": [{"path": ""}], "truncated": false});
         add_places(&mut whole);
         assert_eq!((&whole["places"], &whole["kind"]), (&json!(["(everything)"]), &json!("create")));
+    }
+
+    #[test]
+    fn versions_are_told_from_now() {
+        let before = |text: &str| {
+            let time = Timestamp::from_rfc3339(&when(text).unwrap()).unwrap();
+            quantity::now().since_ms(time) / 60_000
+        };
+        assert_eq!((before("now"), before("-90m"), before("-2d"), before("yesterday")), (0, 90, 2_880, 1_440));
+        assert_eq!(when("2026-11-25").unwrap(), "2026-11-25T00:00:00Z");
+        for stays in ["2026-11-25T10:00:00+01:00", "abcd,ef01", "2026-13-01", "last week"] {
+            assert_eq!(when(stays).unwrap(), stays);
+        }
+        assert!(when("-soon").is_err());
     }
 
     #[test]

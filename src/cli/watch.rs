@@ -122,7 +122,7 @@ mod tests {
     fn a_stream_that_broke_before_anything_changed_goes_on_where_it_began() {
         let (mut cursor, mut left) = ("now".to_owned(), 1);
         let mut read = |stream: &str, cursor: &mut String| {
-            read(stream.as_bytes(), Output::new(Some(Format::Ndjson)), cursor, &mut left).unwrap();
+            read(stream.as_bytes(), Output::new(Some(Format::Ndjson), false), cursor, &mut left).unwrap();
         };
         read("retry: 1000\nid: S\n", &mut cursor);
         assert_eq!(cursor, "now");
@@ -139,10 +139,10 @@ mod tests {
             "id: C\nevent: change\ndata: {\"id\":\"c\",",
         );
         let (mut cursor, mut left) = (String::new(), 10);
-        read(stream.as_bytes(), Output::new(Some(Format::Ndjson)), &mut cursor, &mut left).unwrap();
+        read(stream.as_bytes(), Output::new(Some(Format::Ndjson), false), &mut cursor, &mut left).unwrap();
         assert_eq!((cursor.as_str(), left), ("B", 8));
         let mut left = 1;
-        read(stream.as_bytes(), Output::new(Some(Format::Ndjson)), &mut cursor, &mut left).unwrap();
+        read(stream.as_bytes(), Output::new(Some(Format::Ndjson), false), &mut cursor, &mut left).unwrap();
         assert_eq!((cursor.as_str(), left), ("A", 0));
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Settings;
 use super::key::{KEYS, Key, nearest};
+use super::{Faults, Settings};
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::{Error, Result};
 
@@ -45,6 +45,16 @@ impl Language {
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Invalid`] for what it should not hold.
 pub fn read(path: &Path) -> Result<Settings> {
+    let mut faults = Faults::default();
+    let settings = read_past(path, &mut faults)?;
+    faults.unless_any(settings)
+}
+
+/// Reads a file, past the keys and values that are wrong, which become faults.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read, [`Error::Invalid`] when it is not of its language.
+pub fn read_past(path: &Path, faults: &mut Faults) -> Result<Settings> {
     let language = Language::of(path)?;
     let shown = path.display();
     let failed = |error: std::io::Error| Error::Io(format!("the configuration {shown} cannot be read: {error}"));
@@ -54,7 +64,11 @@ pub fn read(path: &Path) -> Result<Settings> {
     if text.len() as u64 > CONFIG_BYTES_MAX {
         return Err(Error::invalid(format!("the configuration {shown} is larger than {CONFIG_BYTES_MAX} bytes")));
     }
-    parse(&text, language).map_err(|error| Error::invalid(format!("{shown}: {error}")))
+    let mut found = Faults::default();
+    let named = |error: Error| Error::invalid(format!("{shown}: {error}"));
+    let settings = parse_past(&text, language, &mut found).map_err(named)?;
+    faults.take(found.unless_any(()).map_err(named));
+    Ok(settings)
 }
 
 /// Reads and checks a text.
@@ -62,6 +76,13 @@ pub fn read(path: &Path) -> Result<Settings> {
 /// # Errors
 /// [`Error::Invalid`] with what is wrong, and the nearest known key for an unknown one.
 pub fn parse(text: &str, language: Language) -> Result<Settings> {
+    let mut faults = Faults::default();
+    let settings = parse_past(text, language, &mut faults)?;
+    faults.unless_any(settings)
+}
+
+/// Reads a text, past the keys and values that are wrong.
+fn parse_past(text: &str, language: Language, faults: &mut Faults) -> Result<Settings> {
     let wrong = |error: &dyn std::fmt::Display| Error::invalid(error.to_string().trim_end().to_owned());
     let value: Value = match language {
         Language::Toml => toml::from_str(text).map_err(|error| wrong(&error))?,
@@ -72,9 +93,7 @@ pub fn parse(text: &str, language: Language) -> Result<Settings> {
     match value {
         Value::Null => {}
         Value::Object(sections) => {
-            for (name, value) in &sections {
-                collect(name, value, &mut settings)?;
-            }
+            sections.iter().for_each(|(name, value)| collect(name, value, &mut settings, faults));
         }
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             return Err(Error::invalid("a configuration consists of sections such as [storage]"));
@@ -84,26 +103,31 @@ pub fn parse(text: &str, language: Language) -> Result<Settings> {
 }
 
 /// Takes a value at a path, or everything below it.
-fn collect(path: &str, value: &Value, settings: &mut Settings) -> Result<()> {
-    if let Some(key) = Key::at(path) {
+fn collect(path: &str, value: &Value, settings: &mut Settings, faults: &mut Faults) {
+    let wrong = if let Some(key) = Key::at(path) {
         // What is left empty keeps its default: YAML makes it easy to write `seed_nodes:` and nothing else.
-        if !value.is_null() {
-            settings.set(key, key.check(value).map_err(Error::invalid)?);
+        if value.is_null() {
+            return;
         }
-        return Ok(());
-    }
-    if !KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))) {
-        return Err(unknown(path));
-    }
-    match value {
-        Value::Null => Ok(()),
-        Value::Object(fields) => {
-            fields.iter().try_for_each(|(name, value)| collect(&format!("{path}.{name}"), value, settings))
+        match key.check(value) {
+            Ok(setting) => return settings.set(key, setting),
+            Err(why) => Error::invalid(why),
         }
-        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(Error::invalid(format!("{path} is a section, not a key")))
+    } else if !KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))) {
+        unknown(path)
+    } else {
+        match value {
+            Value::Null => return,
+            Value::Object(fields) => {
+                let each = |(name, value)| collect(&format!("{path}.{name}"), value, settings, faults);
+                return fields.iter().for_each(each);
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                Error::invalid(format!("{path} is a section, not a key"))
+            }
         }
-    }
+    };
+    faults.take::<()>(Err(wrong));
 }
 
 fn unknown(path: &str) -> Error {

@@ -2,7 +2,7 @@
 //!
 //! This one table is what files are checked against, what environment variables are named after, and what
 //! `config init` prints. A key whose part of the system is not built yet is in it too, so that files written for
-//! later versions load, and says so.
+//! later versions load, and says so: it has no effect.
 
 use std::fmt;
 
@@ -169,10 +169,16 @@ impl Key {
         KEYS.iter().find(|key| key.path == path)
     }
 
-    /// The environment variable that sets it: section and key in capitals, `rest_api` and its sisters shortened,
-    /// and a key that repeats its section (`node.node_id`) said once.
+    /// The environment variable that sets it: its path in capitals, with `_` for `.`.
     #[must_use]
     pub fn variable(&self) -> String {
+        format!("AEROLITHSDB_{}", self.path.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// A shorter name of that: `rest_api` and its sisters without `_api`, and a key that repeats its section
+    /// (`node.node_id`) said once.
+    #[must_use]
+    pub fn short_variable(&self) -> String {
         let mut words: Vec<&str> = Vec::new();
         for word in self.path.split('.') {
             let word = word.strip_suffix("_api").unwrap_or(word);
@@ -273,6 +279,10 @@ mod tests {
         let paths: BTreeSet<_> = KEYS.iter().map(|key| key.path).collect();
         let variables: BTreeSet<_> = KEYS.iter().map(Key::variable).collect();
         assert_eq!((paths.len(), variables.len()), (KEYS.len(), KEYS.len()));
+        // No name is that of two keys.
+        let all: BTreeSet<_> =
+            KEYS.iter().flat_map(|key| [(key.variable(), key.path), (key.short_variable(), key.path)]).collect();
+        assert_eq!(all.iter().map(|(name, _)| name).collect::<BTreeSet<_>>().len(), all.len());
         for key in KEYS {
             let table: toml::Table = format!("x = {}", key.default).parse().unwrap();
             let value = serde_json::to_value(&table["x"]).unwrap();
@@ -282,17 +292,15 @@ mod tests {
 
     #[test]
     fn variables_are_named_after_sections_and_keys() {
-        for (path, variable) in [
-            ("node.node_id", "AEROLITHSDB_NODE_ID"),
-            ("node.bind_address", "AEROLITHSDB_NODE_BIND_ADDRESS"),
-            ("storage.data_dir", "AEROLITHSDB_STORAGE_DATA_DIR"),
-            ("api.rest_api.port", "AEROLITHSDB_API_REST_PORT"),
-            ("api.rest_api.bind", "AEROLITHSDB_API_REST_BIND"),
-            ("network.listen", "AEROLITHSDB_NETWORK_LISTEN"),
-            ("security.audit_level", "AEROLITHSDB_SECURITY_AUDIT_LEVEL"),
-            ("network.relay.client", "AEROLITHSDB_NETWORK_RELAY_CLIENT"),
+        for (path, variable, short) in [
+            ("node.node_id", "AEROLITHSDB_NODE_NODE_ID", "AEROLITHSDB_NODE_ID"),
+            ("storage.data_dir", "AEROLITHSDB_STORAGE_DATA_DIR", "AEROLITHSDB_STORAGE_DATA_DIR"),
+            ("api.rest_api.port", "AEROLITHSDB_API_REST_API_PORT", "AEROLITHSDB_API_REST_PORT"),
+            ("api.rest_api.cors_enabled", "AEROLITHSDB_API_REST_API_CORS_ENABLED", "AEROLITHSDB_API_REST_CORS_ENABLED"),
+            ("network.relay.client", "AEROLITHSDB_NETWORK_RELAY_CLIENT", "AEROLITHSDB_NETWORK_RELAY_CLIENT"),
         ] {
-            assert_eq!(Key::at(path).unwrap().variable(), variable);
+            let key = Key::at(path).unwrap();
+            assert_eq!((key.variable().as_str(), key.short_variable().as_str()), (variable, short));
         }
     }
 

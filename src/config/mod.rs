@@ -8,6 +8,7 @@
 //! A key whose part of the system is not built yet is accepted; [`Config::warnings`] says which of them were set.
 //! Not here: reading flags (`cli`) and what the values do.
 
+mod faults;
 pub mod file;
 pub mod key;
 mod logging;
@@ -26,8 +27,10 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
+pub use self::faults::Faults;
 use self::key::{KEYS, Key, Setting};
 use crate::access::Genesis;
+use crate::base::edit_distance;
 use crate::gateway;
 use crate::kv::Durability;
 use crate::limits::ADDRESS_BYTES_MAX;
@@ -81,6 +84,12 @@ impl Settings {
         self.unknown_variables.extend(stronger.unknown_variables);
     }
 
+    /// What is to be told of them: keys without effect, and variables that name no key.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        warnings(self)
+    }
+
     /// What a key is set to.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<&Setting> {
@@ -97,19 +106,27 @@ impl Settings {
     /// # Errors
     /// [`Error::Invalid`] for a value that its key does not take.
     pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
-        let keys: BTreeMap<String, &Key> = KEYS.iter().map(|key| (key.variable(), key)).collect();
-        let mut settings = Self::default();
+        let named = |key: &'static Key| [(key.variable(), key), (key.short_variable(), key)];
+        let keys: BTreeMap<String, &Key> = KEYS.iter().flat_map(named).collect();
+        let (mut settings, mut faults) = (Self::default(), Faults::default());
         for (name, text) in variables {
             if let Some(key) = keys.get(&name) {
-                let setting = key.check_text(&text).map_err(|error| Error::invalid(format!("{name}: {error}")))?;
-                settings.set(key, setting);
+                let (long, short) = (key.variable(), key.short_variable());
+                match key.check_text(&text) {
+                    Err(error) => faults.take::<()>(Err(Error::invalid(format!("{name}: {error}")))),
+                    Ok(setting) if settings.get(key).is_some_and(|other| *other != setting) => {
+                        let why = format!("{long} and {short} set {} to different values", key.path);
+                        faults.take::<()>(Err(Error::invalid(why)));
+                    }
+                    Ok(setting) => settings.set(key, setting),
+                }
             } else if name.starts_with("AEROLITHSDB_") && !OTHER_VARIABLES.contains(&name.as_str()) {
                 // No error: Kubernetes makes variables like this for a service of our name.
                 settings.unknown_variables.push(name);
             }
         }
         settings.unknown_variables.sort();
-        Ok(settings)
+        faults.unless_any(settings)
     }
 
     fn text(&self, path: &str) -> Option<&str> {
@@ -151,9 +168,10 @@ fn mismatch<T>(path: &str) -> T {
 }
 
 /// Where the log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LogOutput {
     /// Standard error.
+    #[default]
     Stderr,
     /// Standard output.
     Stdout,
@@ -162,7 +180,7 @@ pub enum LogOutput {
 }
 
 /// How the peer logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Logging {
     /// Directives of `tracing_subscriber`'s filter.
     pub filter: String,
@@ -196,12 +214,15 @@ impl Config {
     /// [`Error::Invalid`] for values that make no sense, [`Error::Denied`] for a gateway that would be open to others.
     pub fn new(settings: &Settings) -> Result<Self> {
         let data_dir = PathBuf::from(settings.text("storage.data_dir").unwrap_or("./data"));
-        let (seeds, rest_seeds) = seeds(settings)?;
+        let mut faults = Faults::default();
+        let (seeds, rest_seeds) = seeds(settings, &mut faults);
         let defaults = PeerConfig::default();
         let cache_bytes = settings.integer("storage.cache_size_bytes").map(usize::try_from).transpose();
-        let cache_bytes = cache_bytes.map_err(|_| Error::invalid("storage.cache_size_bytes is beyond this machine"))?;
+        let cache_bytes = cache_bytes.map_err(|_| Error::invalid("storage.cache_size_bytes is beyond this machine"));
+        let cache_bytes = faults.take(cache_bytes);
         let mesh_name = settings.text("node.mesh_name").map_or(defaults.mesh_name, str::to_owned);
-        Genesis::check_name(&mesh_name).map_err(|error| Error::invalid(format!("node.mesh_name: {error}")))?;
+        let checked = Genesis::check_name(&mesh_name);
+        faults.take(checked.map_err(|error| Error::invalid(format!("node.mesh_name: {error}"))));
         let peer = PeerConfig {
             data_dir: Some(data_dir.clone()),
             cache_bytes: cache_bytes.unwrap_or(defaults.cache_bytes),
@@ -211,16 +232,12 @@ impl Config {
             slow_query: settings
                 .integer("observability.slow_query_ms")
                 .map_or(defaults.slow_query, Duration::from_millis),
-            network: network(settings, seeds)?,
+            network: network(settings, seeds, &mut faults),
         };
-        Ok(Self {
-            peer,
-            rest_seeds,
-            rest: rest::rest(settings, &data_dir)?,
-            logging: logging::logging(settings)?,
-            warnings: warnings(settings),
-            data_dir,
-        })
+        let rest = faults.take(rest::rest(settings, &data_dir));
+        let logging = faults.take(logging::logging(settings));
+        let warnings = warnings(settings);
+        faults.unless_any(Self { peer, rest_seeds, rest, logging, warnings, data_dir })
     }
 }
 
@@ -232,16 +249,11 @@ fn durability(settings: &Settings) -> Durability {
 }
 
 /// Seeds to dial, and seeds to ask.
-fn seeds(settings: &Settings) -> Result<(Vec<String>, Vec<String>)> {
-    let (mut dial, mut ask) = (Vec::new(), Vec::new());
-    for seed in settings.list("node.seed_nodes").unwrap_or_default() {
-        if seed.starts_with('/') {
-            dial.push(checked_multiaddr("node.seed_nodes", seed)?);
-        } else {
-            ask.push(rest_url(&seed)?);
-        }
-    }
-    Ok((dial, ask))
+fn seeds(settings: &Settings, faults: &mut Faults) -> (Vec<String>, Vec<String>) {
+    let all = settings.list("node.seed_nodes").unwrap_or_default();
+    let (dial, ask): (Vec<_>, Vec<_>) = all.into_iter().partition(|seed| seed.starts_with('/'));
+    let dial = dial.into_iter().map(|seed| checked_multiaddr("node.seed_nodes", seed));
+    (faults.take_all(dial), faults.take_all(ask.iter().map(|seed| rest_url(seed))))
 }
 
 fn rest_url(seed: &str) -> Result<String> {
@@ -250,6 +262,12 @@ fn rest_url(seed: &str) -> Result<String> {
             "node.seed_nodes: {seed:?} is neither a multiaddr such as /ip4/192.0.2.1/udp/4001/quic-v1 nor host:port"
         ))
     };
+    if seed.starts_with("https://") {
+        return Err(Error::invalid(format!(
+            "node.seed_nodes: {seed:?} cannot be asked: its certificate is known to nobody, and its token is not sent to \
+             seeds; name the peer by its multiaddr, such as /dns4/peer.example.org/udp/4001/quic-v1, or join by a ticket"
+        )));
+    }
     let authority = seed.strip_prefix("http://").unwrap_or(seed).trim_end_matches('/');
     let parsed: axum::http::uri::Authority = authority.parse().map_err(|_| wrong())?;
     if parsed.port_u16().is_none() || parsed.host().is_empty() || authority.contains('@') {
@@ -285,22 +303,21 @@ fn checked_multiaddr(path: &str, text: String) -> Result<String> {
     }
 }
 
-fn network(settings: &Settings, seeds: Vec<String>) -> Result<NetworkConfig> {
+fn network(settings: &Settings, seeds: Vec<String>, faults: &mut Faults) -> NetworkConfig {
     let discovery = settings.flag("network.discovery_enabled").unwrap_or(true);
-    let addresses = |path: &str| -> Result<Option<Vec<String>>> {
-        let checked = |text| checked_multiaddr(path, text);
-        settings.list(path).map(|texts| texts.into_iter().map(checked).collect()).transpose()
-    };
-    let (listen, listen_ports) = listeners(settings)?;
-    Ok(NetworkConfig {
+    const EXTERNAL: &str = "network.external_addresses";
+    let external = settings.list(EXTERNAL).unwrap_or_default();
+    let external = external.into_iter().map(|text| checked_multiaddr(EXTERNAL, text));
+    let (listen, listen_ports) = listeners(settings, faults);
+    NetworkConfig {
         listen,
         listen_ports,
-        external_addresses: addresses("network.external_addresses")?.unwrap_or_default(),
+        external_addresses: faults.take_all(external),
         seeds,
         mdns: discovery && settings.flag("network.mdns").unwrap_or(true),
         kademlia: discovery && settings.flag("network.kademlia").unwrap_or(true),
         nat: nat(settings),
-    })
+    }
 }
 
 fn nat(settings: &Settings) -> nat::Settings {
@@ -322,11 +339,11 @@ fn nat(settings: &Settings) -> nat::Settings {
 
 /// Where to listen: the multiaddrs, and the ports that are listened on at all addresses. A port or `address:port` means QUIC
 /// and TCP.
-fn listeners(settings: &Settings) -> Result<(Vec<String>, Vec<u16>)> {
+fn listeners(settings: &Settings, faults: &mut Faults) -> (Vec<String>, Vec<u16>) {
     const BIND: &str = "node.bind_address";
     let bind = match settings.text(BIND) {
         None | Some("all") => None,
-        Some(_) => Some(address(settings, BIND, "all")?),
+        Some(_) => faults.take(address(settings, BIND, "all").map(Some)),
     };
     let (mut named, mut ports) = (Vec::new(), Vec::new());
     for text in settings.list("network.listen").unwrap_or_else(|| vec![MESH_PORT.to_string()]) {
@@ -334,10 +351,10 @@ fn listeners(settings: &Settings) -> Result<(Vec<String>, Vec<u16>)> {
             (Ok(port), None, _) => ports.push(port),
             (Ok(port), Some(ip), _) => named.extend(listeners_at(ip, port)),
             (Err(_), _, Ok(address)) => named.extend(listeners_at(address.ip(), address.port())),
-            (Err(_), _, Err(_)) => named.push(checked_listener(text)?),
+            (Err(_), _, Err(_)) => named.extend(faults.take_all([checked_listener(text)])),
         }
     }
-    Ok((named, ports))
+    (named, ports)
 }
 
 fn listeners_at(ip: IpAddr, port: u16) -> Vec<String> {
@@ -355,10 +372,19 @@ fn warnings(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
     let later: Vec<_> = settings.paths().filter(|path| Key::at(path).is_some_and(|key| !key.built)).collect();
     if !later.is_empty() {
-        warnings.push(format!("set, but not built into this version and without effect: {}", later.join(", ")));
+        warnings.push(format!("set, but not built yet and without effect: {}", later.join(", ")));
     }
     if !settings.unknown_variables.is_empty() {
-        warnings.push(format!("environment variables that name no key: {}", settings.unknown_variables.join(", ")));
+        let variables: Vec<String> = KEYS.iter().filter(|key| key.built).map(Key::variable).collect();
+        let told = |name: &String| {
+            let near = variables.iter().map(|known| (edit_distance(name, known), known)).min();
+            match near.filter(|(distance, _)| *distance <= 3) {
+                Some((_, known)) => format!("{name} (did you mean {known}?)"),
+                None => name.clone(),
+            }
+        };
+        let told: Vec<String> = settings.unknown_variables.iter().map(told).collect();
+        warnings.push(format!("environment variables that name no key: {}", told.join(", ")));
     }
     warnings
 }

@@ -110,9 +110,45 @@ fn a_wrong_value_says_what_the_key_takes() {
 
 #[test]
 fn variables_that_name_no_key_are_told() {
-    let settings = environment(&[("AEROLITHSDB_SERVICE_HOST", "10.0.0.1"), ("AEROLITHSDB_URL", "x"), ("PATH", "x")]);
-    let warnings = Config::new(&settings.unwrap()).unwrap().warnings;
-    assert_eq!(warnings, ["environment variables that name no key: AEROLITHSDB_SERVICE_HOST"]);
+    let names = [
+        ("AEROLITHSDB_SERVICE_HOST", "10.0.0.1"),
+        ("AEROLITHSDB_URL", "x"),
+        ("PATH", "x"),
+        ("AEROLITHSDB_STORAGE_DATADIR", "x"),
+    ];
+    let settings = environment(&names).unwrap();
+    let told = "environment variables that name no key: AEROLITHSDB_SERVICE_HOST, AEROLITHSDB_STORAGE_DATADIR (did you \
+                mean AEROLITHSDB_STORAGE_DATA_DIR?)";
+    assert_eq!((settings.warnings(), Config::new(&settings).unwrap().warnings), (vec![told.into()], vec![told.into()]));
+}
+
+#[test]
+fn a_variable_is_the_path_or_its_short_form() {
+    let port = |pairs: &[(&str, &str)]| Config::new(&environment(pairs)?).map(|config| config.rest.unwrap().port);
+    let (long, short) = ("AEROLITHSDB_API_REST_API_PORT", "AEROLITHSDB_API_REST_PORT");
+    assert_eq!((port(&[(long, "5")]).unwrap(), port(&[(short, "6")]).unwrap()), (5, 6));
+    assert_eq!(port(&[(long, "7"), (short, "7")]).unwrap(), 7);
+    let why = message(port(&[(long, "5"), (short, "6")]));
+    assert!(why.contains(long) && why.contains(short), "{why}");
+    let cors = environment(&[("AEROLITHSDB_API_REST_API_CORS_ENABLED", "true")]).unwrap();
+    assert!(Config::new(&cors).unwrap().rest.unwrap().cors_enabled);
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let why = message(parse("[storage]\ndata_dirr = 1\n[network]\nmdns = 3\n[node]\nport = \"x\"", Language::Toml));
+    assert_eq!(why.lines().count(), 3, "{why}");
+    let text = "[node]\nmesh_name = \"\"\nseed_nodes = [\"nowhere\", \"/ip9\"]\nbind_address = \"x\"\n[network]\n\
+                listen = [\"tcp:1\", \"udp:2\"]\n[security]\ntls = \"files\"\n[observability.logging]\nlevel = \"loud\"";
+    let why = message(Config::new(&parse(text, Language::Toml).unwrap()));
+    for part in ["mesh_name", "nowhere", "/ip9", "node.bind_address", "tcp:1", "udp:2", "security.tls_key", "loud"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert_eq!(why.lines().count(), 8, "{why}");
+    let why = message(environment(&[("AEROLITHSDB_NETWORK_MDNS", "3"), ("AEROLITHSDB_NODE_PORT", "x")]));
+    assert_eq!(why.lines().count(), 2, "{why}");
+    let why = message(Config::new(&parse("[node]\nseed_nodes = [\"https://a:8080\"]", Language::Toml).unwrap()));
+    assert!(why.contains("multiaddr") && why.contains("ticket"), "{why}");
 }
 
 #[test]
@@ -137,6 +173,26 @@ fn profiles_load_completely_and_without_warnings() {
         .map(|key| key.path)
         .collect();
     assert_eq!(missing, Vec::<&str>::new(), "keys that no profile shows");
+}
+
+#[test]
+fn the_seeds_that_profiles_name_work_with_the_other_profiles() {
+    let mut seen = 0;
+    for (name, text) in PROFILES {
+        // A gateway of a profile listens on loopback only, so that nobody elsewhere could ask it.
+        let rest = Config::new(&profile::read(name).unwrap()).unwrap().rest.unwrap();
+        assert!(rest.bind.is_loopback(), "{name}");
+        for line in text.lines() {
+            let after = |mark: &str| line.split_once(mark).and_then(|(_, rest)| rest.split_whitespace().next());
+            for seed in [after("--seed "), after("SEED_NODES=")].into_iter().flatten() {
+                let mut settings = profile::read(name).unwrap();
+                settings.set_text("node.seed_nodes", seed).unwrap();
+                assert_eq!(Config::new(&settings).unwrap().peer.network.seeds, [seed], "{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 2, "worker.toml names one, twice");
 }
 
 #[test]

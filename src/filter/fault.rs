@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::error::{Error, Invalid, InvalidKind};
 
 /// A filter that means nothing at a place such as `$and.1.age.$gte`.
@@ -69,8 +69,8 @@ pub(super) fn unknown(name: &str, known: &[&str]) -> String {
             "words are searched for with {\"$text\": {\"$search\": \"..\"}} at the top level"
         }
         _ => {
-            let near = nearest(name, known.iter().copied());
-            return format!("unknown operator {:?}; did you mean {near}?", brief(name));
+            let near = suggestion(name, known.iter().copied());
+            return format!("unknown operator {:?}; {near}", brief(name));
         }
     };
     format!("unknown operator {name:?}: {reason}")

@@ -8,7 +8,7 @@ use super::geo::{Near, Shape};
 use super::parse::{Parser, Place, operators};
 use super::regex::Regex;
 use crate::Result;
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::limits::DOCUMENT_DEPTH_MAX;
 use crate::value::compare;
 
@@ -221,7 +221,7 @@ fn one_type(value: &Value, at: &str) -> Result<Type> {
     found.map(|(.., found)| *found).ok_or_else(|| {
         let known = Type::ALL.iter().map(|(name, ..)| *name);
         let message = match value.as_str() {
-            Some(name) => format!("JSON has no type {:?}; did you mean {:?}?", brief(name), nearest(name, known)),
+            Some(name) => format!("JSON has no type {:?}; {}", brief(name), suggestion(name, known)),
             None => format!("JSON has no type {value}; there are 1 double, 2 string, 3 object, 4 array, 8 bool, 10 null, 16 int, 18 long"),
         };
         fault(at, message)

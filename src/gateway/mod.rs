@@ -36,6 +36,7 @@ mod query_shape;
 mod reach_shape;
 mod rest;
 mod rfc3339;
+mod scheme;
 mod seat;
 mod server;
 mod shape;
@@ -135,7 +136,7 @@ impl Config {
         Err(Error::Denied(format!(
             "the gateway is not opened on {} without {missing}. Or listen on 127.0.0.1; or, where the network in front \
              is trusted (a container, a tunnel), set api.rest_api.allow_insecure = true \
-             (AEROLITHSDB_API_REST_ALLOW_INSECURE=true)",
+             (AEROLITHSDB_API_REST_API_ALLOW_INSECURE=true)",
             self.bind
         )))
     }

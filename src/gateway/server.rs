@@ -31,7 +31,7 @@ use super::guard::ClientAddress;
 use super::patience::Patience;
 use super::seat::{Seat, Seats};
 use super::token::Token;
-use super::{App, Config, rest, socket_address, tls};
+use super::{App, Config, rest, scheme, socket_address, tls};
 use crate::limits::{
     GATEWAY_CONNECTIONS_MAX, GATEWAY_CONNECTIONS_PER_CLIENT_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_HEAD_BYTES_MAX,
     GATEWAY_HEADERS_MAX,
@@ -122,6 +122,7 @@ async fn serve_within(peer: Peer, config: Config, bounds: Bounds) -> Result<Gate
         router: rest::router(app.clone()),
         tls,
         handshakes: Arc::new(Semaphore::new(bounds.handshakes)),
+        hint: Arc::default(),
         bounds,
     };
     let accepting = tokio::spawn(accept(listener, server, stopped));
@@ -170,6 +171,7 @@ struct Server {
     tls: Option<Arc<ServerConfig>>,
     handshakes: Arc<Semaphore>,
     seats: Seats,
+    hint: Arc<scheme::Hint>,
     bounds: Bounds,
 }
 
@@ -272,7 +274,7 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("no TCP_NODELAY: {error}");
         }
-        let Some(tls) = self.tls.clone() else { return self.http(stream, client, seat, stopped).await };
+        let Some(tls) = self.tls.clone() else { return self.http(&self.router, stream, client, seat, stopped).await };
         let shaken = tokio::select! {
             biased;
             // Nothing is under way on it.
@@ -280,22 +282,29 @@ impl Server {
             shaken = tokio::time::timeout(self.bounds.handshake, self.shake_hands(tls, stream)) => shaken,
         };
         match shaken {
-            Ok(Ok(stream)) => self.http(stream, client, seat, stopped).await,
+            Ok(Ok(Spoken::Tls(stream))) => self.http(&self.router, *stream, client, seat, stopped).await,
+            Ok(Ok(Spoken::Plain(stream))) => self.http(&scheme::plain(), stream, client, seat, stopped).await,
             Ok(Err(error)) => tracing::debug!(%client, "a TLS handshake failed: {error}"),
             Err(_) => tracing::debug!(%client, "a TLS handshake took too long"),
         }
     }
 
     /// The costly part begins when the client has said what it wants: who is silent holds nobody up.
-    async fn shake_hands(&self, tls: Arc<ServerConfig>, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    async fn shake_hands(&self, tls: Arc<ServerConfig>, stream: TcpStream) -> std::io::Result<Spoken> {
+        let mut first = [0];
+        // A request begins with the name of its method, a handshake with a byte that is no letter.
+        if stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+            return Ok(Spoken::Plain(stream));
+        }
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let _permit = self.handshakes.acquire().await.expect("the semaphore is never closed");
-        hello.into_stream(tls).await
+        Ok(Spoken::Tls(Box::new(hello.into_stream(tls).await?)))
     }
 
     /// Serves requests. When the connection is to end, the request that is under way is finished.
     async fn http(
         &self,
+        router: &Router,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
         client: IpAddr,
         seat: Arc<Seat>,
@@ -307,7 +316,7 @@ impl Server {
             request.extensions_mut().insert(ClientAddress(client));
             request
         };
-        let service = self.router.clone().map_request(from).map_response(move |response| ends.end(response));
+        let service = router.clone().map_request(from).map_response(move |response| ends.end(response));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.bounds.head)
@@ -337,8 +346,17 @@ impl Server {
         };
         if let Err(error) = ended {
             tracing::debug!(%client, "a connection to the gateway ended: {error}");
+            if error.is_parse() && self.tls.is_none() {
+                self.hint.say(client);
+            }
         }
     }
+}
+
+/// What a client speaks on a port that takes TLS.
+enum Spoken {
+    Tls(Box<TlsStream<TcpStream>>),
+    Plain(TcpStream),
 }
 
 /// Returns when a connection is to end: the gateway stops, or it has to give way.
@@ -434,6 +452,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn plain_http_on_a_tls_port_is_told_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Some(tls::Tls::Generated(folder.path().to_owned()));
+        let (peer, gateway) = open(Config { tls, ..Config::default() }, BOUNDS).await;
+        let body = "x".repeat(100_000);
+        for request in [
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_owned(),
+            format!("PUT /api/v1/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n{body}"),
+        ] {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = rest_of(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("https://"), "{answer}");
+            assert!(answer.contains("application/problem+json"), "{answer}");
+        }
+        gateway.shutdown().await;
+        peer.shutdown().await;
+    }
+
+    #[tokio::test]
     async fn a_head_has_its_bounds() {
         let (peer, gateway) = open(Config::default(), BOUNDS).await;
         let long = format!("X-Long: {}\r\n", "x".repeat(2 * GATEWAY_HEAD_BYTES_MAX));
@@ -506,8 +544,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let bounds = Bounds { connections: 1, ..BOUNDS };
-        let seats = Seats::default();
-        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), seats, bounds };
+        let (seats, hint) = (Seats::default(), Arc::default());
+        let server = Server { router, tls: None, handshakes: Arc::new(Semaphore::new(1)), seats, hint, bounds };
         let accepting = tokio::spawn(accept(listener, server, stopped));
         let gateway = Gateway { address, fingerprint: None, app, stop, accepting };
         let mut stream = TcpStream::connect(address).await.unwrap();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::filter::Filter;
 use crate::limits::{INDEX_DEFINITION_BYTES_MAX, INDEX_EXPIRE_AFTER_S_MAX, INDEX_NAME_BYTES_MAX};
 use crate::value::{Direction, Path, Pattern, Row};
@@ -96,10 +96,7 @@ impl Definition {
             return Err(Error::invalid("an index is declared by an object, such as {\"fields\": {\"name\": 1}}"));
         };
         if let Some(key) = fields.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-            return Err(Error::invalid(format!(
-                "an index has no {key:?}; the nearest known is {:?}",
-                nearest(key, KNOWN.iter().copied())
-            )));
+            return Err(Error::invalid(format!("an index has no {key:?}; {}", suggestion(key, KNOWN.iter().copied()))));
         }
         let definition = Self {
             shape: shape(fields)?,
@@ -226,8 +223,8 @@ fn shape(fields: &Map<String, Value>) -> Result<Shape> {
             Some(named) => Ok(Shape::Text(paths(named)?)),
         },
         other => Err(Error::invalid(format!(
-            "there is no index of the type {other:?}; the nearest is {:?}",
-            nearest(other, TYPES.iter().copied())
+            "there is no index of the type {other:?}; {}",
+            suggestion(other, TYPES.iter().copied())
         ))),
     }
 }

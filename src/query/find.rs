@@ -14,7 +14,7 @@ use super::plan::{Access, Plan, Planner, Wanted};
 use super::rank::{Rank, in_fields_of_index};
 use super::{Budget, Projection, Sort, fault, whole, with_conflicts};
 use crate::Result;
-use crate::base::{CollectionName, DocumentId, nearest};
+use crate::base::{CollectionName, DocumentId, suggestion};
 use crate::filter::Filter;
 use crate::limits::{PAGE_BYTES_MAX, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_OFFSET_MAX};
 use crate::store::Reader;
@@ -68,8 +68,8 @@ impl Find {
         };
         for key in fields.keys() {
             if !KNOWN.contains(&key.as_str()) {
-                let nearest = nearest(key, KNOWN.iter().copied());
-                return Err(fault(key, format!("a query has no such field; the nearest known is {nearest:?}")));
+                let near = suggestion(key, KNOWN.iter().copied());
+                return Err(fault(key, format!("a query has no such field; {near}")));
             }
         }
         let filter = Filter::parse(fields.get("filter").unwrap_or(&json!({})))?;

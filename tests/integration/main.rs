@@ -17,5 +17,6 @@ mod programs;
 mod querying;
 mod security;
 mod survival;
+mod terminal;
 mod versions;
 mod walkthrough;

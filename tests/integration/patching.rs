@@ -78,7 +78,10 @@ fn the_client_patches_in_three_languages() {
     }
     // Fields without an operator are not taken for a merge patch.
     let refused = patch(&[r#"{"n":3}"#]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("merge-patch+json"), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("--merge") && !said.contains("Content-Type"), "{said}");
+    let refused = patch(&[r#"[{"op":"remove","path":"/b"}]"#]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--json-patch"), "{refused:?}");
     assert_eq!(patch(&["{}", "--merge", "--json-patch"]).status.code(), Some(2));
 }

@@ -127,3 +127,41 @@ fn a_peer_leaves_a_mesh_and_comes_back() {
         serde_json::from_str(&ok(&b, &["mesh", "init", "bare", "--local-documents", "leave"])).unwrap();
     assert_eq!((&founded["name"], b.count("docs"), a.count("docs")), (&json!("bare"), 0, 3));
 }
+
+#[test]
+fn what_people_type_first_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Peer::start(&folder.path().join("peer"));
+    let parsed = |arguments: &[&str]| serde_json::from_str::<Value>(&ok(&peer, arguments)).unwrap();
+    let made = parsed(&["document", "insert", "people", r#"{"name": "Ada", "city": "London", "age": 36}"#]);
+    assert!(made["id"].as_str().is_some_and(|id| id.len() == 36), "{made}");
+    let file = folder.path().join("bo.json");
+    std::fs::write(&file, r#"{"_id": "bo", "name": "Bo", "city": "Rome", "age": 17}"#).unwrap();
+    let file = format!("@{}", file.display());
+    assert_eq!(parsed(&["document", "insert", "people", &file])["id"], "bo");
+    assert_eq!(run(&peer, &["document", "insert", "people", &file]).status.code(), Some(1), "the id is taken");
+    assert_eq!(run(&peer, &["document", "insert", "people", "@nowhere"]).status.code(), Some(1));
+    let listed = parsed(&["document", "list", "people"]);
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+
+    // A filter without its flag, and fields by their names.
+    let grown = parsed(&["query", "search", "people", r#"{"age": {"$gte": 18}}"#, "--projection", "name,city"]);
+    assert_eq!((&grown["name"], &grown["city"], grown.get("age")), (&json!("Ada"), &json!("London"), None));
+    assert_eq!(parsed(&["query", "count", "people", r#"{"city": "Rome"}"#])["count"], 1);
+    assert_eq!(ok(&peer, &["query", "distinct", "people", "city", r#"{"age": 17}"#]).trim(), r#""Rome""#);
+
+    // One shape for documents, wherever they come from.
+    let flat = json!({"_id": "bo", "name": "Bo", "city": "Rome", "age": 17});
+    assert_eq!(parsed(&["document", "get", "people", "bo", "--flat"]), flat);
+    assert_eq!(parsed(&["query", "search", "people", r#"{"_id": "bo"}"#]), flat);
+    let lines = ok(&peer, &["document", "list", "people", "--flat"]);
+    assert!(lines.lines().any(|line| serde_json::from_str::<Value>(line).unwrap() == flat), "{lines}");
+
+    // The past, from now.
+    ok(&peer, &["document", "patch", "people", "bo", r#"{"$set": {"age": 18}}"#]);
+    assert_eq!(parsed(&["document", "get", "people", "bo", "--at", "now"])["data"]["age"], 18);
+    for before in ["-1h", "yesterday"] {
+        let output = run(&peer, &["document", "get", "people", "bo", "--at", before]);
+        assert_eq!(output.status.code(), Some(3), "there was none: {output:?}");
+    }
+}

@@ -95,13 +95,22 @@ fn a_pinned_client_with_the_token_works_and_no_other() {
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
     assert!(said(&missing).contains("--token-file"), "{missing:?}");
     let plain = get(&["--url", &format!("http://127.0.0.1:{}", peer.port)]);
-    assert!(!plain.status.success(), "{plain:?}");
+    assert!(plain.status.code() == Some(1) && said(&plain).contains("https://"), "{plain:?}");
     let downgraded = get(&["--url", "http://127.0.0.1:1", "--tls-fingerprint", &peer.fingerprint]);
     assert_eq!(downgraded.status.code(), Some(2), "{downgraded:?}");
     // Health is for everybody.
     let health =
         client().args(["--url", &url, "--tls-fingerprint", &peer.fingerprint]).args(["status", "health"]).output();
     assert!(health.unwrap().status.success());
+}
+
+#[test]
+fn tls_on_a_plain_port_names_the_other_scheme() {
+    let folder = tempfile::tempdir().unwrap();
+    let peer = crate::harness::Peer::start(folder.path());
+    let url = peer.url.replace("http://", "https://");
+    let output = client().args(["--url", &url, "status", "health"]).output().unwrap();
+    assert!(output.status.code() == Some(1) && said(&output).contains("http:// instead of https://"), "{output:?}");
 }
 
 #[test]

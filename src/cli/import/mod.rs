@@ -53,7 +53,7 @@ pub(super) enum Format {
     Ndjson,
     /// An array of JSON documents, or documents one after the other
     Json,
-    /// Comma-separated values with a header row
+    /// Values separated by commas, semicolons or tabs, with a header row
     Csv,
     /// MongoDB Extended JSON v2, as lines or as an array
     Extjson,
@@ -67,7 +67,7 @@ impl Format {
         match name.rsplit_once('.')?.1 {
             "ndjson" | "jsonl" => Some(Self::Ndjson),
             "json" => Some(Self::Json),
-            "csv" => Some(Self::Csv),
+            "csv" | "tsv" => Some(Self::Csv),
             _ => None,
         }
     }
@@ -97,7 +97,7 @@ pub(super) struct Import {
     collection: String,
     /// The file, or - for standard input; what is packed with gzip or zstd is unpacked
     file: PathBuf,
-    /// What is in it; by default what its name says (.ndjson, .jsonl, .json, .csv), and NDJSON for standard input
+    /// What is in it; by default what its name says (.ndjson, .jsonl, .json, .csv, .tsv), and NDJSON for standard input
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Take the ids from this field; numbers become text
@@ -106,6 +106,9 @@ pub(super) struct Import {
     /// Leave the fields of CSV as text
     #[arg(long)]
     strings: bool,
+    /// What is between the columns of CSV: a character, or tab; by default it is guessed (commas, semicolons, tabs)
+    #[arg(long, value_name = "CHARACTER", value_parser = csv::delimiter)]
+    delimiter: Option<u8>,
     /// What becomes of documents whose id is taken
     #[arg(long, value_enum, default_value = "put")]
     mode: Mode,
@@ -144,6 +147,9 @@ trait Records {
 
 pub(super) fn run(import: &Import, peer: &Peer, output: Output) -> Outcome {
     let format = import.format()?;
+    if import.delimiter.is_some() && format != Format::Csv {
+        return Err(Failure::new(Kind::Usage, "--delimiter is for CSV; name the file .csv or give --format csv"));
+    }
     let source = Source::open(&import.file)?;
     // A peer that was never there is no interruption to wait for.
     peer.get("/health")?;
@@ -152,7 +158,7 @@ pub(super) fn run(import: &Import, peer: &Peer, output: Output) -> Outcome {
     let done_before = resume.as_ref().map_or(0, Resume::done);
     let (bar, progress) = (bar(&source), source.read_bytes.clone());
     let tally = Mutex::new(Tally::new(format.unit(), import.errors.as_deref(), resume, bar.clone())?);
-    let mut records = records(source, format, import.strings);
+    let mut records = records(source, format, import);
     let namer = Namer { field: import.id.clone(), run };
     let start = Instant::now();
     let ended = import.send(peer, &tally, |lanes| {
@@ -210,7 +216,7 @@ impl Import {
         Ok(Task {
             url: peer.url().to_owned(),
             collection: self.collection.clone(),
-            format: format!("{format:?}, strings: {}", self.strings),
+            format: format!("{format:?}, strings: {}, delimiter: {:?}", self.strings, self.delimiter),
             id_field: self.id.clone(),
             file_bytes: metadata.len(),
             modified_ms: u64::try_from(modified.as_millis()).unwrap_or_default(),
@@ -240,11 +246,11 @@ impl Import {
     }
 }
 
-fn records(source: Source, format: Format, strings: bool) -> Box<dyn Records> {
+fn records(source: Source, format: Format, import: &Import) -> Box<dyn Records> {
     match format {
         Format::Ndjson => Box::new(Ndjson::new(source)),
         Format::Json => Box::new(Elements::new(source)),
-        Format::Csv => Box::new(Csv::new(source, strings)),
+        Format::Csv => Box::new(Csv::new(source, import.strings, import.delimiter)),
         Format::Extjson => Box::new(Extended::new(Elements::new(source))),
     }
 }
@@ -255,8 +261,8 @@ fn bar(source: &Source) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let (bar, template) = match source.size_bytes {
-        Some(size) => (ProgressBar::new(size), "{bar:24} {bytes}/{total_bytes}, {eta} left  {msg}"),
-        None => (ProgressBar::no_length(), "{spinner} {bytes}  {msg}"),
+        Some(size) => (ProgressBar::new(size), "{bar:12} {bytes}/{total_bytes}, {eta} left  {wide_msg}"),
+        None => (ProgressBar::no_length(), "{spinner} {bytes}  {wide_msg}"),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr());
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Path;
 use super::equality::{canonical, compare};
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::document::json::Object;
 use crate::error::Error;
 use crate::limits::PATCH_CONDITIONS_MAX;
@@ -106,8 +106,8 @@ fn comparison(path: &Path, operator: &str, value: &Value) -> Result<Test, Error>
         "$lt" => &[Less],
         "$lte" => &[Less, Equal],
         unknown => {
-            let near = nearest(unknown, COMPARISONS);
-            return Err(path.fault(format!("unknown condition {unknown:?} in $pull; did you mean {near}?")));
+            let near = suggestion(unknown, COMPARISONS);
+            return Err(path.fault(format!("unknown condition {unknown:?} in $pull; {near}")));
         }
     };
     match value {

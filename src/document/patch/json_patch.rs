@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::path::{Path, fault, shown};
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::document::change::{check_depth, fits};
 use crate::error::Error;
 
@@ -59,9 +59,9 @@ fn parse_step(index: usize, step: Value) -> Result<Step, Error> {
             }
         }
         unknown => {
-            let near = nearest(unknown, OPERATIONS);
+            let near = suggestion(unknown, OPERATIONS);
             let unknown: String = unknown.chars().take(40).collect();
-            return Err(wrong(format!("is {unknown:?}, which is unknown; did you mean {near:?}?")));
+            return Err(wrong(format!("is {unknown:?}, which is unknown; {near}")));
         }
     };
     if operation == Operation::Remove && path.names().is_empty() {

@@ -4,7 +4,7 @@ use serde_json::{Number, Value};
 
 use super::path::{Path, shown};
 use super::{Condition, bounded};
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::document::change::fits;
 use crate::document::json::Object;
 use crate::error::Error;
@@ -94,8 +94,8 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
     let brief: String = name.chars().take(40).collect();
     if name.starts_with('$') {
-        let near = nearest(name, OPERATORS);
-        return Err(Error::invalid(format!("unknown update operator {brief:?}; did you mean {near}?")));
+        let near = suggestion(name, OPERATORS);
+        return Err(Error::invalid(format!("unknown update operator {brief:?}; {near}")));
     }
     Err(Error::invalid(format!(
         "{brief:?} is no update operator such as $set: to merge fields into the document, \
@@ -186,8 +186,8 @@ fn push_items(path: &Path, argument: Value, operator: &str, modifiers: &[&str]) 
             unknown => {
                 let brief: String = unknown.chars().take(40).collect();
                 let known = ["$each"].iter().chain(modifiers).copied().collect::<Vec<_>>();
-                let near = nearest(unknown, known);
-                return Err(path.fault(format!("{operator} knows no {brief:?}; did you mean {near}?")));
+                let near = suggestion(unknown, known);
+                return Err(path.fault(format!("{operator} knows no {brief:?}; {near}")));
             }
         };
         *slot = Some(value.as_i64().ok_or_else(|| path.fault(format!("{name} takes a whole number")))?);

@@ -101,7 +101,7 @@ impl Operator {
     }
 }
 
-/// The known name that is nearest to one.
-pub(super) fn nearest(name: &str) -> &'static str {
-    crate::base::nearest(name, TABLE.iter().map(|entry| entry.0).chain(FORMS.iter().copied()))
+/// What to say to somebody who wrote a name that is none.
+pub(super) fn suggestion(name: &str) -> String {
+    crate::base::suggestion(name, TABLE.iter().map(|entry| entry.0).chain(FORMS.iter().copied()))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::super::fault::{fault, join, too_large};
-use super::operator::{Operator, nearest};
+use super::operator::{Operator, suggestion};
 use super::{Node, evaluate};
 use crate::limits::{EXPRESSION_DEPTH_MAX, EXPRESSION_NODES_MAX};
 use crate::value::{Json, Kind, Path, Row};
@@ -79,7 +79,7 @@ impl Parser {
             _ => {}
         }
         let Some((operator, least, most)) = Operator::named(name) else {
-            let message = format!("there is no operator {name:.64}; did you mean {}?", nearest(name));
+            let message = format!("there is no operator {name:.64}; {}", suggestion(name));
             return Err(fault(&at, message));
         };
         let arguments = match argument {

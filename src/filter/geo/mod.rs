@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 use super::fault::{fault, join, kind};
 use crate::Result;
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::value::{Json, Kind, Leaf, Path, Row};
 
 /// Metres from the middle of the Earth to its surface, on average (IUGG).
@@ -127,8 +127,8 @@ fn object<'a>(value: &'a Value, at: &str, known: &[&str]) -> Result<&'a Map<Stri
     match fields.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(fields),
         Some(other) => {
-            let near = nearest(other, known.iter().copied());
-            Err(fault(&join(at, other), format!("there is no such field; did you mean {near}?")))
+            let near = suggestion(other, known.iter().copied());
+            Err(fault(&join(at, other), format!("there is no such field; {near}")))
         }
     }
 }

@@ -41,7 +41,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (r#"{"a":{"$not":5}}"#, "a.$not", "$ne"),
         (r#"{"a":{"$not":{}}}"#, "a.$not", "takes operators"),
         (r#"{"a":{"$exists":"yes"}}"#, "a.$exists", "true or false"),
-        (r#"{"a":{"$type":"strin"}}"#, "a.$type", "did you mean \"string\"?"),
+        (r#"{"a":{"$type":"strin"}}"#, "a.$type", "did you mean string?"),
         (r#"{"a":{"$type":["string",9]}}"#, "a.$type.1", "JSON has no type 9"),
         (r#"{"a":{"$type":[]}}"#, "a.$type", "one type or more"),
         (r#"{"a":{"$type":null}}"#, "a.$type", "the name of a type"),

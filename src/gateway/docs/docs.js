@@ -12,6 +12,37 @@ function make(name, attributes, ...children) {
   return element;
 }
 
+/** Text with `code` in it, as elements. */
+function prose(text) {
+  return (text ?? "").split("`").map((part, index) => index % 2 ? make("code", {}, part) : part);
+}
+
+/** Bodies that can be sent as they stand, by call and, where one call takes several, by type. */
+const BODIES = {
+  createDocument: { text: "hello", wind: 4 },
+  writeDocument: { text: "hello", wind: 4, crew: ["Ada"] },
+  patchDocument: {
+    "application/json": { $inc: { visits: 1 }, $set: { "sea.state": 3 } },
+    "application/merge-patch+json": { wind: 7, old: null },
+    "application/json-patch+json": [{ op: "add", path: "/wind", value: 7 }],
+  },
+  writeDocuments: '{"_id": "a", "n": 1}\n{"_id": "b", "n": 2}\n',
+  restoreVersion: { at: "2026-11-25T10:00:00Z" },
+  query: { filter: { wind: { $gte: 3 } }, sort: "-wind", projection: { wind: 1 }, limit: 10 },
+  explain: { filter: { wind: { $gte: 3 } } },
+  count: { filter: { wind: { $gte: 3 } } },
+  distinct: { field: "crew" },
+  aggregate: { pipeline: [{ $group: { _id: "$wind", n: { $sum: 1 } } }, { $sort: "-n" }] },
+  putIndex: { fields: "wind" },
+  invite: { role: "writer", expires_in_s: 86400, uses: 1 },
+};
+
+/** The body to begin with for a call and a type. */
+function exampleBody(id, type) {
+  const found = BODIES[id]?.[type] ?? BODIES[id] ?? "";
+  return typeof found === "string" ? found : JSON.stringify(found, null, 2);
+}
+
 /** What a reference points to. */
 function resolve(thing) {
   if (!thing || !thing.$ref) return thing;
@@ -37,7 +68,7 @@ function shape(schema, depth = 0) {
   if (schema.items) return [shape(schema.items, depth + 1)];
   if (typeof schema.additionalProperties === "object") return { "...": shape(schema.additionalProperties, depth + 1) };
   const type = [].concat(schema.type ?? "anything").join(" or ");
-  return schema.description && depth > 0 ? `${type}: ${schema.description}` : type;
+  return schema.description && depth > 0 ? `${type}: ${schema.description.replaceAll("`", "")}` : type;
 }
 
 function shown(content) {
@@ -54,7 +85,7 @@ function parameterRows(parameters, inputs) {
     const kind = `${parameter.in}${parameter.required ? ", required" : ""}`;
     return make("tr", {},
       make("td", {}, make("code", {}, parameter.name)), make("td", {}, kind),
-      make("td", {}, parameter.description ?? ""), make("td", {}, input));
+      make("td", {}, ...prose(parameter.description)), make("td", {}, input));
   });
 }
 
@@ -63,7 +94,7 @@ function answerRows(responses) {
     response = resolve(response);
     const headers = Object.keys(response.headers ?? {});
     const isProblem = "application/problem+json" in (response.content ?? {});
-    const cell = make("td", {}, response.description);
+    const cell = make("td", {}, ...prose(response.description));
     if (headers.length) cell.append(make("div", {}, "Headers: ", make("code", {}, headers.join(", "))));
     if (isProblem) cell.append(" (a problem document)");
     else cell.append(...shown(response.content));
@@ -133,7 +164,11 @@ function bodyEditor(operation) {
   if (!request) return undefined;
   const type = make("select", { "aria-label": "Content-Type" });
   for (const name of Object.keys(request.content)) type.append(make("option", { value: name }, name));
-  return { about: request.description, content: request.content, type, text: make("textarea", { "aria-label": "Body", spellcheck: "false" }) };
+  const text = make("textarea", { "aria-label": "Body", spellcheck: "false" });
+  const begin = () => { text.value = exampleBody(operation.operationId, type.value); };
+  type.addEventListener("change", begin);
+  begin();
+  return { about: request.description, content: request.content, type, text };
 }
 
 function call(method, path, operation) {
@@ -152,14 +187,14 @@ function call(method, path, operation) {
   });
   halt.addEventListener("click", () => stop?.abort());
   const parameters = (operation.parameters ?? []).map(resolve);
-  const content = make("div", {}, make("p", {}, operation.description ?? ""));
+  const content = make("div", {}, make("p", {}, ...prose(operation.description)));
   if (parameters.length) content.append(make("h3", {}, "Parameters"), make("table", {}, ...parameterRows(parameters, inputs)));
-  if (body) content.append(make("h3", {}, "Body"), body.about ?? "", ...shown(body.content), body.type, body.text);
+  if (body) content.append(make("h3", {}, "Body"), ...prose(body.about), ...shown(body.content), body.type, body.text);
   content.append(make("p", {}, send, " ", halt), output);
   content.append(make("h3", {}, "Answers"), make("table", {}, ...answerRows(operation.responses)));
   return make("details", { id: operation.operationId ?? "" },
     make("summary", {}, make("span", { class: "method" }, method.toUpperCase()), make("code", {}, path),
-      make("span", { class: "summary" }, operation.summary ?? "")), content);
+      make("span", { class: "summary" }, ...prose(operation.summary))), content);
 }
 
 function render() {
@@ -171,8 +206,21 @@ function render() {
     const own = calls.filter(([, , operation]) => operation.tags?.includes(tag.name));
     if (!own.length) continue;
     document.getElementById("calls").append(
-      make("section", {}, make("h2", {}, tag.name), make("p", {}, tag.description ?? ""), ...own.map((one) => call(...one))));
+      make("section", { id: tag.name }, make("h2", {}, tag.name), make("p", {}, ...prose(tag.description)), ...own.map((one) => call(...one))));
+    const links = own.map(([method, path, { operationId }]) =>
+      make("a", { href: `#${operationId}` }, `${method.toUpperCase()} ${path.replace("/api/v1", "")}`));
+    document.getElementById("contents").append(
+      make("section", {}, make("h3", {}, make("a", { href: `#${tag.name}` }, tag.name)), ...links));
   }
+  window.addEventListener("hashchange", unfold);
+  unfold();
+}
+
+/** Opens the call that the address names. */
+function unfold() {
+  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (named?.tagName === "DETAILS") named.open = true;
+  named?.scrollIntoView();
 }
 
 fetch("/api/v1/openapi.json")

@@ -155,7 +155,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
-        let refused = |refused: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, refused.body_text());
+        let refused = |refused: QueryRejection| parameter::refused(&refused.body_text());
         axum::extract::Query::from_request_parts(parts, app).await.map(|query| Self(query.0)).map_err(refused)
     }
 }

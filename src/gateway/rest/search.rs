@@ -189,11 +189,15 @@ pub(super) async fn aggregate(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (collection, mut fields) = asked(&app, &at, &headers, body).await?;
-    let limit = time_limit(&mut fields)?;
-    let Some(pipeline) = fields.remove("pipeline") else {
-        return Err(fault("pipeline", "name the stages, such as {\"pipeline\": [{\"$match\": {}}]}").into());
+    const FORM: &str = "a pipeline is sent as {\"pipeline\": [{\"$match\": {}}]}";
+    let mut fields = match body::value(&headers, body).await? {
+        Value::Object(fields) => fields,
+        Value::Array(_) => return Err(fault("pipeline", format!("{FORM}, not as the list alone")).into()),
+        _ => return Err(fault("pipeline", FORM).into()),
     };
+    let collection = present(&app, &at).await?;
+    let limit = time_limit(&mut fields)?;
+    let Some(pipeline) = fields.remove("pipeline") else { return Err(fault("pipeline", FORM).into()) };
     nothing_else(&fields, "pipeline and timeout_ms")?;
     let documents = collection.aggregate(Pipeline::parse(&pipeline)?, limit).await?;
     Ok(json_text(StatusCode::OK, query_shape::documents(&documents, &json!({}))))

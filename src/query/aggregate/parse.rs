@@ -10,7 +10,7 @@ use super::lookup::Lookup;
 use super::unwind::Unwind;
 use super::{Pipeline, Stage, Step, path};
 use crate::Result;
-use crate::base::nearest;
+use crate::base::suggestion;
 use crate::filter::Expression;
 use crate::limits::{DOCUMENT_DEPTH_MAX, PIPELINE_STAGES_MAX, QUERY_FIELDS_MAX};
 use crate::value::{Direction, ID_FIELD, Json, Path, encode};
@@ -106,10 +106,13 @@ impl Parser {
             "$lookup" => Stage::Lookup(lookup(argument, at)?),
             "$facet" if in_facet => return Err(fault(at, "stands within another $facet, which is not possible")),
             "$facet" => Stage::Facet(self.facet(argument, at)?),
+            "$out" | "$merge" => {
+                return Err(fault(at, "is not built: a pipeline writes nothing; write what it answers, in bulk"));
+            }
             _ => {
                 let word = name.chars().take(32).collect::<String>();
-                let nearest = nearest(name, STAGES.iter().copied());
-                return Err(fault(at, format!("there is no stage {word}; did you mean {nearest}?")));
+                let near = suggestion(name, STAGES.iter().copied());
+                return Err(fault(at, format!("there is no stage {word}; {near}")));
             }
         })
     }

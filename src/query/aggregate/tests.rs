@@ -385,6 +385,8 @@ fn what_is_no_pipeline_is_refused_with_what_would_be_right() {
         (json!({}), "", "a list of stages"),
         (json!([{"$limit": 1, "$skip": 1}]), "0", "one key"),
         (json!([{"$mach": {}}]), "0.$mach", "did you mean $match?"),
+        (json!([{"$out": "c"}]), "0.$out", "a pipeline writes nothing"),
+        (json!([{"$foo": 1}]), "0.$foo", "there are $match, "),
         (json!([{"$match": {"a": {"$gtt": 1}}}]), "0.$match.a.$gtt", "$gt"),
         (json!([{"$match": 5}]), "0.$match", ""),
         (json!([{"$limit": 0}]), "0.$limit", "from 1 on"),
