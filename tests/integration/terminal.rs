@@ -56,13 +56,14 @@ fn eighty_columns_are_enough() {
     assert!(json["status"] == "ready" && json["disk_bytes"].is_u64() && json["uptime_s"].is_u64(), "{json}");
     // Numbers stand to the right.
     let listed = on_terminal(80, &peer, &["collection", "list"]).unwrap();
-    let ends: Vec<usize> = listed.lines().filter_map(|line| line.find(" B").or(line.find(" KiB"))).collect();
-    assert!(ends.len() == 2 && listed.contains("         12"), "{listed}");
+    let sizes = listed.lines().filter(|line| line.ends_with(" B") || line.ends_with(" KiB")).count();
+    assert!(sizes == 2 && listed.contains("         12"), "{listed}");
     for arguments in [&["collection", "list", "notes"][..], &["document", "list", "notes", "--flat"]] {
         let listed = on_terminal(80, &peer, arguments).unwrap();
         assert!(listed.lines().all(|line| line.chars().count() <= 80), "{listed}");
     }
-    assert!(on_terminal(80, &peer, &["collection", "list", "notes"]).unwrap().contains("ago"));
+    let listed = on_terminal(80, &peer, &["collection", "list", "notes"]).unwrap();
+    assert!(listed.contains(" ago ") || listed.contains(" now "), "{listed}");
 }
 
 #[test]
@@ -174,11 +175,11 @@ fn zsh_completes_at_every_depth() {
     let program = r#"
         zmodload zsh/zpty
         zpty -b typed zsh -f -i
-        zpty -w typed "PS1='> '; autoload -Uz compinit; compinit -u -D; source $1; compdef _aerolithsdb-cli aerolithsdb-cli; aerolithsdb-cli() { print \"GOT:\$*:\" }; print READY=\$((1+1))"
+        zpty -w typed "autoload -Uz compinit; compinit -u -D; source $1; print READY=\$((1+1))"
         text=''
         expect() {
             local part
-            repeat 600; do
+            repeat 1200; do
                 if zpty -rt typed part; then text+=$part; else sleep 0.05; fi
                 [[ $text == *$1* ]] && return 0
             done
@@ -187,16 +188,13 @@ fn zsh_completes_at_every_depth() {
         }
         expect READY=2 || exit 1
         zpty -w -n typed "aerolithsdb-cli $2"$'\t'
-        zpty -w typed ""
-        expect "GOT:*:" || exit 1
-        print -r -- "$text"
+        expect "$3"
+        found=$?
         zpty -d typed
+        exit $found
     "#;
     for (line, expected) in COMPLETED {
-        let Some(output) = shell("zsh", &["-f", "-c", program, "zsh", &file, line]) else { return };
-        let found = String::from_utf8_lossy(&output.stdout);
-        let got = found.rsplit("GOT:").next().unwrap_or_default();
-        let got = got.split(':').next().unwrap_or_default().trim_end();
-        assert!(got.split(' ').next_back() == Some(expected), "{line}: {got:?}\n{found}");
+        let Some(output) = shell("zsh", &["-f", "-c", program, "zsh", &file, line, expected]) else { return };
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stdout));
     }
 }

@@ -206,11 +206,11 @@ function render() {
     const own = calls.filter(([, , operation]) => operation.tags?.includes(tag.name));
     if (!own.length) continue;
     document.getElementById("calls").append(
-      make("section", { id: tag.name }, make("h2", {}, tag.name), make("p", {}, ...prose(tag.description)), ...own.map((one) => call(...one))));
+      make("section", { id: `tag-${tag.name}` }, make("h2", {}, tag.name), make("p", {}, ...prose(tag.description)), ...own.map((one) => call(...one))));
     const links = own.map(([method, path, { operationId }]) =>
-      make("a", { href: `#${operationId}` }, `${method.toUpperCase()} ${path.replace("/api/v1", "")}`));
+      make("a", { href: `#${operationId}` }, `${method.toUpperCase()} ${path.replace("/api/v1", "").replace("{collection}", "{c}")}`));
     document.getElementById("contents").append(
-      make("section", {}, make("h3", {}, make("a", { href: `#${tag.name}` }, tag.name)), ...links));
+      make("section", {}, make("h3", {}, make("a", { href: `#tag-${tag.name}` }, tag.name)), ...links));
   }
   window.addEventListener("hashchange", unfold);
   unfold();

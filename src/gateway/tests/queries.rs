@@ -129,6 +129,8 @@ async fn what_is_wrong_is_named_with_its_place() {
         ("POST /collections/people/count", json!({"filter": {}, "limit": 1}), 422, Some("limit")),
         ("POST /collections/people/distinct", json!({}), 422, Some("field")),
         ("POST /collections/people/aggregate", json!({"pipeline": [{"$grup": {}}]}), 422, Some("0.$grup")),
+        ("POST /collections/people/aggregate", json!([{"$match": {}}]), 422, Some("pipeline")),
+        ("POST /collections/people/documents:bulk?mode=patch", json!({}), 400, Some("mode")),
         ("PUT /collections/people/indexes/i", json!({"fields": "a", "uniq": true}), 422, None),
         ("PUT /collections/people/indexes/a%20b", json!({"fields": "a"}), 422, None),
         ("POST /collections/nobody/query", json!({}), 404, None),
