@@ -27,7 +27,7 @@ const BODIES = {
     "application/json-patch+json": [{ op: "add", path: "/wind", value: 7 }],
   },
   writeDocuments: '{"_id": "a", "n": 1}\n{"_id": "b", "n": 2}\n',
-  restoreVersion: { at: "2026-11-25T10:00:00Z" },
+  restoreVersion: { at: "2030-01-01T00:00:00Z" },
   query: { filter: { wind: { $gte: 3 } }, sort: "-wind", projection: { wind: 1 }, limit: 10 },
   explain: { filter: { wind: { $gte: 3 } } },
   count: { filter: { wind: { $gte: 3 } } },
