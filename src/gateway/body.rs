@@ -44,6 +44,15 @@ pub(super) async fn object(headers: &HeaderMap, body: Body) -> Answer<Object> {
     if bytes.is_empty() { Ok(Object::new()) } else { Ok(json::parse_document(&bytes)?) }
 }
 
+/// Reads any JSON; `None` for an empty body.
+///
+/// # Errors
+/// As [`document`].
+pub(super) async fn optional(headers: &HeaderMap, body: Body) -> Answer<Option<Value>> {
+    let bytes = read(headers, body).await?;
+    if bytes.is_empty() { Ok(None) } else { Ok(Some(json::parse(&bytes)?)) }
+}
+
 /// Reads any JSON.
 ///
 /// # Errors

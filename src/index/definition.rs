@@ -339,11 +339,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let message = |value| Definition::parse(&value).unwrap_err().to_string();
-        assert!(message(json!({ "fields": {"a": 1}, "uniqe": true })).contains("\"unique\""));
+        assert!(message(json!({ "fields": {"a": 1}, "uniqe": true })).contains("did you mean unique?"));
         assert!(message(json!({ "unique": true })).contains("fields"));
         assert!(message(json!({ "fields": {"a": 1}, "sparse": 1 })).contains("sparse is true or false"));
         assert!(message(json!("a")).contains("object"));
-        assert!(message(json!({ "type": "txt" })).contains("\"text\""));
+        assert!(message(json!({ "type": "txt" })).contains("did you mean text?"));
         assert!(message(json!({ "type": 1 })).contains("ordered, geo, text"));
         assert!(message(json!({ "type": "geo" })).contains("one field"));
         assert!(message(json!({ "type": "geo", "fields": "a,b" })).contains("one field"));

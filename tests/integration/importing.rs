@@ -332,7 +332,7 @@ fn every_command_answers_in_json_when_asked() {
         vec!["status", "system"],
         vec!["config", "show"],
         vec!["config", "check", &config],
-        vec!["export", "a", &file],
+        vec!["export", "a", &file, "--force"],
         vec!["import", "a", &file],
     ] {
         for format in ["json", "ndjson"] {

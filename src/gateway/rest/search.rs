@@ -190,10 +190,11 @@ pub(super) async fn aggregate(
     body: Body,
 ) -> Answer {
     const FORM: &str = "a pipeline is sent as {\"pipeline\": [{\"$match\": {}}]}";
-    let mut fields = match body::value(&headers, body).await? {
-        Value::Object(fields) => fields,
-        Value::Array(_) => return Err(fault("pipeline", format!("{FORM}, not as the list alone")).into()),
-        _ => return Err(fault("pipeline", FORM).into()),
+    let mut fields = match body::optional(&headers, body).await? {
+        None => Object::new(),
+        Some(Value::Object(fields)) => fields,
+        Some(Value::Array(_)) => return Err(fault("pipeline", format!("{FORM}, not as the list alone")).into()),
+        Some(_) => return Err(fault("pipeline", FORM).into()),
     };
     let collection = present(&app, &at).await?;
     let limit = time_limit(&mut fields)?;

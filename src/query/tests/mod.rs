@@ -260,7 +260,7 @@ fn a_deleted_document_is_found_no_more() {
 fn what_is_wrong_with_a_query_is_named() {
     let world = people(3);
     let message = |query: Value| world.find(query).unwrap_err().to_string();
-    assert!(message(json!({"fliter": {}})).contains("\"filter\""));
+    assert!(message(json!({"fliter": {}})).contains("did you mean filter?"));
     assert!(message(json!({"limit": -1})).contains("limit"));
     assert!(message(json!({"limit": 1_000_000})).contains("10000"));
     assert!(message(json!({"filter": {"a": {"$gr": 1}}})).contains("$gt"));
