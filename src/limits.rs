@@ -166,6 +166,9 @@ pub const GOSSIP_BYTES_MAX: usize = 60 << 10;
 pub const GOSSIP_BURST_BYTES: u64 = 256 << 10;
 /// Bytes of writes a second that go out over gossip for as long as one likes: 250 edits of 500 bytes.
 pub const GOSSIP_BYTES_PER_S: u64 = 128 << 10;
+/// Changes that gossip is spreading and that are noted for it, so that comparing does not send them as well; of more some
+/// come twice.
+pub const SPREADING_CHANGES_MAX: usize = 4_096;
 /// Gossip topics of a mesh; collections are spread over them by hash. A libp2p peer accepts at most 100.
 pub const GOSSIP_TOPICS: u8 = 16;
 

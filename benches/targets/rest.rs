@@ -1,4 +1,4 @@
-//! Works over HTTP: W1b, an import by the real client into a real peer; W2b, reads through the gateway; W3b, a catch-up of
+//! Works over HTTP: W1b, an import by the real client into a real peer, and W1c, dropping it; W2b, reads through the gateway; W3b, a catch-up of
 //! one real peer from another.
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -120,6 +120,14 @@ pub(super) async fn w1b(rows: &mut Vec<Row>) -> Result<(), Failure> {
     if !status.success() || count["documents"] != documents.len() {
         return Err(format!("the client ended with {status}, and the peer has {count}").into());
     }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aerolithsdb-cli"));
+    command.args(["--url", &url, "collection", "drop", "docs", "--yes"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let start = Instant::now();
+    let dropped = command.status()?;
+    let dropping = rate(documents.len(), start.elapsed());
+    if !dropped.success() {
+        return Err(format!("the dropping of the collection ended with {dropped}").into());
+    }
     drop((client, peer));
     let limit = {
         let peer = Peer::start(config(&directory.path().join("here"), Durability::Durable)).await?;
@@ -139,6 +147,12 @@ pub(super) async fn w1b(rows: &mut Vec<Row>) -> Result<(), Failure> {
         ),
         target: ">= 12,000/s, memory bounded",
         beside: format!("{:.2} x 16 writers in one process ({limit:.0}/s)", figure / limit),
+    });
+    rows.push(Row {
+        work: "W1c drop that collection again, durable",
+        figure: format!("{dropping:.0}/s"),
+        target: "as fast as the import",
+        beside: format!("{:.2} x the import", dropping / figure),
     });
     Ok(())
 }

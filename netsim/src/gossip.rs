@@ -55,10 +55,10 @@ impl World {
     }
 
     pub(crate) fn gossip_arrived(&mut self, from: usize, to: usize, id: u64) {
-        if !self.hosts[to].seen.insert(id) {
-            return;
-        }
         let Some(message) = self.gossip.get(&id) else { return };
+        if !self.hosts[to].seen.insert(id) {
+            return self.hosts[to].copied(message.changes.len());
+        }
         let Some(node) = &self.hosts[to].node else { return };
         if node.context().secret.to_bytes() != message.secret {
             return;

@@ -6,6 +6,7 @@
 //! its disk as far as it was synced, and nobody hears of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Add;
 use std::sync::Arc;
 
 use aerolithsdb::PeerId;
@@ -14,10 +15,11 @@ use aerolithsdb::identity::Keypair;
 use aerolithsdb::kv::faulty::FaultyDisk;
 use aerolithsdb::kv::{Checkpoints, Durability, JournalConfig, Journaled, Kv as _};
 use aerolithsdb::limits::BATCH_INPUTS_MAX;
-use aerolithsdb::node::{Config, Effect, Input, Node};
+use aerolithsdb::node::{Config, Counters, Effect, Input, Node};
 use aerolithsdb::store::Loss;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
+use serde::Serialize;
 
 use crate::check;
 use crate::memory::Account;
@@ -92,12 +94,40 @@ pub struct Host {
 }
 
 /// Changes that came from others.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Came {
-    /// All of them.
+    /// All of them that were looked at.
     pub all: u64,
+    /// Those of them that were there already, and came again over gossip.
+    pub twice_by_gossip: u64,
+    /// Likewise, over a connection on which both sides had been found equal before.
+    pub twice_by_comparing: u64,
+    /// Likewise, over a new connection, before both sides were found equal on it.
+    pub twice_by_reconnecting: u64,
+    /// Besides, copies of gossip messages that had come before: gossip drops them without a look.
+    pub copies: u64,
+}
+
+impl Came {
     /// Those that were there already.
-    pub twice: u64,
+    #[must_use]
+    pub fn twice(&self) -> u64 {
+        self.twice_by_gossip + self.twice_by_comparing + self.twice_by_reconnecting
+    }
+}
+
+impl Add for Came {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            all: self.all + other.all,
+            twice_by_gossip: self.twice_by_gossip + other.twice_by_gossip,
+            twice_by_comparing: self.twice_by_comparing + other.twice_by_comparing,
+            twice_by_reconnecting: self.twice_by_reconnecting + other.twice_by_reconnecting,
+            copies: self.copies + other.copies,
+        }
+    }
 }
 
 impl Host {
@@ -137,10 +167,22 @@ impl Host {
     /// What came from others, in this life and before.
     #[must_use]
     pub fn came(&self) -> Came {
-        let Came { all, twice } = self.came_before;
-        let (applied, known) =
-            self.node.as_ref().map_or((0, 0), |node| (node.counters().applied, node.counters().known));
-        Came { all: all + applied + known, twice: twice + known }
+        let now = self.node.as_ref().map_or_else(Came::default, |node| {
+            let Counters { applied, known, .. } = node.counters();
+            Came {
+                all: applied + known.all(),
+                twice_by_gossip: known.gossip,
+                twice_by_comparing: known.comparing,
+                twice_by_reconnecting: known.reconnecting,
+                copies: 0,
+            }
+        });
+        self.came_before + now
+    }
+
+    /// Takes note of a copy of a gossip message with so many changes, which gossip drops.
+    pub fn copied(&mut self, changes: usize) {
+        self.came_before.copies += changes as u64;
     }
 
     /// Its identity.

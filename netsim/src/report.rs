@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::Error;
+use crate::host::Came;
 use crate::run::{Outcome, run};
 use crate::scenario::{Act, Scenario, Step};
 use crate::time::Span;
@@ -24,8 +25,7 @@ pub struct Summary {
     injected: BTreeMap<&'static str, u64>,
     messages: u64,
     bytes: u64,
-    came: u64,
-    came_twice: u64,
+    came: Came,
     virtual_ms: u64,
     real_ms: u64,
 }
@@ -43,8 +43,7 @@ impl Summary {
         }
         self.messages += outcome.messages;
         self.bytes += outcome.bytes;
-        self.came += outcome.came;
-        self.came_twice += outcome.came_twice;
+        self.came = self.came + outcome.came;
         self.virtual_ms += outcome.virtual_ms;
         self.real_ms += outcome.real_ms;
     }
@@ -69,8 +68,7 @@ impl Summary {
         if !injected.is_empty() {
             _ = writeln!(text, "{}", injected.join(", "));
         }
-        let share = 100.0 * self.came_twice as f64 / (self.came as f64).max(1.0);
-        _ = writeln!(text, "{} changes came to peers, {share:.1} % of them were there already", self.came);
+        _ = writeln!(text, "{}", self.came_twice());
         _ = write!(
             text,
             "{} messages, {:.1} MB; {:.1} h of virtual time in {:.1} s",
@@ -80,6 +78,21 @@ impl Summary {
             seconds(self.real_ms)
         );
         text
+    }
+
+    /// What came to peers that was there already, by the way on which it came.
+    fn came_twice(&self) -> String {
+        let Came { all, twice_by_gossip, twice_by_comparing, twice_by_reconnecting, copies } = self.came;
+        let percent = |part: u64| 100.0 * part as f64 / (all as f64).max(1.0);
+        format!(
+            "{all} changes came to peers, {:.1} % of them were there already: {:.1} % over gossip, {:.1} % by comparing, \
+             {:.1} % by comparing after a reconnect; besides, {:.1} % as copies of gossip messages, which gossip drops",
+            percent(self.came.twice()),
+            percent(twice_by_gossip),
+            percent(twice_by_comparing),
+            percent(twice_by_reconnecting),
+            percent(copies),
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run: the mesh is founded, there is work and trouble, everything is mended, and everybody must come to the same.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 use std::time::Instant;
 
 use aerolithsdb::access::Role;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use crate::check;
 use crate::data;
+use crate::host::{Came, Host};
 use crate::hostile::Villain;
 use crate::network::Network;
 use crate::scenario::{Act, Recurring, Scenario};
@@ -57,9 +59,7 @@ pub struct Outcome {
     /// Bytes of them.
     pub bytes: u64,
     /// Changes that came to honest peers.
-    pub came: u64,
-    /// Those of them that were there already.
-    pub came_twice: u64,
+    pub came: Came,
     /// Events of the simulation.
     pub events: u64,
     /// The most inputs that waited at one peer.
@@ -162,8 +162,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Outcome {
         documents: documents.unwrap_or(0),
         messages: world.network.messages,
         bytes: world.network.bytes,
-        came: world.honest().map(|host| host.came().all).sum(),
-        came_twice: world.honest().map(|host| host.came().twice).sum(),
+        came: world.honest().map(Host::came).fold(Came::default(), Add::add),
         events: world.events,
         inbox_max: world.hosts.iter().map(|host| host.inbox_max).max().unwrap_or(0),
         memory_max: world.honest().map(|host| host.memory_max).max().unwrap_or(0),

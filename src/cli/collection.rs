@@ -1,12 +1,9 @@
 //! `collection`: what collections there are, what is in them, making and dropping them.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::Duration;
+use std::io::{self, BufRead as _, IsTerminal, Read as _, Write};
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::export::bar;
@@ -18,8 +15,8 @@ use crate::limits::PAGE_DOCUMENTS_MAX;
 
 const COUNTS: [Field; 3] = [("COLLECTION", "/name"), ("DOCUMENTS", "/documents"), ("BYTES", "/bytes")];
 
-/// How often the peer is asked how far the dropping of a collection came.
-const PROGRESS: Duration = Duration::from_millis(500);
+/// Bytes of a line that tells how far the dropping of a collection came.
+const LINE_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -73,10 +70,7 @@ pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
                 [("ID", "/id"), ("CONFLICTS", "/conflict_count"), ("UPDATED", "/updated_at"), ("DATA", "/data")];
             output.list(&documents(peer, &name, "conflicts", offset, limit)?, &fields)
         }
-        Command::List { name: None, .. } | Command::Stats { name: None } => {
-            let answer = peer.get("/api/v1/collections")?;
-            output.list(answer["collections"].as_array().map_or(&[], Vec::as_slice), &COUNTS)
-        }
+        Command::List { name: None, .. } | Command::Stats { name: None } => output.list(&collections(peer)?, &COUNTS),
         Command::Stats { name: Some(name) } => output.thing(&peer.get(&path(&name))?, &COUNTS),
         Command::Create { name } => output.thing(&peer.call(Method::PUT, &path(&name), &[], None)?, &COUNTS),
         Command::Drop { name, yes } => drop_documents(peer, &name, yes, output),
@@ -111,27 +105,51 @@ fn confirm(name: &str, documents: u64) -> Outcome<bool> {
     Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
 }
 
-/// Has the documents deleted, and shows meanwhile how many are left.
+/// Has the documents deleted, and shows meanwhile how far it came.
 fn drop_and_watch(peer: &Peer, path: &str, documents: u64) -> Outcome<Value> {
     let bar = bar(documents);
-    let (ended, end) = mpsc::channel::<()>();
-    thread::scope(|scope| {
-        let dropping = scope.spawn(move || {
-            // Dropped at the end, however it comes.
-            let _ended = ended;
-            peer.work(Method::DELETE, path, None)
-        });
-        while end.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
-            // An error shows in the call itself.
-            if !bar.is_hidden()
-                && let Ok(counts) = peer.get(path)
-            {
-                bar.set_position(documents.saturating_sub(counts["documents"].as_u64().unwrap_or(0)));
+    let broken = |why: &str| {
+        let message = format!("the peer broke off: {why}; what was deleted is deleted, call again for the rest");
+        Failure::new(Kind::Unavailable, message)
+    };
+    let mut lines = peer.lines(Method::DELETE, path, None)?;
+    loop {
+        let mut line = String::new();
+        let read = lines.by_ref().take(LINE_BYTES_MAX).read_line(&mut line);
+        if read.map_err(|error| broken(&error.to_string()))? == 0 {
+            return Err(broken("its answer has no end"));
+        }
+        let dropped: Value = serde_json::from_str(&line).map_err(|error| broken(&error.to_string()))?;
+        bar.set_position(dropped["deleted"].as_u64().unwrap_or(0));
+        match dropped["status"].as_u64() {
+            None => {}
+            Some(200) => {
+                bar.finish_and_clear();
+                return Ok(json!({ "deleted": dropped["deleted"], "damaged": dropped["damaged"] }));
+            }
+            Some(status) => {
+                bar.finish_and_clear();
+                let why = dropped["detail"].as_str().unwrap_or("no reason given");
+                let message = format!("{} documents were deleted, then: {why}", dropped["deleted"]);
+                return Err(Failure::new(Kind::of_status(u16::try_from(status).unwrap_or(500)), message));
             }
         }
-        bar.finish_and_clear();
-        dropping.join().unwrap_or_else(|_| Err(Failure::new(Kind::Failed, "a fault in this program")))
-    })
+    }
+}
+
+/// All collections, page by page.
+fn collections(peer: &Peer) -> Outcome<Vec<Value>> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let mut page = peer.get(&format!("/api/v1/collections?limit={PAGE_DOCUMENTS_MAX}{cursor}"))?;
+        if let Value::Array(collections) = page["collections"].take() {
+            found.extend(collections);
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(found),
+        }
+    }
 }
 
 /// Lists documents; `document list` is the same.

@@ -44,6 +44,7 @@ mod replay;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tip;
 mod version;
 mod view;
 
@@ -58,5 +59,6 @@ pub use operation::DELETE_MARK;
 pub use patch::Patch;
 pub use remake::Remaking;
 pub use run::Run;
+pub use tip::Tip;
 pub use version::{At, Authors, ChangeKind, HistoryEntry, HistoryPage, Version};
 pub use view::bounded;

@@ -5,15 +5,14 @@
 //! at zero with the peer. The number of series is bounded: of the collections only the largest have some of their own.
 //! Not here: pushing, histories, alerts, which are the business of whoever reads this.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::base::CollectionName;
 use crate::kv::CacheUse;
-use crate::limits::METRICS_COLLECTIONS_MAX;
 use crate::mesh::nat::ReachReport;
+use crate::node::PeerReport;
 use crate::peer::{Latency, Stats};
 use crate::store;
 
@@ -78,13 +77,13 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// All metrics of a peer.
-pub(super) fn text(stats: &Stats, uptime: Duration) -> String {
+/// All metrics of a peer, with those of its largest collections.
+pub(super) fn text(stats: &Stats, largest: &[(CollectionName, store::Collection)], uptime: Duration) -> String {
     let mut text = Text(String::new());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     text.metric("build_info", Kind::Gauge, "The version of the program; always 1.").sample("build_info", &version, 1);
     text.single("uptime_seconds", Kind::Gauge, "Seconds since the start.", uptime.as_secs_f64());
-    collections(&mut text, &stats.collections);
+    collections(&mut text, &stats.peer, largest);
     changes(&mut text, stats);
     peers(&mut text, stats);
     reach(&mut text, &stats.reach);
@@ -93,23 +92,18 @@ pub(super) fn text(stats: &Stats, uptime: Duration) -> String {
     text.0
 }
 
-fn collections(text: &mut Text, collections: &[(CollectionName, store::Collection)]) {
-    let documents: u64 = collections.iter().map(|(_, counts)| counts.documents).sum();
-    let bytes: u64 = collections.iter().map(|(_, counts)| counts.bytes).sum();
-    text.single("collections", Kind::Gauge, "Collections.", collections.len());
-    text.single("documents", Kind::Gauge, "Documents that are not deleted.", documents);
-    text.single("documents_bytes", Kind::Gauge, "Bytes of all documents as JSON.", bytes);
-    let mut largest: Vec<_> = collections.iter().collect();
-    largest.sort_by_key(|(_, counts)| Reverse(counts.documents));
-    largest.truncate(METRICS_COLLECTIONS_MAX);
+fn collections(text: &mut Text, peer: &PeerReport, largest: &[(CollectionName, store::Collection)]) {
+    text.single("collections", Kind::Gauge, "Collections.", peer.collections);
+    text.single("documents", Kind::Gauge, "Documents that are not deleted.", peer.documents);
+    text.single("documents_bytes", Kind::Gauge, "Bytes of all documents as JSON.", peer.documents_bytes);
     let name = "collection_documents";
     text.metric(name, Kind::Gauge, "Documents of each collection; of the largest collections only.");
-    for (collection, counts) in &largest {
+    for (collection, counts) in largest {
         text.sample(name, &[("collection", collection.as_str())], counts.documents);
     }
     let name = "collection_documents_bytes";
     text.metric(name, Kind::Gauge, "Bytes of the documents of each collection as JSON; of the largest ones only.");
-    for (collection, counts) in &largest {
+    for (collection, counts) in largest {
         text.sample(name, &[("collection", collection.as_str())], counts.bytes);
     }
 }
@@ -119,7 +113,15 @@ fn changes(text: &mut Text, stats: &Stats) {
     text.single("changes_stored", Kind::Gauge, "Batches of changes ever stored in this mesh.", stats.peer.stored);
     text.single("changes_written_total", Kind::Counter, "Changes that were made here.", counters.written);
     text.single("changes_received_total", Kind::Counter, "Changes of other peers that were applied.", counters.applied);
-    text.single("changes_known_total", Kind::Counter, "Changes of other peers that were here already.", counters.known);
+    let name = "changes_known_total";
+    text.metric(
+        name,
+        Kind::Counter,
+        "Changes of other peers that were here already, by the way on which they came again.",
+    )
+    .sample(name, &[("by", "gossip")], counters.known.gossip)
+    .sample(name, &[("by", "comparing")], counters.known.comparing)
+    .sample(name, &[("by", "reconnecting")], counters.known.reconnecting);
     let name = "changes_dropped_total";
     text.metric(name, Kind::Counter, "Changes of other peers that were dropped, by reason.");
     for (reason, count) in &counters.dropped {
@@ -330,7 +332,8 @@ mod tests {
         stats.reach.stun_served.answered = 6;
         stats.reach.service.circuits_denied = 7;
         stats.slow_queries = 8;
-        let said = text(&stats, Duration::from_millis(1_500));
+        let largest = peer.largest_collections(10).unwrap();
+        let said = text(&stats, &largest, Duration::from_millis(1_500));
         let samples = parse(&said).unwrap_or_else(|error| panic!("{error}\n{said}"));
         for (series, value) in [
             ("uptime_seconds", 1.5),
@@ -365,14 +368,19 @@ mod tests {
     #[tokio::test]
     async fn of_many_collections_the_largest_are_shown() {
         let peer = Peer::start(PeerConfig::local()).await.unwrap();
-        let mut stats = peer.stats().await.unwrap();
-        let counts = |documents| store::Collection { documents, ..store::Collection::default() };
-        stats.collections = (0..1_000).map(|n| (format!("c{n}").parse().unwrap(), counts(n))).collect();
-        let samples = parse(&text(&stats, Duration::ZERO)).unwrap();
+        for n in 0..6 {
+            let collection = peer.collection(&format!("c{n}")).unwrap();
+            for document in 0..=n {
+                collection.put(&format!("d{document}"), json!({})).await.unwrap();
+            }
+        }
+        let (stats, largest) = (peer.stats().await.unwrap(), peer.largest_collections(4).unwrap());
+        assert_eq!((stats.peer.collections, stats.peer.documents), (6, 21));
+        let samples = parse(&text(&stats, &largest, Duration::ZERO)).unwrap();
         let shown = samples.keys().filter(|series| series.starts_with("aerolithsdb_collection_documents{"));
-        assert_eq!(shown.count(), METRICS_COLLECTIONS_MAX);
-        assert_eq!(samples["aerolithsdb_collection_documents{collection=\"c999\"}"], 999.0);
-        assert_eq!((samples["aerolithsdb_collections"], samples["aerolithsdb_documents"]), (1_000.0, 499_500.0));
+        assert_eq!(shown.count(), 4);
+        assert_eq!(samples["aerolithsdb_collection_documents{collection=\"c5\"}"], 6.0);
+        assert_eq!((samples["aerolithsdb_collections"], samples["aerolithsdb_documents"]), (6.0, 21.0));
         peer.shutdown().await;
     }
 

@@ -2,6 +2,8 @@
 //!
 //! A document is written by hand: its data is JSON text already, and is copied as it is, never parsed.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -60,7 +62,7 @@ pub(super) fn listing(listing: &Listing) -> Bytes {
         write_document(&mut out, document);
     }
     out.extend_from_slice(b"],\"next_cursor\":");
-    write(&mut out, &listing.next.as_ref().map(cursor));
+    write(&mut out, &listing.next.as_ref().map(|next| cursor(next.as_str())));
     if !listing.damaged.is_empty() {
         out.extend_from_slice(b",\"damaged\":");
         write(&mut out, &listing.damaged.iter().map(DocumentId::as_str).collect::<Vec<_>>());
@@ -93,15 +95,15 @@ pub(super) fn write_line(out: &mut Vec<u8>, document: &peer::Document) {
 }
 
 /// Where the next page starts, in a form that nobody is tempted to build by hand.
-fn cursor(id: &DocumentId) -> String {
-    data_encoding::BASE64URL_NOPAD.encode(id.as_str().as_bytes())
+pub(super) fn cursor(last: &str) -> String {
+    data_encoding::BASE64URL_NOPAD.encode(last.as_bytes())
 }
 
-/// Reads a cursor.
+/// Reads a cursor: the id of a document, or the name of a collection.
 ///
 /// # Errors
 /// For a text that is none.
-pub(super) fn parse_cursor(text: &str) -> crate::Result<DocumentId> {
+pub(super) fn parse_cursor<T: FromStr>(text: &str) -> crate::Result<T> {
     let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| invalid_cursor())?;
     std::str::from_utf8(&bytes).ok().and_then(|id| id.parse().ok()).ok_or_else(invalid_cursor)
 }
@@ -206,10 +208,12 @@ pub(super) struct Health {
     pub(super) status: &'static str,
 }
 
-/// A list of collections.
+/// A page of collections.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Collections {
     pub(super) collections: Vec<Collection>,
+    /// Where the next page starts; null in the last one.
+    pub(super) next_cursor: Option<String>,
 }
 
 /// A collection with its counts.
@@ -600,10 +604,10 @@ mod tests {
     fn cursors_lead_back_to_ids() {
         for id in ["a", "Zürich", "a b"] {
             let id: DocumentId = id.parse().unwrap();
-            assert_eq!(parse_cursor(&cursor(&id)), Ok(id));
+            assert_eq!(parse_cursor(&cursor(id.as_str())), Ok(id));
         }
         for bad in ["", "!", "YS8", "_w"] {
-            assert!(parse_cursor(bad).is_err(), "{bad}");
+            assert!(parse_cursor::<DocumentId>(bad).is_err(), "{bad}");
         }
     }
 }

@@ -300,9 +300,55 @@ async fn collections_show_their_counts() {
     let client = Client::new().await;
     client.put("a", r#"{"n":1}"#).await;
     let all = client.get("/collections").await.json();
-    assert_eq!(all, json!({"collections": [{"name": "users", "documents": 1, "bytes": 7}]}));
+    assert_eq!(all, json!({"collections": [{"name": "users", "documents": 1, "bytes": 7}], "next_cursor": null}));
     assert_eq!(client.get("/collections/users").await.json(), all["collections"][0]);
     assert_problem(&client.get("/collections/none").await, 404, "/api/v1/collections/none");
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn collections_are_listed_page_by_page() {
+    let client = Client::new().await;
+    let names: Vec<String> = (0..7).map(|n| format!("c-{n}")).collect();
+    for name in &names {
+        assert_eq!(client.send(&format!("PUT /collections/{name}"), &[], "").await.status, 201);
+    }
+    let (mut seen, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let page = client.get(&format!("/collections?limit=3{cursor}")).await.json();
+        let found = page["collections"].as_array().unwrap().iter();
+        seen.extend(found.map(|collection| collection["name"].as_str().unwrap().to_owned()));
+        pages += 1;
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!((seen, pages), (names, 3));
+    // A page that is full to the last collection is the last one.
+    assert_eq!(client.get("/collections?limit=7").await.json()["next_cursor"], json!(null));
+    for bad in ["limit=0", "limit=1001", "cursor=!", "offset=1"] {
+        assert_problem(&client.get(&format!("/collections?{bad}")).await, 400, "/api/v1/collections");
+    }
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_dropping_of_a_collection_tells_how_far_it_came() {
+    let client = Client::new().await;
+    let lines: String = (0..2_500).map(|n| format!("{{\"_id\":\"d{n:04}\",\"n\":{n}}}\n")).collect();
+    let written =
+        client.send("POST /collections/users/documents:bulk", &[("content-type", "application/x-ndjson")], lines);
+    assert_eq!(written.await.status, 200);
+    let answer = client.send("DELETE /collections/users", &[("accept", "application/x-ndjson")], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/x-ndjson"));
+    let lines: Vec<Value> =
+        std::str::from_utf8(&answer.bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let deleted: Vec<u64> = lines.iter().map(|line| line["deleted"].as_u64().unwrap()).collect();
+    assert_eq!(deleted, [1_000, 2_000, 2_500, 2_500]);
+    assert_eq!(lines[3], json!({"deleted": 2_500, "damaged": 0, "left": 0, "status": 200}));
+    assert!(lines[..3].iter().all(|line| line.get("status").is_none()), "{lines:?}");
+    assert_eq!(client.get("/collections/users").await.json()["documents"], 0);
+    let again = client.send("DELETE /collections/users", &[], "").await;
+    assert_eq!((again.status.as_u16(), again.json()), (200, json!({"deleted": 0, "damaged": 0})));
     client.peer.shutdown().await;
 }
 

@@ -5,20 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Result;
 use crate::access::{Ability, Denial};
-use crate::base::{ChangeHash, CollectionName, DocumentId, DocumentKey, PeerId, Timestamp};
+use crate::base::{ActorId, ChangeHash, CollectionName, DocumentId, DocumentKey, PeerId, Timestamp};
 use crate::document::{Envelope, Unchecked};
 use crate::limits::GOSSIP_BYTES_MAX;
 use crate::store::{Granted, Letter, Outcome, Reason, Vector};
 use crate::sync::{Checked, Message, Topic, reconcile};
 
-use super::Node;
 use super::effect::{DropReason, Effect, GossipId, Verdict};
 use super::neighbour::{NO_ROOM_MS, Neighbour};
+use super::{Known, Node};
 
 /// What became of a batch of changes.
 #[derive(Debug, Default)]
 struct Reception {
     applied: u64,
+    /// Changes that were here already.
+    known: u64,
+    /// Those that were not.
+    news: Vec<(DocumentKey, ActorId, u64)>,
     invalid: u64,
     /// Documents whose changes wait for others.
     wanted: Vec<DocumentKey>,
@@ -33,6 +37,7 @@ impl Node {
             return;
         };
         neighbour.received_at = Some(now);
+        let is_new = !neighbour.was_equal;
         if neighbour.no_room_until.is_some() {
             return;
         }
@@ -44,6 +49,8 @@ impl Node {
                 return self.no_room(now, from);
             }
         };
+        let Known { comparing, reconnecting, .. } = &mut self.counters.known;
+        *(if is_new { reconnecting } else { comparing }) += reception.known;
         if reception.invalid > 0 {
             return self.part(from, DropReason::Misbehaved);
         }
@@ -89,6 +96,10 @@ impl Node {
         }
         let verdict = match self.receive(now, from, changes) {
             Ok(reception) => {
+                self.counters.known.gossip += reception.known;
+                for (document, actor, number) in reception.news {
+                    self.spreading.note(now, document, actor, number);
+                }
                 self.want(from, reception.wanted);
                 if reception.applied > 0 {
                     self.compare_soon(now);
@@ -146,7 +157,7 @@ impl Node {
         if arrived.is_empty() {
             return Ok(());
         }
-        arrived.extend(self.salvaged(document)?);
+        arrived.extend(self.salvaged(document, &arrived)?);
         if self.merge(now, from, document, &arrived, reception)? {
             self.ledger.arrived(from, &document.collection);
             self.retry(now, from, document, &[Reason::Dependencies], reception)?;
@@ -155,8 +166,8 @@ impl Node {
     }
 
     /// What is intact of a damaged document, to be merged together with what heals it.
-    fn salvaged(&mut self, document: &DocumentKey) -> Result<Vec<Granted>> {
-        let intact = self.store.salvage(document)?;
+    fn salvaged(&mut self, document: &DocumentKey, arrived: &[Granted]) -> Result<Vec<Granted>> {
+        let intact = self.store.salvage(document, arrived)?;
         Ok(self.granted(intact))
     }
 
@@ -184,10 +195,15 @@ impl Node {
                 Outcome::Applied(changes) => {
                     self.counters.applied += changes;
                     reception.applied += changes;
+                    let run = granted.envelope().changes();
+                    let known = run.len().saturating_sub(usize::try_from(*changes).unwrap_or(usize::MAX));
+                    reception.known += known as u64;
+                    let news = run.iter().skip(known).map(|new| (document.clone(), new.actor(), new.seq()));
+                    reception.news.extend(news);
                     self.clock.observe(now, granted.envelope().header().time);
                     contested = contested.or_else(|| Some(granted).filter(|granted| self.is_to_be_kept(now, granted)));
                 }
-                Outcome::Known => self.counters.known += 1,
+                Outcome::Known => reception.known += granted.envelope().changes().len() as u64,
                 // What it builds on lost a fork, and will not come.
                 Outcome::Waiting if self.builds_on_a_fork(granted)? => {
                     settled = true;
@@ -309,7 +325,7 @@ impl Node {
 
     /// Asks a neighbour for what it has of documents beyond these vectors.
     pub(super) fn ask_for(&mut self, from: PeerId, collection: &CollectionName, items: Vec<(DocumentId, Vector)>) {
-        for items in reconcile::want(collection, items) {
+        for items in reconcile::want(reconcile::UNASKED, collection, items) {
             self.send(from, Message::Items(items));
         }
     }
@@ -326,12 +342,13 @@ impl Node {
         }
         let mut by_topic: BTreeMap<Topic, (Vec<Unchecked>, usize)> = BTreeMap::new();
         let mut unpublished = false;
-        for change in fresh {
+        for (number, change) in fresh {
             let bytes = change.run.bytes() + change.document.id.as_str().len() + 256;
             if !self.pace.allows(now, bytes) || bytes > GOSSIP_BYTES_MAX {
                 unpublished = true;
                 continue;
             }
+            self.spreading.note(now, change.document.clone(), change.author.actor(), number);
             let topic = Topic::of(&change.document.collection);
             let (batch, size) = by_topic.entry(topic).or_default();
             if *size + bytes > GOSSIP_BYTES_MAX {

@@ -18,6 +18,7 @@
 //! - `expiry` deleting what has expired, and keeping what others deleted as expired and has not
 //! - `clock` what is known of the time
 //! - `session` comparing with neighbours and sending what they lack
+//! - `spreading` what gossip is bringing to everybody just now
 //! - `address` whom to dial, and when
 //! - `receipt` who has what on its disk
 //! - `complaint` what the log says of others
@@ -39,6 +40,7 @@ mod report;
 mod restless;
 mod session;
 mod source;
+mod spreading;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -70,6 +72,7 @@ use self::neighbour::Neighbour;
 use self::receipt::Receipts;
 use self::restless::Restless;
 use self::source::Turns;
+use self::spreading::Spreading;
 use self::turn::{Carry, CarryCursor};
 use crate::access::{Genesis, MemberRecord, Members};
 use crate::base::{DocumentKey, Incarnation, MeshId, PeerId, Timestamp};
@@ -107,11 +110,30 @@ pub struct Counters {
     /// Changes from others that were applied.
     pub applied: u64,
     /// Changes from others that were known already.
-    pub known: u64,
+    pub known: Known,
     /// Changes from others that were dropped, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Peers that were dropped, by reason.
     pub parted: BTreeMap<&'static str, u64>,
+}
+
+/// Changes from others that were known already, by the way on which they came once more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Over gossip.
+    pub gossip: u64,
+    /// Over a link on which both sides had been found equal before.
+    pub comparing: u64,
+    /// Over a link on which they had not, since it is new.
+    pub reconnecting: u64,
+}
+
+impl Known {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.gossip + self.comparing + self.reconnecting
+    }
 }
 
 /// The peer.
@@ -137,9 +159,10 @@ pub struct Node {
     /// When there is more to do for indexes.
     index_at: Option<Timestamp>,
     expiry: Expiry,
-    /// Changes of this call that go out over gossip.
-    fresh: Vec<crate::document::Unchecked>,
+    /// Changes of this call that go out over gossip, with their sequence numbers.
+    fresh: Vec<(u64, crate::document::Unchecked)>,
     pace: Pace,
+    spreading: Spreading,
     counters: Counters,
     complaints: Complaints,
     /// Whether something was lost since nobody was found to have the same.
@@ -227,6 +250,7 @@ impl Node {
             expiry: Expiry::start(now),
             fresh: Vec::new(),
             pace: Pace::default(),
+            spreading: Spreading::default(),
             counters: Counters::default(),
             complaints: Complaints::default(),
             healing: config.loss == Loss::Records,

@@ -63,6 +63,8 @@ pub(super) struct Neighbour {
     pub(super) asked: Option<Question>,
     /// How long our last question waited for its answer, in milliseconds.
     pub(super) answer_ms: u64,
+    /// Whether it was found equal since the link is up.
+    pub(super) was_equal: bool,
     /// Documents that it had more than this peer at the last comparison.
     pub(super) ahead: u64,
     /// When something of a comparison that found differences last arrived.
@@ -91,6 +93,7 @@ impl Neighbour {
             compare_at: now.plus_ms(INTERVAL_MS),
             asked: None,
             answer_ms: SETTLE_MS,
+            was_equal: false,
             ahead: 0,
             talked_at: None,
             received_at: None,

@@ -199,6 +199,12 @@ pub struct PeerReport {
     pub neighbours: Vec<NeighbourReport>,
     /// Members whose links start anew again and again.
     pub restless: Vec<RestlessReport>,
+    /// Collections, those without documents included.
+    pub collections: usize,
+    /// Documents in all of them that are not deleted.
+    pub documents: u64,
+    /// Bytes of those documents as JSON.
+    pub documents_bytes: u64,
     /// Counters since the start.
     pub counters: Counters,
     /// How often a document that was needed was open already.
@@ -434,6 +440,9 @@ impl Node {
             overused: self.members.overused(),
             neighbours: admitted.map(report).collect(),
             restless: self.restless.report(now, |peer| self.members.get(peer).is_some()),
+            collections: self.store.collections(),
+            documents: self.store.all_alive(),
+            documents_bytes: self.store.all_bytes(),
             counters: self.counters.clone(),
             open_documents: self.store.open_use(),
             letters: self.store.letters().len() as u64,

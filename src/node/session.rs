@@ -1,6 +1,7 @@
 //! Comparing with neighbours and sending them what they lack, see [`crate::sync`].
 
 use crate::base::{PeerId, Timestamp};
+use crate::sync::outbox::Job;
 use crate::sync::reconcile::{self, Answer};
 use crate::sync::{Items, Message, Ranges, Roots, Step, directory};
 
@@ -104,8 +105,12 @@ impl Node {
         asked: Option<Question>,
         found: &directory::Answer,
     ) {
-        if let Some(neighbour) = self.neighbours.get_mut(&peer).filter(|_| !found.is_equal()) {
-            neighbour.talked_at = Some(now);
+        if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+            if found.is_equal() {
+                neighbour.was_equal = true;
+            } else {
+                neighbour.talked_at = Some(now);
+            }
         }
         let was_equal = self.ledger.in_sync(&peer, self.store.version());
         match (step, asked) {
@@ -170,7 +175,10 @@ impl Node {
         }
         self.draw_from(now, peer);
         match reconcile::answer_ranges(&self.store, theirs) {
-            Ok(answer) => self.answer(now, peer, &theirs.collection, answer),
+            Ok(mut answer) => {
+                self.leave_to_gossip(now, peer, &mut answer.jobs);
+                self.answer(now, peer, &theirs.collection, answer);
+            }
             Err(error) => self.storage_failed("comparing", &error),
         }
     }
@@ -179,9 +187,29 @@ impl Node {
     pub(super) fn items(&mut self, now: Timestamp, peer: PeerId, theirs: &Items) {
         let fruitless = self.neighbours.get(&peer).is_some_and(|neighbour| neighbour.fruitless >= FRUITLESS_MIN);
         match reconcile::answer_items(&mut self.store, theirs, fruitless) {
-            Ok(answer) => self.answer(now, peer, &theirs.collection, answer),
+            Ok(mut answer) => {
+                // Who asks because gossip brought a change without what it builds on may have to wait for long.
+                if theirs.salt != reconcile::UNASKED {
+                    self.leave_to_gossip(now, peer, &mut answer.jobs);
+                }
+                self.answer(now, peer, &theirs.collection, answer);
+            }
             Err(error) => self.storage_failed("comparing", &error),
         }
+    }
+
+    /// Leaves out of what a neighbour lacks what gossip brings it. Should it not, the next comparison will.
+    fn leave_to_gossip(&mut self, now: Timestamp, peer: PeerId, jobs: &mut Vec<Job>) {
+        let Self { neighbours, spreading, store, .. } = self;
+        let Some(since) = neighbours.get(&peer).map(|neighbour| neighbour.since) else { return };
+        jobs.retain(|job| {
+            let Some((document, theirs)) = job.of_document() else { return true };
+            if !spreading.has_some() {
+                return true;
+            }
+            let Ok(Some(record)) = store.record(document) else { return true };
+            !spreading.brings(now, since, document, &store.vector(&record), theirs)
+        });
     }
 
     fn answer(&mut self, now: Timestamp, peer: PeerId, collection: &crate::base::CollectionName, answer: Answer) {

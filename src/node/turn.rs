@@ -17,6 +17,7 @@ use crate::{Error, Result};
 
 use super::Node;
 use super::effect::{CommandId, Condition, DropReason, Effect, LocalDocuments, Reply};
+use super::spreading::Spreading;
 
 /// Milliseconds before carrying goes on after the disk refused.
 const CARRY_RETRY_MS: u64 = 10_000;
@@ -179,6 +180,7 @@ impl Node {
         self.secret = Secret::new(secret);
         self.ledger = Ledger::default();
         self.fresh.clear();
+        self.spreading = Spreading::default();
         self.part_from_left(now, by);
         self.effects.push(Effect::Context(self.context()));
         if let Some(cursor) = cursor {

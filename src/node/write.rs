@@ -83,6 +83,13 @@ impl Node {
         };
         let time = self.clock.tick(now);
         let actor = self.actor();
+        if let Some(tip) = self.store.tip(&key, &before)? {
+            let change = tip.delete(actor, self.store.next_sequence(&before, &actor), time)?;
+            let granted = self.grant(key, self.store.incarnation(), change)?;
+            let record = self.store.delete(&granted, &before)?;
+            self.wrote(&granted, &record);
+            return Ok(Reply::Written(Write::Deleted, record));
+        }
         let edited = self.store.open_document(&key, &before)?.delete(actor, time);
         let Some(change) = self.edited(&key, &before, edited)? else {
             return Ok(Reply::Written(Write::Unchanged, before));
@@ -182,7 +189,7 @@ impl Node {
 
     pub(super) fn wrote(&mut self, granted: &Granted, record: &Record) {
         self.counters.written += 1;
-        self.fresh.push(granted.envelope().to_unchecked());
+        self.fresh.push((granted.envelope().header().sequence, granted.envelope().to_unchecked()));
         self.changed(granted.envelope().document().clone(), record, true);
     }
 

@@ -1,9 +1,10 @@
 //! Collections and documents as a program uses them.
 
+use std::ops::Add;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::Peer;
@@ -131,6 +132,14 @@ pub struct Cleared {
     pub deleted: u64,
     /// Documents that are damaged on this peer's disk: they stay until another peer has sent them again.
     pub damaged: u64,
+}
+
+impl Add for Cleared {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { deleted: self.deleted + other.deleted, damaged: self.damaged + other.damaged }
+    }
 }
 
 /// A handle to a collection.
@@ -331,36 +340,64 @@ impl Collection {
     /// [`Error::NotFound`] when there is no such collection, [`Error::Denied`] for one of the system's, and as
     /// [`Collection::delete`].
     pub async fn clear(&self) -> Result<Cleared> {
+        let (mut clearing, mut cleared) = (std::pin::pin!(self.clearing()?), Cleared::default());
+        while let Some(so_far) = clearing.next().await {
+            cleared = so_far?;
+        }
+        Ok(cleared)
+    }
+
+    /// As [`Collection::clear`], and says after each so many documents what became of all so far. It goes on as it is
+    /// polled.
+    ///
+    /// # Errors
+    /// As [`Collection::clear`]; the first one ends it.
+    pub fn clearing(&self) -> Result<impl Stream<Item = Result<Cleared>> + Send + use<>> {
         if self.name.is_system() {
             return Err(Error::Denied(format!("collection {} belongs to the system", self.name)));
         }
         if matches!(self.peer.shared.reader.collection(&self.name), Ok(None)) {
             return Err(Error::NotFound(format!("collection {} does not exist", self.name)));
         }
-        let (mut cleared, mut after) = (Cleared::default(), None);
-        loop {
-            let (collection, from) = (self.clone(), after.take());
-            let page = tokio::task::spawn_blocking(move || collection.page(from.as_ref(), PAGE_DOCUMENTS_MAX));
-            let page =
-                page.await.map_err(|fault| Error::Io(format!("reading collection {}: {fault}", self.name)))??;
-            cleared.damaged += page.damaged.len() as u64;
-            let deletes = page.documents.into_iter().map(|document| self.delete_if_there(document.key.id));
-            let mut deletes = stream::iter(deletes).buffer_unordered(DROP_WRITES_MAX);
-            while let Some(deleted) = deletes.next().await {
-                cleared.deleted += u64::from(deleted?);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(cleared),
-            }
-        }
+        let collection = self.clone();
+        let each = self.pages().map_ok(|page| {
+            let damaged = Cleared { deleted: 0, damaged: page.damaged.len() as u64 };
+            let damaged = (damaged.damaged > 0).then_some(Err(damaged));
+            stream::iter(page.documents.into_iter().map(|document| Ok(document.key.id)).chain(damaged)).map(Ok)
+        });
+        // The next page is read while the deletes of the one before are under way.
+        let deletes = each.try_flatten().map(move |found| collection.clone().clear_one(found));
+        let some = deletes.buffer_unordered(DROP_WRITES_MAX).chunks(PAGE_DOCUMENTS_MAX);
+        Ok(some.scan(Some(Cleared::default()), |so_far, some| {
+            let added = so_far.map(|so_far| some.into_iter().try_fold(so_far, |sum, one| Ok(sum + one?)));
+            *so_far = added.as_ref().and_then(|added| added.as_ref().ok()).copied();
+            std::future::ready(added)
+        }))
     }
 
-    async fn delete_if_there(&self, id: DocumentId) -> Result<bool> {
-        let document = self.key(id);
+    /// All documents, page by page.
+    fn pages(&self) -> impl Stream<Item = Result<Listing>> + Send + use<> {
+        stream::try_unfold(Some((self.clone(), None)), |from| async move {
+            let Some((collection, after)) = from else { return Ok(None) };
+            let reading = collection.clone();
+            let page = tokio::task::spawn_blocking(move || reading.page(after.as_ref(), PAGE_DOCUMENTS_MAX)).await;
+            let mut page =
+                page.map_err(|fault| Error::Io(format!("reading collection {}: {fault}", collection.name)))??;
+            let next = page.next.take().map(|next| (collection, Some(next)));
+            Ok(Some((page, next)))
+        })
+    }
+
+    /// Deletes a document that was found, or passes on what was found damaged.
+    async fn clear_one(self, found: Result<std::result::Result<DocumentId, Cleared>>) -> Result<Cleared> {
+        let document = match found? {
+            Ok(id) => self.key(id),
+            Err(damaged) => return Ok(damaged),
+        };
         match self.run(document.clone(), Command::Delete { document, condition: Condition::Any }).await {
-            Ok(_) => Ok(true),
-            Err(Error::NotFound(_)) => Ok(false),
+            Ok(_) => Ok(Cleared { deleted: 1, damaged: 0 }),
+            // Somebody else was faster.
+            Err(Error::NotFound(_)) => Ok(Cleared::default()),
             Err(error) => Err(error),
         }
     }

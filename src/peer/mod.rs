@@ -162,8 +162,6 @@ impl PeerConfig {
 /// What a peer has and does, for those who watch over it.
 #[derive(Debug, Clone)]
 pub struct Stats {
-    /// Every collection with its counts.
-    pub collections: Vec<(CollectionName, store::Collection)>,
     /// Bytes on the disk, about.
     pub disk_bytes: u64,
     /// What the parts of the peer may have in memory.
@@ -321,6 +319,27 @@ impl Peer {
         self.shared.reader.collections()
     }
 
+    /// At most `limit` collections after a name with their counts, in the order of names, and whether there are more.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn collections_after(
+        &self,
+        after: Option<&CollectionName>,
+        limit: usize,
+    ) -> Result<(Vec<(CollectionName, store::Collection)>, bool)> {
+        self.shared.reader.collections_after(after, limit)
+    }
+
+    /// The collections with the most documents, at most `limit` of them, the largest first. Takes time for each
+    /// collection that there is.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn largest_collections(&self, limit: usize) -> Result<Vec<(CollectionName, store::Collection)>> {
+        self.shared.reader.largest_collections(limit)
+    }
+
     /// A handle to the mesh.
     #[must_use]
     pub fn mesh(&self) -> Mesh {
@@ -344,7 +363,6 @@ impl Peer {
     /// [`Error::Unavailable`] when the peer is overloaded or shut down.
     pub async fn stats(&self) -> Result<Stats> {
         Ok(Stats {
-            collections: self.collections()?,
             disk_bytes: self.shared.reader.size_bytes(),
             memory: self.shared.memory,
             resident_bytes: memory::resident_bytes(),

@@ -71,7 +71,7 @@ pub(super) struct New<'a> {
 }
 
 impl<'a> New<'a> {
-    fn all(granted: &'a Granted) -> Self {
+    pub(super) fn all(granted: &'a Granted) -> Self {
         Self { granted, changes: granted.changes() }
     }
 }
@@ -119,6 +119,12 @@ impl State {
         }
     }
 
+    /// That of a document after a delete that builds on all of it.
+    pub(super) fn deleted(before: &Record, delete: ChangeHash, time: Hlc) -> Self {
+        let (created, updated) = (before.created.min(time), before.updated.max(time));
+        Self { heads: vec![delete], deleted: true, created, updated, view: Bytes::new(), conflicts: 0 }
+    }
+
     fn of_first(change: &Granted, view: Bytes) -> Self {
         let change = change.envelope.header();
         let (created, updated) = (change.time, change.time);
@@ -163,6 +169,12 @@ impl Store {
             Err(Error::Corrupt(_)) => None,
             Err(error) => return Err(error),
         };
+        if let (Some(record), [delete]) = (&before, arrived)
+            && self.is_ended_by(document, record, arrived)?
+        {
+            let record = self.delete(delete, record)?;
+            return Ok(Merge { outcomes: vec![Outcome::Applied(1)], record: Some(record) });
+        }
         if let Some(record) = &before
             && let Err(Error::Corrupt(_)) = self.open_document(document, record)
         {

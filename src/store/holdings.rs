@@ -52,6 +52,8 @@ pub(super) struct Holdings {
     directory: Summary,
     places_taken: usize,
     documents: u64,
+    /// Documents that are not deleted, and the bytes of their views.
+    alive: (u64, u64),
     version: u64,
 }
 
@@ -87,6 +89,11 @@ impl Holdings {
         self.documents
     }
 
+    /// Documents in all collections that are not deleted, and the bytes of their views.
+    pub(super) fn alive(&self) -> (u64, u64) {
+        self.alive
+    }
+
     /// How often a total has changed.
     pub(super) fn version(&self) -> u64 {
         self.version
@@ -103,6 +110,8 @@ impl Holdings {
         let Some(holding) = self.by_name.remove(name) else { return Holding::default() };
         self.places_taken -= usize::from(holding.takes_a_place());
         self.documents = self.documents.wrapping_sub(holding.counts.total.count);
+        let (documents, bytes) = self.alive;
+        self.alive = (documents.wrapping_sub(holding.counts.documents), bytes.wrapping_sub(holding.counts.bytes));
         holding
     }
 
@@ -117,6 +126,8 @@ impl Holdings {
         }
         self.places_taken += usize::from(holding.takes_a_place());
         self.documents = self.documents.wrapping_add(total.count);
+        let (documents, bytes) = self.alive;
+        self.alive = (documents.wrapping_add(holding.counts.documents), bytes.wrapping_add(holding.counts.bytes));
         match (before, sum) {
             (before, Some(sum)) if before != Some(sum) => self.enter(name, before, sum),
             (_, Some(_)) | (None, None) => {}
@@ -196,7 +207,7 @@ impl Store {
     /// Documents in all collections that are not deleted.
     #[must_use]
     pub fn all_alive(&self) -> u64 {
-        self.holdings.iter().map(|(_, holding)| holding.counts.documents).sum()
+        self.holdings.alive().0
     }
 
     /// The total of one collection; zero when it is not there.
@@ -242,6 +253,12 @@ impl Store {
     #[must_use]
     pub fn documents(&self) -> u64 {
         self.holdings.documents()
+    }
+
+    /// Bytes of the JSON texts of those documents.
+    #[must_use]
+    pub fn all_bytes(&self) -> u64 {
+        self.holdings.alive().1
     }
 
     /// A number that grows with each change of a collection's total, since the start.

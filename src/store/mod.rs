@@ -17,6 +17,7 @@ mod actor;
 mod audit;
 mod commit;
 mod conflict;
+mod ending;
 mod feed;
 mod fork;
 mod holdings;

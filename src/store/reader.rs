@@ -1,6 +1,8 @@
 //! Reading beside the writer: views, listings, counts and the feed. Needs no node, no network and no
 //! Automerge, and costs the same whatever a document's history. What does need the history is in `opened`.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -176,17 +178,70 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`] when the disk cannot be read.
     pub fn collections(&self) -> Result<Vec<(CollectionName, Collection)>> {
-        let (from, to) = key::all(self.space(), Tag::Collection);
         let mut collections = Vec::new();
-        self.kv.scan(&from, &to, &mut |key, value| {
-            let name = std::str::from_utf8(&key[2..]).ok().and_then(|name| name.parse().ok());
-            // One whose counts are damaged is still a collection; its writer counts it again.
-            if let Some(name) = name {
-                collections.push((name, unseal(value).unwrap_or_default()));
-            }
+        self.visit_collections(None, |name, counts| {
+            collections.push((name, counts));
             ControlFlow::Continue(())
         })?;
         Ok(collections)
+    }
+
+    /// At most `limit` collections after a name with their counts, in the order of names, and whether there are more.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn collections_after(
+        &self,
+        after: Option<&CollectionName>,
+        limit: usize,
+    ) -> Result<(Vec<(CollectionName, Collection)>, bool)> {
+        let (mut collections, mut more) = (Vec::new(), false);
+        self.visit_collections(after, |name, counts| {
+            more = collections.len() == limit;
+            if more {
+                return ControlFlow::Break(());
+            }
+            collections.push((name, counts));
+            ControlFlow::Continue(())
+        })?;
+        Ok((collections, more))
+    }
+
+    /// The collections with the most documents, at most `limit` of them, the largest first. Takes time for each collection
+    /// that there is, and memory for those that it returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk cannot be read.
+    pub fn largest_collections(&self, limit: usize) -> Result<Vec<(CollectionName, Collection)>> {
+        let mut largest: BTreeMap<(u64, Reverse<CollectionName>), Collection> = BTreeMap::new();
+        self.visit_collections(None, |name, counts| {
+            if largest.len() < limit || largest.keys().next().is_some_and(|(least, _)| *least < counts.documents) {
+                largest.insert((counts.documents, Reverse(name)), counts);
+            }
+            if largest.len() > limit {
+                largest.pop_first();
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(largest.into_iter().rev().map(|((_, Reverse(name)), counts)| (name, counts)).collect())
+    }
+
+    fn visit_collections(
+        &self,
+        after: Option<&CollectionName>,
+        mut visit: impl FnMut(CollectionName, Collection) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (mut from, to) = key::all(self.space(), Tag::Collection);
+        if let Some(after) = after {
+            // The smallest name after it has one more zero byte, which no name contains.
+            from = key::named(self.space(), Tag::Collection, &[after.as_str().as_bytes(), &[0]].concat());
+        }
+        self.kv.scan(&from, &to, &mut |key, value| {
+            let name = std::str::from_utf8(&key[2..]).ok().and_then(|name| name.parse().ok());
+            // One whose counts are damaged is still a collection; its writer counts it again.
+            name.map_or(ControlFlow::Continue(()), |name| visit(name, unseal(value).unwrap_or_default()))
+        })?;
+        Ok(())
     }
 
     /// The counts of one collection; `None` when it holds nothing and never did.

@@ -12,10 +12,10 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::Store;
 use super::key::{self, Tag};
 use super::record::{Collection, LoggedRun, Record, seal, unseal};
 use super::summary::{Sum, Summary, Total};
+use super::{Granted, Store};
 use crate::base::{CollectionName, DocumentKey};
 use crate::document::{Author, Unchecked};
 use crate::kv::Batch;
@@ -57,14 +57,15 @@ impl Store {
         })
     }
 
-    /// The changes that are intact in the log of a damaged document, in the order of their actors; nothing for one
-    /// that is well.
+    /// The changes that are intact in the log of a damaged document of which changes have arrived, in the order of their
+    /// actors; nothing for one that is well, or that need not be opened for what arrived.
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub fn salvage(&mut self, document: &DocumentKey) -> Result<Vec<Unchecked>> {
+    pub fn salvage(&mut self, document: &DocumentKey, arrived: &[Granted]) -> Result<Vec<Unchecked>> {
         let whole = match self.record(document) {
             Ok(None) => true,
+            Ok(Some(record)) if self.is_ended_by(document, &record, arrived)? => true,
             Ok(Some(record)) => !matches!(self.open_document(document, &record), Err(Error::Corrupt(_))),
             Err(Error::Corrupt(_)) => false,
             Err(error) => return Err(error),

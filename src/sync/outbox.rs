@@ -33,6 +33,15 @@ impl Job {
         Self(Work::Range { collection, from: from.to_vec(), to: to.map(<[u8]>::to_vec) })
     }
 
+    /// The document whose changes are to be sent, and the vector beyond which; `None` for whole ranges.
+    #[must_use]
+    pub fn of_document(&self) -> Option<(&DocumentKey, &[(ActorId, u64)])> {
+        match &self.0 {
+            Work::Document { key, theirs } => Some((key, theirs)),
+            Work::Range { .. } | Work::Rest(_) => None,
+        }
+    }
+
     /// What somebody with the vector `theirs` lacks of a document.
     #[must_use]
     pub fn document(key: DocumentKey, theirs: Vec<(ActorId, u64)>) -> Self {

@@ -214,6 +214,9 @@ fn has_room(items: &Items, actors: usize) -> bool {
         && (items.items.is_empty() || named + actors <= DOCUMENT_ACTORS_MAX)
 }
 
+/// The salt of what is asked for outside of a comparison.
+pub const UNASKED: u64 = 0;
+
 /// Documents that are asked for as a whole in answer to one message.
 const WHOLES_MAX: usize = 16;
 
@@ -265,20 +268,21 @@ pub fn answer_items(store: &mut Store, theirs: &Items, fruitless: bool) -> Resul
         }
     }
     if theirs.reply && !wanted.is_empty() {
-        answer.items.extend(want(&theirs.collection, wanted));
+        answer.items.extend(want(theirs.salt, &theirs.collection, wanted));
     }
     Ok(answer)
 }
 
-/// The messages that ask for what the other side has of some documents beyond the given vectors.
+/// The messages that ask for what the other side has of some documents beyond the given vectors, in a comparison of this
+/// salt or ([`UNASKED`]) outside of one.
 #[must_use]
-pub fn want(collection: &CollectionName, items: Vec<(DocumentId, Vector)>) -> Vec<Items> {
+pub fn want(salt: u64, collection: &CollectionName, items: Vec<(DocumentId, Vector)>) -> Vec<Items> {
     let mut messages: Vec<Items> = Vec::new();
     for (id, vector) in items {
         let vector = bounded(vector);
         if !messages.last().is_some_and(|items| has_room(items, vector.len())) {
             let (collection, items, unknown) = (collection.clone(), Vec::new(), Vec::new());
-            messages.push(Items { salt: 0, collection, items, reply: false, unknown });
+            messages.push(Items { salt, collection, items, reply: false, unknown });
         }
         messages.last_mut().expect("there is one by now").items.push((id, vector));
     }

@@ -1,27 +1,55 @@
 //! Collections: `/collections` and `/collections/{c}`.
 
+use std::io;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+use utoipa::{IntoParams, ToSchema};
 
 use super::super::problem::{Answer, Problem};
 use super::super::{App, body, shape};
 use super::parameter::CollectionPath;
-use super::{Path, blocking, json, stream_room};
+use super::{Path, Query, blocking, json, json_lines, page_limit, stream_room};
 use crate::Error;
 use crate::base::CollectionName;
 use crate::document::Object;
+use crate::peer::{Cleared, Collection};
 
-/// Every collection with its counts, in the order of names.
+/// How the list of collections is paged.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// Collections of a page.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The collections with their counts, in the order of names: a page.
 #[utoipa::path(
     get, path = "/collections", tag = "collections", operation_id = "listCollections",
-    responses((status = 200, description = "All of them", body = shape::Collections)),
+    params(Paging),
+    responses(
+        (status = 200, description = "A page of them", body = shape::Collections),
+        (status = 400, description = "The query cannot be understood"),
+    ),
 )]
-pub(super) async fn list(State(app): State<App>) -> Answer {
-    let collections = blocking(move || app.peer.collections()).await?;
-    let collections = collections.iter().map(shape::Collection::new).collect();
-    Ok(json(StatusCode::OK, &shape::Collections { collections }))
+pub(super) async fn list(State(app): State<App>, Query(paging): Query<Paging>) -> Answer {
+    let limit = page_limit(paging.limit)?;
+    let after: Option<CollectionName> = paging.cursor.as_deref().map(shape::parse_cursor).transpose()?;
+    let (page, more) = blocking(move || app.peer.collections_after(after.as_ref(), limit)).await?;
+    let next_cursor = page.last().filter(|_| more).map(|(last, _)| shape::cursor(last.as_str()));
+    let collections = page.iter().map(shape::Collection::new).collect();
+    Ok(json(StatusCode::OK, &shape::Collections { collections, next_cursor }))
 }
 
 /// One collection with its counts.
@@ -85,28 +113,99 @@ pub(super) async fn create(
 ///
 /// Each is a delete of its own: an edit that another peer makes at the same time keeps its document alive, and what is
 /// written meanwhile may stay. The collection stays listed, with no documents. When it breaks off, what was deleted is
-/// deleted, and another call goes on.
+/// deleted, and another call goes on. A client that asks for lines is told how far it came, each thousand documents; the
+/// last line alone has a status, and what went wrong, if something did.
 #[utoipa::path(
     delete, path = "/collections/{collection}", tag = "collections", operation_id = "dropCollection",
-    params(CollectionPath),
+    params(
+        CollectionPath,
+        ("Accept" = Option<String>, Header, description = "application/x-ndjson for a line each thousand documents"),
+    ),
     responses(
-        (status = 200, description = "How many documents were deleted", body = shape::Dropped),
+        (status = 200, description = "How many documents were deleted", content(
+            (shape::Dropped = "application/json"),
+            (Progress<'_> = "application/x-ndjson"),
+        )),
         (status = 403, description = "It belongs to the system, or this peer may not write"),
         (status = 404, description = "There is no such collection"),
         (status = 422, description = "A collection cannot have this name"),
     ),
 )]
-pub(super) async fn drop(State(app): State<App>, Path(at): Path<CollectionPath>) -> Answer {
+pub(super) async fn drop(State(app): State<App>, Path(at): Path<CollectionPath>, headers: HeaderMap) -> Answer {
     let collection = app.peer.collection(&at.collection)?;
-    let _room = stream_room(&app)?;
-    tokio::select! {
-        cleared = collection.clear() => {
-            let cleared = cleared?;
-            Ok(json(StatusCode::OK, &shape::Dropped { deleted: cleared.deleted, damaged: cleared.damaged }))
-        }
-        () = app.stopped() => {
-            let detail = "the peer is shutting down; what was deleted is deleted, call again for the rest";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+    let dropping = Dropping { room: stream_room(&app)?, clearing: collection.clearing()?.boxed(), collection, app };
+    if body::accepts_lines(&headers) {
+        return Ok(json_lines(dropping.lines()));
+    }
+    let dropped = dropping.finish().await?;
+    Ok(json(StatusCode::OK, &shape::Dropped { deleted: dropped.deleted, damaged: dropped.damaged }))
+}
+
+/// The dropping of a collection.
+struct Dropping {
+    app: App,
+    collection: Collection,
+    clearing: BoxStream<'static, crate::Result<Cleared>>,
+    #[expect(dead_code, reason = "it is held until the end")]
+    room: OwnedSemaphorePermit,
+}
+
+impl Dropping {
+    /// What became of the documents so far, after some more; `None` at the end.
+    async fn next(&mut self) -> Option<Answer<Cleared>> {
+        tokio::select! {
+            cleared = self.clearing.next() => cleared.map(|cleared| cleared.map_err(Problem::from)),
+            () = self.app.stopped() => {
+                let detail = "the peer is shutting down; what was deleted is deleted, call again for the rest";
+                Some(Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))
+            }
         }
     }
+
+    async fn finish(mut self) -> Answer<Cleared> {
+        let mut dropped = Cleared::default();
+        while let Some(cleared) = self.next().await {
+            dropped = cleared?;
+        }
+        Ok(dropped)
+    }
+
+    /// A line after some documents each, and one at the end.
+    fn lines(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        stream::unfold(Some((self, Cleared::default())), |dropping| async {
+            let (mut dropping, so_far) = dropping?;
+            let step = dropping.next().await;
+            let cleared = step.as_ref().and_then(|step| step.as_ref().ok()).copied();
+            let problem = step.and_then(Result::err);
+            let dropped = cleared.unwrap_or(so_far);
+            let status = cleared.is_none().then(|| problem.as_ref().map_or(StatusCode::OK, |problem| problem.status));
+            let line = Progress {
+                deleted: dropped.deleted,
+                damaged: dropped.damaged,
+                left: dropping.collection.count().unwrap_or_default(),
+                status: status.map(|status| status.as_u16()),
+                detail: problem.as_ref().map(|problem| &*problem.detail),
+            };
+            let mut line = serde_json::to_vec(&line).expect("numbers and texts are JSON");
+            line.push(b'\n');
+            Some((Ok(line.into()), cleared.map(|cleared| (dropping, cleared))))
+        })
+    }
+}
+
+/// How far the dropping of a collection came.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DropProgress)]
+struct Progress<'a> {
+    deleted: u64,
+    /// As in the answer to a client that does not ask for lines.
+    damaged: u64,
+    /// Documents that are in the collection now.
+    left: u64,
+    /// In the last line alone: 200 when it came to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// In the last line, when it broke off: why, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
 }

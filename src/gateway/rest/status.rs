@@ -11,9 +11,10 @@ use super::super::reach_shape::Diagnosis;
 use super::super::sync_shape::{Leave, Sync, Why};
 use super::super::{App, metrics, shape};
 use super::parameter::{DocumentPath, Others};
-use super::{Path, Query, json};
+use super::{Path, Query, blocking, json};
 use crate::Error;
 use crate::base::DocumentKey;
+use crate::limits::METRICS_COLLECTIONS_MAX;
 
 /// That the process is alive and answers.
 #[utoipa::path(
@@ -67,13 +68,13 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
     let stats = app.peer.stats().await?;
     let counters = &stats.peer.counters;
     let shape = shape::Stats {
-        documents: stats.collections.iter().map(|(_, counts)| counts.documents).sum(),
-        collections: stats.collections.len(),
+        documents: stats.peer.documents,
+        collections: stats.peer.collections,
         changes: shape::Changes {
             stored: stats.peer.stored,
             written: counters.written,
             received: counters.applied,
-            known_already: counters.known,
+            known_already: counters.known.all(),
             dropped: counters.dropped.values().sum(),
         },
         disk_bytes: stats.disk_bytes,
@@ -99,7 +100,9 @@ pub(super) async fn stats(State(app): State<App>) -> Answer {
 )]
 pub(super) async fn metrics(State(app): State<App>) -> Answer {
     let stats = app.peer.stats().await?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&stats, app.peer.uptime())).into_response())
+    let (peer, uptime) = (app.peer.clone(), app.peer.uptime());
+    let largest = blocking(move || peer.largest_collections(METRICS_COLLECTIONS_MAX)).await?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&stats, &largest, uptime)).into_response())
 }
 
 /// This peer and its neighbours.

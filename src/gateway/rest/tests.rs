@@ -303,6 +303,8 @@ type Provocation = (u16, &'static str, &'static [(&'static str, &'static str)], 
 #[rustfmt::skip]
 const TABLE: &[Provocation] = &[
     (200, "GET /collections", &[], ""),
+    (400, "GET /collections?limit=0", &[], ""),
+    (200, "GET /collections?limit=1", &[], ""),
     (404, "GET /collections/users", &[], ""),
     (422, "GET /collections/.a", &[], ""),
     (404, "DELETE /collections/users", &[], ""),
@@ -437,6 +439,7 @@ const TABLE: &[Provocation] = &[
     (422, "POST /mesh/init", &[], "{}"),
     (409, "POST /mesh/leave", &[], ""),
     (422, "POST /mesh/leave", &[], r#"{"name": "home"}"#),
+    (200, "DELETE /collections/users", &[("accept", "application/x-ndjson")], ""),
     (200, "DELETE /collections/users", &[], ""),
     (200, "GET /stats", &[], ""),
     (200, "GET /nodes/status", &[], ""),

@@ -169,7 +169,7 @@ fn a_document_of_very_many_actors_is_compared_and_sent() {
     world.run(2_000);
     let actors = crate::limits::DOCUMENT_ACTORS_MAX + 10;
     let vector = (0..actors).map(|n| (crate::base::ActorId((n as u128).to_be_bytes()), 1)).collect();
-    let messages = crate::sync::reconcile::want(&"docs".parse().unwrap(), vec![("a".parse().unwrap(), vector)]);
+    let messages = crate::sync::reconcile::want(7, &"docs".parse().unwrap(), vec![("a".parse().unwrap(), vector)]);
     for items in messages {
         let bytes = Message::Items(items).to_bytes();
         assert!(crate::sync::message::decode(&bytes).is_ok());
@@ -178,7 +178,7 @@ fn a_document_of_very_many_actors_is_compared_and_sent() {
         let vector = (0..1_000).map(|m| (crate::base::ActorId((n * 1_000 + m).to_be_bytes()), 1)).collect();
         (format!("{n:03}").parse().unwrap(), vector)
     });
-    let messages = crate::sync::reconcile::want(&"docs".parse().unwrap(), vectors.collect());
+    let messages = crate::sync::reconcile::want(7, &"docs".parse().unwrap(), vectors.collect());
     assert_eq!(messages.iter().map(|items| items.items.len()).sum::<usize>(), 100);
     assert!(messages.into_iter().all(|items| crate::sync::message::decode(&Message::Items(items).to_bytes()).is_ok()));
 }

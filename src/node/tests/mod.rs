@@ -3,6 +3,7 @@
 mod clock;
 mod collections;
 mod conflict;
+mod deletes;
 mod fork;
 mod full;
 mod index;

@@ -24,7 +24,7 @@ fn load(world: &mut World, at: usize, name: &str, count: u64) {
 }
 
 fn known(world: &World, at: usize) -> u64 {
-    world.peers[at].node.counters.known
+    world.peers[at].node.counters.known.all()
 }
 
 #[test]
@@ -128,4 +128,51 @@ fn a_neighbour_that_only_says_that_it_has_much_keeps_others_away_for_a_while_onl
     assert_eq!(world.state(2).len(), 0);
     (0..50).for_each(|_| claim(&mut world));
     assert_eq!(world.state(2).len(), 500);
+}
+
+/// How often peers of a mesh of four, all of them connected, were sent what they had, beside how much came to them.
+fn of_live_writes(write: impl Fn(&mut World, u64)) -> (u64, u64) {
+    let mut world = World::mesh(4);
+    for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+        world.connect(a, b);
+    }
+    world.run(5_000);
+    (0..400).for_each(|n| write(&mut world, n));
+    world.run(5_000);
+    for at in 1..4 {
+        assert_eq!(world.state(0), world.state(at));
+    }
+    let counters = || world.peers.iter().map(|peer| peer.node.counters());
+    // Copies of gossip messages, which this world hands to the node and the network does not.
+    (
+        counters().map(|counters| counters.known.comparing + counters.known.reconnecting).sum(),
+        counters().map(|c| c.applied).sum(),
+    )
+}
+
+#[test]
+fn comparing_sends_nothing_that_gossip_is_bringing() {
+    let edits = |world: &mut World, n: u64| {
+        world.put((n % 4) as usize, &format!("docs/{}", n % 7), json!({"n": n})).unwrap();
+        world.run(1 + 13 * (n % 5));
+    };
+    let (twice, came) = of_live_writes(edits);
+    assert!(came >= 1_200 && twice == 0, "{twice} of {came} came by comparing, and were there");
+}
+
+#[test]
+fn what_gossip_has_lost_is_brought_by_comparing_while_others_write() {
+    let mut world = World::mesh(2);
+    world.connect(0, 1);
+    world.run(5_000);
+    for n in 0..60 {
+        world.gossip = n != 10;
+        world.put(0, &format!("docs/{n}"), json!({"n": n})).unwrap();
+        world.put(0, "docs/hot", json!({"n": n})).unwrap();
+        world.run(50);
+        // It comes by the second comparison after it was written at the latest.
+        assert!(n < 50 || world.get(1, "docs/10").is_some(), "not there after {} ms", 50 * (n - 10));
+    }
+    world.run(2_000);
+    assert_eq!(world.state(0), world.state(1));
 }
