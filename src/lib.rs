@@ -95,6 +95,6 @@ pub mod value;
 pub use base::PeerId;
 pub use document::Patch;
 pub use error::{Error, Invalid, InvalidKind, Result};
-pub use node::{Absent, Condition, Event, LocalDocuments, WriteConcern};
+pub use node::{Absent, Condition, Event, Farewell, LocalDocuments, WriteConcern};
 pub use peer::{At, Changes, Collection, Document, Feed, Mesh, Peer, PeerConfig};
 pub use store::FeedCursor;

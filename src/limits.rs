@@ -211,6 +211,8 @@ pub const WRITE_CONCERN_MS_MAX: u64 = 60_000;
 
 // Log.
 
+/// Lines of the log about other peers that are remembered, so that none is written again within a minute.
+pub const NOTES_MAX: usize = 1_024;
 /// Peers and reasons of which is kept when a line of the log was last about them.
 pub const COMPLAINTS_MAX: usize = 1_024;
 

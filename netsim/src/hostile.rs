@@ -80,7 +80,8 @@ impl Villain {
             | Message::Items(_)
             | Message::Acknowledged(_)
             | Message::Ask(_)
-            | Message::Told(_)) => vec![honest],
+            | Message::Told(_)
+            | Message::RunsTwice(_)) => vec![honest],
         }
     }
 

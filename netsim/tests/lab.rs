@@ -209,6 +209,8 @@ fn scenes_of_the_field_end_as_they_should() {
         "unplugged",
         "new-route",
         "black-hole",
+        "lost-flow-quic",
+        "relay-silent",
     ];
     for name in names {
         scenes::find(name).unwrap().play(&plan.options, |line| println!("{name}: {line}")).unwrap();
@@ -290,7 +292,7 @@ fn what_a_machine_lacks_is_named_at_once_when_it_was_asked_for() {
 
 #[test]
 fn a_slow_line_shows_in_what_is_measured() {
-    let line = Line { delay: Span::ms(100), jitter: Span::ms(5), loss: 0.01, rate_kbit: 0 };
+    let line = Line { delay: Span::ms(100), jitter: Span::ms(5), loss: 0.01, ..Line::default() };
     let Some(plan) = supported().then(|| plan(&["public:port_restricted"], line)).flatten() else { return };
     let results = matrix::measure_all(&plan, |_| ());
     assert_eq!(results[0].outcome, Outcome::Direct, "{:#?}", results[0]);

@@ -74,6 +74,9 @@ fn text(report: &PeerReport, node_id: &str, rest: Option<Rest<'_>>, listen: &[St
     row("peer", &format!("{} ({node_id})", report.peer));
     row("mesh", &format!("{} {}, {members}", report.mesh_name, &mesh[..12]));
     row("rest", &rest.map_or_else(|| "off".into(), |rest| rest.url()));
+    if let Some(rest) = rest {
+        row("docs", &format!("{}/docs", rest.url()));
+    }
     if let Some(fingerprint) = rest.and_then(|rest| rest.fingerprint) {
         row("tls", &format!("SHA-256 {fingerprint}"));
     }
@@ -111,6 +114,7 @@ mod tests {
             collections: 0,
             documents: 0,
             documents_bytes: 0,
+            twice: None,
             counters: Counters::default(),
             open_documents: crate::kv::CacheUse::default(),
             letters: 0,

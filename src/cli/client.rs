@@ -200,7 +200,7 @@ mod tests {
             "index conflicts users by-name --limit 5",
             "mesh init office --local-documents leave",
             "mesh leave",
-            "mesh leave --local-documents carry",
+            "mesh leave --local-documents carry --yes --at-once --without-admin",
             "mesh invite --role reader --expires-in 1d --uses 3",
             "mesh join aero1x",
             "mesh peers",

@@ -88,16 +88,17 @@ fn drop_documents(peer: &Peer, name: &str, yes: bool, output: Output) -> Outcome
         return Err(Failure::new(Kind::Usage, message));
     }
     let documents = peer.get(&path(name))?["documents"].as_u64().unwrap_or(0);
-    if !yes && !confirm(name, documents)? {
+    let question = format!("Delete all {documents} documents of {}, in the whole mesh? [y/N] ", printable(name));
+    if !yes && !confirm(&question)? {
         return Err(Failure::new(Kind::Failed, "nothing was deleted"));
     }
     let dropped = drop_and_watch(peer, &path(name), documents)?;
     output.thing(&dropped, &[("DELETED", "/deleted"), ("DAMAGED, NOT DELETED", "/damaged")])
 }
 
-fn confirm(name: &str, documents: u64) -> Outcome<bool> {
+/// Asks a person, who has to say yes.
+pub(super) fn confirm(question: &str) -> Outcome<bool> {
     let failed = |error| Failure::new(Kind::Failed, format!("the answer cannot be read: {error}"));
-    let question = format!("Delete all {documents} documents of {}, in the whole mesh? [y/N] ", printable(name));
     let mut answer = String::new();
     let mut asked = io::stderr().lock();
     asked.write_all(question.as_bytes()).and_then(|()| asked.flush()).map_err(failed)?;

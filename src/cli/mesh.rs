@@ -2,11 +2,11 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use ureq::http::Method;
 
 use super::failure::{Failure, Kind, Outcome};
 use super::http::Peer;
 use super::output::{Field, Output, line};
+use super::turn;
 use crate::config::units;
 
 const FOUNDED: [Field; 3] = [("MESH", "/mesh"), ("NAME", "/name"), ("DOCUMENTS CARRIED OVER", "/carried_documents")];
@@ -19,12 +19,17 @@ pub(super) enum Command {
         name: String,
         #[command(flatten)]
         local: Local,
+        /// Leave the members of the mesh before without an admin, so that nobody lets others in any more
+        #[arg(long)]
+        without_admin: bool,
     },
     /// Leave the mesh that this peer shares with others, for one of its own
-    Leave(Local),
+    ///
+    /// Waits first until another member has everything that is here. Ctrl-C before that leaves nothing.
+    Leave(Leave),
     /// Make a ticket with which others can join, and warn when nobody can reach what it names
     Invite(Invite),
-    /// Join the mesh of a ticket; what is stored stays
+    /// Join the mesh of a ticket; what is stored stays. A ticket of this peer's own mesh raises its role
     Join(Join),
     /// List the members
     #[command(visible_alias = "members")]
@@ -63,6 +68,21 @@ pub(super) struct Local {
     local_documents: LocalDocuments,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Leave {
+    #[command(flatten)]
+    local: Local,
+    /// Leave those who stay without an admin, so that nobody lets others in any more
+    #[arg(long)]
+    without_admin: bool,
+    /// Do not wait until another member has everything that is here
+    #[arg(long)]
+    at_once: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Role {
     /// Reads
@@ -88,13 +108,16 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(command: Command, peer: &Peer, output: Output) -> Outcome {
     match command {
-        Command::Init { name, local } => {
-            let body = json!({"name": name, "local_documents": word(local.local_documents)});
-            output.thing(&peer.work(Method::POST, "/api/v1/mesh/init", Some(&body))?, &FOUNDED)
+        Command::Init { name, local, without_admin } => {
+            let local = word(local.local_documents);
+            let body = json!({"name": name, "local_documents": local, "without_admin": without_admin});
+            output.thing(&turn::turn(peer, "/api/v1/mesh/init", &body)?, &FOUNDED)
         }
-        Command::Leave(local) => {
-            let body = json!({"local_documents": word(local.local_documents)});
-            output.thing(&peer.work(Method::POST, "/api/v1/mesh/leave", Some(&body))?, &FOUNDED)
+        Command::Leave(leave) => {
+            turn::prepare(peer, leave.yes, leave.at_once, leave.without_admin)?;
+            let local = word(leave.local.local_documents);
+            let body = json!({"local_documents": local, "without_admin": leave.without_admin});
+            output.thing(&turn::turn(peer, "/api/v1/mesh/leave", &body)?, &FOUNDED)
         }
         Command::Invite(wanted) => invite(&wanted, peer, output),
         Command::Join(join) => run_join(&join, peer, output),
@@ -189,8 +212,13 @@ pub(super) fn run_join(join: &Join, peer: &Peer, output: Output) -> Outcome {
         return Err(Failure::new(Kind::Usage, message));
     }
     let body = json!({"ticket": join.ticket, "local_documents": word(join.local.local_documents)});
-    let fields = [("MESH", "/mesh"), ("LET IN BY", "/peer"), ("DOCUMENTS CARRIED OVER", "/carried_documents")];
-    output.thing(&peer.work(Method::POST, "/api/v1/mesh/join", Some(&body))?, &fields)
+    let fields = [
+        ("MESH", "/mesh"),
+        ("LET IN BY", "/peer"),
+        ("ROLE", "/role"),
+        ("DOCUMENTS CARRIED OVER", "/carried_documents"),
+    ];
+    output.thing(&turn::turn(peer, "/api/v1/mesh/join", &body)?, &fields)
 }
 
 #[cfg(test)]

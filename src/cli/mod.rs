@@ -4,6 +4,7 @@
 //!   `allocator` how it keeps memory
 //! - `document`, `collection`, `query`, `index`, `mesh`, `node`, `sync`, `status`, `watch`, `config` the client's commands,
 //!   one file each; `version` those of `document` that are about its past, `plan` how a query is answered
+//! - `turn` how the client leaves a mesh or turns to another: asking before, waiting, showing how far it is
 //! - `import`, `export` files into collections and back; `bench` load on a peer
 //! - `http` how the client calls a peer, `tls` whom it trusts; `output` how it shows an answer, `quantity` sizes and
 //!   times in it; `failure` how it ends
@@ -35,6 +36,7 @@ mod serve;
 mod status;
 mod sync;
 mod tls;
+mod turn;
 mod version;
 mod watch;
 

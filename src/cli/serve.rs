@@ -7,6 +7,7 @@ use clap::Parser;
 use tokio::task::JoinHandle;
 
 use super::config::Sources;
+use super::log::LogFile;
 use super::{banner, log, open_files, seed};
 use crate::config::{Config, Settings};
 use crate::gateway::{self, Gateway};
@@ -14,6 +15,8 @@ use crate::{Error, Peer, Result};
 
 /// How long threads that wait for the disk or the network may hold up the end of the process.
 const LINGER: Duration = Duration::from_secs(1);
+/// After this time the end of the process says what it waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The exit code after a second signal: 128 and the number of SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -105,14 +108,15 @@ pub fn run() -> ExitCode {
 fn start(args: &Args) -> Result<()> {
     let config = args.config()?;
     open_files::prepare()?;
-    log::init(&config.logging)?;
+    let log_file = log::init(&config.logging)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::Io(format!("the system gives no threads: {error}")))?;
-    let ended =
-        runtime.block_on(async { if args.new_identity { renew_identity(config).await } else { live(config).await } });
+    let ended = runtime.block_on(async {
+        if args.new_identity { renew_identity(config).await } else { live(config, log_file).await }
+    });
     runtime.shutdown_timeout(LINGER);
     ended
 }
@@ -126,8 +130,9 @@ async fn renew_identity(config: Config) -> Result<()> {
 }
 
 /// A peer's life, from its start to a signal.
-async fn live(config: Config) -> Result<()> {
+async fn live(config: Config, log_file: LogFile) -> Result<()> {
     let mut signals = Signals::new()?;
+    let hangups = tokio::spawn(hangups(log_file)?);
     let peer = Peer::start(config.peer).await.map_err(advise)?;
     let token_file = config.rest.as_ref().and_then(|rest| rest.token_file.clone());
     let gateway = match serve(&peer, config.rest).await {
@@ -143,19 +148,56 @@ async fn live(config: Config) -> Result<()> {
         token_file: token_file.as_deref(),
     });
     banner::print(&peer, rest, &config.data_dir).await?;
+    tracing::info!(peer = %peer.id(), version = env!("CARGO_PKG_VERSION"), "started");
     let seeds = ask_seeds(&peer, config.rest_seeds);
     signals.next().await;
     tokio::spawn(async move {
         signals.next().await;
         std::process::exit(INTERRUPTED);
     });
-    tracing::debug!("shutting down; a second signal ends the process at once");
+    tracing::info!("stopping; a second signal ends the process at once");
+    hangups.abort();
     seeds.iter().for_each(JoinHandle::abort);
     if let Some(gateway) = gateway {
-        gateway.shutdown().await;
+        patiently("requests that are being answered", gateway.shutdown()).await;
     }
-    peer.shutdown().await;
+    patiently("what is queued for other peers, and the router that gives ports back", peer.end()).await;
+    tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for a part of the end, and says so when it takes long.
+async fn patiently(what: &str, part: impl Future<Output = ()>) {
+    tokio::pin!(part);
+    tokio::select! {
+        () = &mut part => return,
+        () = tokio::time::sleep(PATIENCE) => {}
+    }
+    tracing::info!("still waiting for {what}");
+    part.await;
+}
+
+/// A hangup, as of a terminal that is closed or from a program that has moved the log file away, does not end the peer: its
+/// log file is opened anew.
+#[cfg(unix)]
+fn hangups(log_file: LogFile) -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Error::Io(format!("signals cannot be caught: {error}"));
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            match log_file.open_anew() {
+                Ok(true) => tracing::info!("SIGHUP: the log file is opened anew"),
+                Ok(false) => tracing::info!("SIGHUP: the log goes to no file, so nothing is done"),
+                Err(error) => tracing::warn!(%error, "SIGHUP: the log goes on in the file that it had"),
+            }
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn hangups(_: LogFile) -> Result<impl Future<Output = ()>> {
+    Ok(std::future::pending())
 }
 
 async fn serve(peer: &Peer, config: Option<gateway::Config>) -> Result<Option<Gateway>> {

@@ -27,8 +27,9 @@ pub(super) fn logging(settings: &Settings) -> Result<Logging> {
 /// The directives that a level or directives mean.
 fn filter(text: &str) -> Result<String> {
     if is_level(text) {
-        // A single level is meant for this program; its libraries speak up when something is wrong.
-        return Ok(format!("error,aerolithsdb={text}"));
+        // A single level is meant for this program; its libraries speak up when something is wrong. A thread of the table
+        // says at each end of the program, as an error, that it ends.
+        return Ok(format!("error,sled::metadata_store=off,aerolithsdb={text}"));
     }
     let wrong = |why: String| {
         Error::invalid(format!(
@@ -58,8 +59,8 @@ mod tests {
     #[test]
     fn levels_and_directives_are_told_from_words() {
         for (text, expected) in [
-            ("debug", "error,aerolithsdb=debug"),
-            ("OFF", "error,aerolithsdb=OFF"),
+            ("debug", "error,sled::metadata_store=off,aerolithsdb=debug"),
+            ("OFF", "error,sled::metadata_store=off,aerolithsdb=OFF"),
             ("aerolithsdb=debug,libp2p=info", "aerolithsdb=debug,libp2p=info"),
             ("warn, aerolithsdb::access=debug", "warn,aerolithsdb::access=debug"),
             ("[request{id=1}]=trace", "[request{id=1}]=trace"),

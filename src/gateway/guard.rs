@@ -44,7 +44,7 @@ use crate::limits::REQUEST_ID_BYTES_MAX;
 /// Calls that are answered under any load, and to anybody.
 const HEALTH: [&str; 4] = ["/health", "/health/ready", "/api/v1/health", "/api/v1/health/ready"];
 /// What says nothing about this peer, and is shown to anybody: a browser has no token when it loads a page.
-const DOCS: [&str; 4] = ["/api/v1/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"];
+const DOCS: [&str; 5] = ["/", "/api/v1/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.js"];
 /// How the path of a call ends whose body is read as it comes.
 const STREAMED: &str = "/documents:bulk";
 /// How the paths of calls end that change nothing although they have bodies.

@@ -1,12 +1,14 @@
 //! How a peer is reached, and what is wrong with that, as the gateway shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::base::PeerId;
 use crate::mesh::Tried;
 use crate::mesh::nat::{AddressReport, ReachReport};
+use crate::node::{RestlessReport, TwiceReport};
 use crate::peer::doctor::{Finding, Severity};
 
 /// How this peer is reached, and how it reaches others.
@@ -130,6 +132,32 @@ impl From<ReachReport> for Reach {
                 rejected: report.stun_rejected,
             },
         }
+    }
+}
+
+/// A peer that runs in two places at once, because its data folder was copied: each takes the links of the other.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RunsTwice {
+    peer_id: String,
+    /// From where it was linked in turns.
+    places: Vec<String>,
+    /// The member who says so; `null` when this peer saw it itself.
+    told_by: Option<String>,
+}
+
+impl RunsTwice {
+    /// What this peer (`us`) is told of itself, and what it saw of others.
+    pub(super) fn all(us: PeerId, told: Option<TwiceReport>, seen: Vec<RestlessReport>) -> Vec<Self> {
+        let places = |places: BTreeSet<String>| places.into_iter().collect();
+        let own = told.map(|told| Self {
+            peer_id: us.to_string(),
+            places: places(told.places),
+            told_by: Some(told.by.to_string()),
+        });
+        let seen = seen.into_iter().filter(|seen| seen.is_twice);
+        let others =
+            seen.map(|seen| Self { peer_id: seen.peer.to_string(), places: places(seen.places), told_by: None });
+        own.into_iter().chain(others).collect()
     }
 }
 

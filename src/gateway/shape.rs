@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::memory_shape::InMemory;
-use super::reach_shape::Reach;
+use super::reach_shape::{Reach, RunsTwice};
 use super::rfc3339::Rfc3339;
 use crate::access::{Fall, Overuse, Role};
-use crate::base::{CollectionName, DocumentId, Encode, MeshId, PeerId, Timestamp};
+use crate::base::{CollectionName, DocumentId, Encode, PeerId, Timestamp};
 use crate::identity::Signed;
 use crate::kv::CacheUse;
 use crate::node::{ClockReport, MemberReport, NeighbourReport};
@@ -287,6 +287,9 @@ pub(super) struct InitBody {
     pub(super) name: String,
     #[serde(default)]
     pub(super) local_documents: LocalDocuments,
+    /// Leave the members that stay without an admin, who would let others in.
+    #[serde(default)]
+    pub(super) without_admin: bool,
 }
 
 /// How the mesh is left.
@@ -295,6 +298,14 @@ pub(super) struct InitBody {
 pub(super) struct LeaveBody {
     #[serde(default)]
     pub(super) local_documents: LocalDocuments,
+    /// Leave the members that stay without an admin, who would let others in.
+    #[serde(default)]
+    pub(super) without_admin: bool,
+}
+
+/// Whether those who stay may be without an admin.
+pub(super) fn farewell(without_admin: bool) -> crate::Farewell {
+    if without_admin { crate::Farewell::WithoutAdmin } else { crate::Farewell::WithAdmin }
 }
 
 /// What happens to local documents on turning to another mesh.
@@ -320,14 +331,18 @@ impl From<LocalDocuments> for crate::LocalDocuments {
 /// A mesh that was joined.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Joined {
-    pub(super) mesh: String,
-    pub(super) peer: String,
-    pub(super) carried_documents: u64,
+    mesh: String,
+    /// The member that let this peer in.
+    peer: String,
+    /// What this peer may do.
+    role: Option<String>,
+    carried_documents: u64,
 }
 
-impl Joined {
-    pub(super) fn new(mesh: &MeshId, by: &PeerId, carried: u64) -> Self {
-        Self { mesh: mesh.to_string(), peer: by.to_string(), carried_documents: carried }
+impl From<peer::Joined> for Joined {
+    fn from(joined: peer::Joined) -> Self {
+        let (mesh, peer) = (joined.mesh.to_string(), joined.by.to_string());
+        Self { mesh, peer, role: role(joined.role), carried_documents: joined.carried }
     }
 }
 
@@ -417,6 +432,8 @@ pub(super) struct NodeStatus {
     pub(super) members: usize,
     /// Invitations by which more joined than they let in.
     pub(super) overused: Vec<Overused>,
+    /// Peers that run in two places at once, this one among them when a member says so: data folders were copied.
+    pub(super) runs_twice: Vec<RunsTwice>,
     pub(super) version: &'static str,
     pub(super) uptime_s: u64,
     pub(super) listen: Vec<String>,

@@ -24,7 +24,7 @@ use super::behaviour::{Behaviour, BehaviourEvent};
 use super::gossip::{Gossip, publish};
 use super::life::{Lives, Silent};
 use super::links::Linked;
-use super::listen::{Listening, Protocols, everywhere, in_words, listen_error, probe, until_free};
+use super::listen::{Listening, Protocols, everywhere, in_words, listen_error, probe};
 use super::nat::stun::{Findings, StunError};
 use super::nat::{Nat, ReachReport, RelayFault};
 use super::notice::Notices;
@@ -123,8 +123,8 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// Runs until it is told to close or the handle is gone, then closes everything.
-    pub(super) async fn run(mut self) {
+    /// Runs until it is told to close or the handle is gone, then closes everything and says where it listened.
+    pub(super) async fn run(mut self) -> Vec<Multiaddr> {
         while !self.closing {
             let blocked = self.blocked.front().map(|(until, _)| *until);
             let soonest = blocked.into_iter().chain(self.reach_due()).fold(self.search_at, Instant::min);
@@ -141,7 +141,7 @@ impl Driver {
                 () = sleep_until(soonest) => self.due(),
             }
         }
-        self.close().await;
+        self.close().await
     }
 
     /// Listens on these addresses, and on these ports at all addresses of this machine: of both protocols, unless the machine
@@ -450,7 +450,8 @@ impl Driver {
     }
 
     /// Lets sessions send what is queued, then closes all connections, each within a bound of time.
-    async fn close(mut self) {
+    /// Returns where it listened.
+    async fn close(mut self) -> Vec<Multiaddr> {
         self.closing = true;
         self.tend_slots();
         self.shared.outboxes.finish_all();
@@ -458,9 +459,7 @@ impl Driver {
         let (_, ()) = tokio::join!(self.linger(|driver| driver.links.is_empty()), router.shutdown());
         self.swarm.connected_peers().copied().collect::<Vec<_>>().into_iter().for_each(|peer| self.shut_all(peer));
         self.linger(|driver| driver.connections.is_empty()).await;
-        let listened: Vec<_> = self.swarm.listeners().filter(|address| is_direct(address)).cloned().collect();
-        drop(self);
-        until_free(&listened).await;
+        self.swarm.listeners().filter(|address| is_direct(address)).cloned().collect()
     }
 
     async fn linger(&mut self, done: impl Fn(&Self) -> bool) {

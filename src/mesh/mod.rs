@@ -182,7 +182,7 @@ pub struct Handle {
     relayed: Meter,
     /// Held while addresses are tried, which costs a few connections: one at a time.
     trying: tokio::sync::Mutex<()>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Option<JoinHandle<Vec<Multiaddr>>>>,
 }
 
 impl Handle {
@@ -268,15 +268,23 @@ impl Handle {
         self.relayed.read()
     }
 
-    /// Sends what is queued, closes all connections and ends the tasks; takes a second or two at most.
+    /// Sends what is queued, closes all connections, ends the tasks, and waits until the ports can be listened on again. A
+    /// QUIC connection that was being tried to somebody who does not answer keeps its port for three seconds.
     pub async fn shutdown(&self) {
+        let listened = self.end().await;
+        listen::until_free(&listened).await;
+    }
+
+    /// As [`Handle::shutdown`], for a process that ends and frees its ports by that; takes a second or two at most. Returns
+    /// where it listened.
+    pub(crate) async fn end(&self) -> Vec<Multiaddr> {
         // An error means that the driver has stopped already.
         let _: std::result::Result<(), _> = self.commands.send(Command::Close).await;
         let task = self.task.lock().ok().and_then(|mut task| task.take());
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
+        let Some(task) = task else { return Vec::new() };
+        task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the network driver failed");
-        }
+            Vec::new()
+        })
     }
 }

@@ -158,6 +158,7 @@ fn weight(message: &Message) -> usize {
         Message::Changes { changes, .. } => changes.iter().map(|change| EACH + change.run.bytes()).sum(),
         Message::Acknowledged(_) => 0,
         Message::Ask(ask) => weight_of(&ask.versions),
+        Message::RunsTwice(places) => places.len() * EACH,
         Message::Told(told) => told.receipt.as_ref().map_or(0, |receipt| weight_of(&receipt.body.versions)),
     }
 }

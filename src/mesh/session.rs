@@ -194,7 +194,8 @@ impl Session {
             | Message::Items(_)
             | Message::Acknowledged(_)
             | Message::Ask(_)
-            | Message::Told(_)) => Ok(Input::Received(self.peer, Box::new(message))),
+            | Message::Told(_)
+            | Message::RunsTwice(_)) => Ok(Input::Received(self.peer, Box::new(message))),
         }
     }
 }

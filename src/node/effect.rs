@@ -1,6 +1,6 @@
 //! What goes into a node and what comes out: the whole of its contract with the world.
 
-use crate::access::{Terms, Ticket};
+use crate::access::{Role, Terms, Ticket};
 use crate::base::{ChangeHash, CollectionName, DocumentKey, MeshId, PeerId, Timestamp};
 use crate::document::{Object, Patch, Unchecked};
 use crate::identity::Signed;
@@ -148,9 +148,16 @@ pub enum Command {
         name: String,
         /// What happens to the documents of the mesh that is left.
         local: LocalDocuments,
+        /// Whether those who stay may be without an admin.
+        farewell: Farewell,
     },
     /// Leave the others: found a mesh as the first start of this peer did, and turn to it.
-    Part(LocalDocuments),
+    Part {
+        /// What happens to the documents of the mesh that is left.
+        local: LocalDocuments,
+        /// Whether those who stay may be without an admin.
+        farewell: Farewell,
+    },
     /// A reader found this document damaged on the disk.
     Damaged(DocumentKey),
     /// Who is in sync.
@@ -207,6 +214,16 @@ pub enum LocalDocuments {
     Leave,
 }
 
+/// Whether the members of a mesh that is left may be without an admin, so that nobody lets others in any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Farewell {
+    /// One of them is an admin.
+    #[default]
+    WithAdmin,
+    /// None of them need be.
+    WithoutAdmin,
+}
+
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
@@ -257,6 +274,8 @@ pub enum Reply {
         name: String,
         /// The member who let us in: this peer itself when it founded the mesh.
         by: PeerId,
+        /// What this peer may do there; `None` when it lost that already.
+        role: Option<Role>,
         /// Documents that were carried over.
         carried: u64,
     },

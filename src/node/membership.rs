@@ -23,6 +23,9 @@ use super::turn::Turn;
 /// Milliseconds in which a member must have let us in.
 const JOIN_MS: u64 = 20_000;
 
+/// New members of which each is a line of the log; more at once are one line together.
+const JOINED_TOLD_MAX: usize = 4;
+
 /// A join under way.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -62,6 +65,9 @@ impl Node {
         if let Some(neighbour) = self.neighbours.remove(&peer)
             && neighbour.is_admitted()
         {
+            if self.notes.may(now, peer, "lost") {
+                tracing::info!(%peer, "connection lost");
+            }
             self.emit(Event::PeerDown(peer));
         }
     }
@@ -80,6 +86,11 @@ impl Node {
             let request = joining.ticket.redeem(self.peer_id(), self.clock.shows(now));
             return self.send(peer, Message::Redeem(Box::new(request)));
         }
+        self.say_hello(now, peer);
+    }
+
+    /// Greets as a member of the mesh.
+    fn say_hello(&mut self, now: Timestamp, peer: PeerId) {
         let (mesh, chain) = (self.mesh(), self.chain(&self.peer_id()));
         let hello = Hello { mesh, chain, members: self.members.fingerprint(), at: self.clock.shows(now) };
         self.send(peer, Message::Hello(Box::new(hello)));
@@ -127,6 +138,10 @@ impl Node {
         if hello.members != self.members.fingerprint() {
             self.send_records(peer, &self.members.records());
         }
+        if self.notes.may(now, peer, "connected") {
+            tracing::info!(%peer, address = link.address, direct = link.direct, "connected");
+        }
+        self.tell_twice(now, peer);
         self.emit(Event::PeerUp(peer));
     }
 
@@ -170,7 +185,14 @@ impl Node {
         }
         // Our own record tells a later start that this peer was let in.
         self.store.drop_members(gone.iter().filter(|member| member.peer() != us).map(Member::grant))?;
+        let told_alone = joined.len() <= JOINED_TOLD_MAX;
+        if !told_alone && self.notes.may(now, from, "members joined") {
+            tracing::info!(count = joined.len(), %from, "members joined");
+        }
         for peer in joined {
+            if told_alone && self.notes.may(now, peer, "joined") {
+                tracing::info!(%peer, %from, "a member joined");
+            }
             self.emit(Event::MemberJoined(peer));
         }
         let records: Vec<MemberRecord> = new.iter().map(|member| member.record().clone()).collect();
@@ -217,27 +239,45 @@ impl Node {
         if !self.clock.can_judge(now) {
             let why = "the clock of the peer asked is wrong, so it cannot tell whether the ticket has expired: ask another \
                        peer of the mesh, or have that clock set";
-            self.send(peer, Message::Refused(why.into()));
-            return self.part(peer, DropReason::NotAMember);
+            return self.turn_down(peer, why.into());
         }
         let at = self.clock.tick(now);
+        let before = self.members.get(&peer).map(Member::role);
         match self.members.admit_shown(request, shown, &self.keypair, at) {
             Ok(admitted) => {
+                let role = admitted.member.role();
                 if let Err(error) = self.keep_learned(now, peer, admitted.learned) {
                     self.storage_failed("keeping member records", &error);
                     self.send(peer, Message::Refused("this member's disk takes nothing; ask another one".into()));
                     return self.part(peer, DropReason::NoRoom);
+                }
+                if before < Some(role) && self.notes.may(now, peer, "admitted") {
+                    let issuer = request.invitation.body.issuer;
+                    tracing::info!(%peer, %role, %issuer, "a ticket was used: admitted, or raised to this role");
                 }
                 let welcome = Welcome { chain: self.chain(&peer), secret: self.secret.to_bytes() };
                 self.send(peer, Message::Welcome(Box::new(welcome)));
                 self.greet(now, peer);
             }
             Err(refusal) => {
-                tracing::info!(%peer, %refusal, "did not let a newcomer in");
+                if self.notes.may(now, peer, "not admitted") {
+                    tracing::info!(%peer, %refusal, "did not take a ticket");
+                }
                 let why = self.refusal_text(now, &refusal, request.redemption.body.at);
-                self.send(peer, Message::Refused(why));
-                self.part(peer, DropReason::NotAMember);
+                if matches!(refusal, Refusal::ForeignMesh { .. }) {
+                    self.send(peer, Message::Refused(why));
+                    return self.part(peer, DropReason::NotAMember);
+                }
+                self.turn_down(peer, why);
             }
+        }
+    }
+
+    /// Does not take a ticket. The link to a member stays: it keeps the role that it has.
+    fn turn_down(&mut self, peer: PeerId, why: String) {
+        self.send(peer, Message::Refused(why));
+        if self.members.get(&peer).is_none() {
+            self.part(peer, DropReason::NotAMember);
         }
     }
 
@@ -268,7 +308,9 @@ impl Node {
         let addresses: Vec<String> = open.iter().cloned().collect();
         let connected: BTreeSet<PeerId> = self.neighbours.keys().copied().collect();
         let is_invited = |peer: &&PeerId| addresses.iter().any(|address| is_of(address, peer));
-        let early = connected.iter().filter(is_invited).copied().collect();
+        // Who has greeted us as a member has refused nothing.
+        let is_admitted = |peer: &&PeerId| self.neighbours.get(*peer).is_some_and(Neighbour::is_admitted);
+        let early = connected.iter().filter(|peer| is_invited(peer) && !is_admitted(peer)).copied().collect();
         self.joining =
             Some(Joining { ticket, local, reply: id, deadline, open, early, tried: Vec::new(), only_refusals: true });
         for address in addresses {
@@ -285,10 +327,15 @@ impl Node {
             return Err(Error::invalid("the ticket carries no address: ask for one from a peer that can be reached"));
         }
         if ticket.mesh() == self.mesh() {
-            // Who fell comes back by a new ticket.
-            return match self.members.get(&self.peer_id()) {
-                Some(_) => Err(Error::Conflict(format!("this peer is a member of mesh {} already", self.mesh()))),
-                None => Ok(()),
+            // Who fell comes back by a new ticket, and one for a higher role raises that of a member.
+            return match self.members.get(&self.peer_id()).map(Member::role) {
+                Some(ours) if ours >= ticket.role() => Err(Error::Conflict(format!(
+                    "this peer is a member of mesh {} already, as {ours}, and the ticket is for a {}: only one for a higher \
+                     role changes that",
+                    self.mesh(),
+                    ticket.role()
+                ))),
+                Some(_) | None => Ok(()),
             };
         }
         if self.members.len() > 1 {
@@ -329,7 +376,7 @@ impl Node {
         shown: Vec<Member>,
     ) -> Result<()> {
         if joining.ticket.mesh() == self.mesh() {
-            return self.enter_again(now, by, joining.reply, shown);
+            return self.enter_again(now, by, joining, shown);
         }
         let mut members = Members::found(joining.ticket.genesis().clone());
         members.learn(shown);
@@ -341,15 +388,20 @@ impl Node {
         self.turn(now, Turn { members, secret, local, reply: joining.reply, by })
     }
 
-    /// A member lets us in again after we fell: all is where it was.
-    fn enter_again(&mut self, now: Timestamp, by: PeerId, reply: CommandId, shown: Vec<Member>) -> Result<()> {
+    /// A member lets us in again after we fell, or in a higher role: all is where it was.
+    fn enter_again(&mut self, now: Timestamp, by: PeerId, joining: &Joining, shown: Vec<Member>) -> Result<()> {
         let learned = self.members.learn(shown);
         self.keep_learned(now, by, learned)?;
-        if self.members.get(&self.peer_id()).is_none() {
-            return Err(Error::Denied(format!("{by} let us in with a ticket that is used up; ask for another")));
+        let role = self.members.get(&self.peer_id()).map(Member::role);
+        if role < Some(joining.ticket.role()) {
+            return Err(Error::Denied(format!("{by} took a ticket that is used up; ask for another")));
         }
-        self.entered(reply, by, 0);
-        self.greet(now, by);
+        self.entered(joining.reply, by, 0);
+        // Others that were shown the ticket wait for a greeting.
+        let is_asked = |peer: &PeerId| joining.ticket.addresses().iter().any(|address| is_of(address, peer));
+        for peer in self.neighbours.keys().copied().filter(is_asked).collect::<Vec<_>>() {
+            self.say_hello(now, peer);
+        }
         Ok(())
     }
 
@@ -366,10 +418,17 @@ impl Node {
                     joining.open.remove(&address);
                 }
                 joining.tried.push(format!("{peer} refused: {why}"));
-                return self.give_up_joining(now);
+                self.give_up_joining(now);
+                if self.members.get(&peer).is_some() {
+                    // It stays linked, and may know no more of us than the ticket.
+                    self.say_hello(now, peer);
+                }
+                return;
             }
         }
-        tracing::info!(%peer, why, "a peer refused us");
+        if self.notes.may(now, peer, "refused") {
+            tracing::info!(%peer, why, "a peer refused us");
+        }
         self.addresses.foreign(now, peer);
     }
 

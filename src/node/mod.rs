@@ -22,7 +22,7 @@
 //! - `address` whom to dial, and when
 //! - `receipt` who has what on its disk
 //! - `complaint` what the log says of others
-//! - `restless` peers whose links start anew again and again
+//! - `note` what happens with others, as lines of the log; `restless` peers whose links start anew again and again
 //! - `report` what status calls show
 
 mod address;
@@ -35,6 +35,7 @@ mod inbound;
 mod index;
 mod membership;
 mod neighbour;
+mod note;
 mod receipt;
 mod report;
 mod restless;
@@ -48,14 +49,14 @@ mod write;
 
 pub use clock::{Agreement, ClockReport};
 pub use effect::{
-    Absent, Command, CommandId, Condition, DropReason, Effect, Effects, Event, GossipId, Input, Link, LocalDocuments,
-    MeshContext, Reply, Verdict, Write, WriteConcern,
+    Absent, Command, CommandId, Condition, DropReason, Effect, Effects, Event, Farewell, GossipId, Input, Link,
+    LocalDocuments, MeshContext, Reply, Verdict, Write, WriteConcern,
 };
 pub use report::{
     CollectionReport, DiskReport, HolderReport, LeaveReport, LetterReport, MemberReport, NeighbourReport, PeerReport,
     StandingReport, SummaryReport, SyncReport, WhyReport,
 };
-pub use restless::RestlessReport;
+pub use restless::{RestlessReport, TwiceReport};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,8 +70,9 @@ use self::complaint::Complaints;
 use self::expiry::Expiry;
 use self::membership::Joining;
 use self::neighbour::Neighbour;
+use self::note::Notes;
 use self::receipt::Receipts;
-use self::restless::Restless;
+use self::restless::{Restless, Twice};
 use self::source::Turns;
 use self::spreading::Spreading;
 use self::turn::{Carry, CarryCursor};
@@ -152,6 +154,9 @@ pub struct Node {
     receipts: Receipts,
     neighbours: BTreeMap<PeerId, Neighbour>,
     restless: Restless,
+    notes: Notes,
+    /// A member's word that this very peer runs in two places at once.
+    twice: Option<Twice>,
     turns: Turns,
     addresses: AddressBook,
     joining: Option<Joining>,
@@ -244,6 +249,8 @@ impl Node {
             receipts: Receipts::default(),
             neighbours: BTreeMap::new(),
             restless: Restless::default(),
+            notes: Notes::default(),
+            twice: None,
             turns: Turns::default(),
             joining: None,
             index_at: Some(now),
@@ -385,8 +392,12 @@ impl Node {
                 self.join(now, id, ticket, local);
                 return None;
             }
-            Command::Found { name, local } => return self.found(now, id, &name, local).err().map(Err),
-            Command::Part(local) => return self.part_from_others(now, id, local).err().map(Err),
+            Command::Found { name, local, farewell } => {
+                return self.found(now, id, &name, local, farewell).err().map(Err);
+            }
+            Command::Part { local, farewell } => {
+                return self.part_from_others(now, id, local, farewell).err().map(Err);
+            }
             Command::Damaged(document) => {
                 // Looking at it is enough: what is damaged is marked, what was repaired meanwhile is not.
                 if self.store.record(&document).is_err() {
@@ -449,6 +460,7 @@ impl Node {
             Message::Acknowledged(number) => self.acknowledged(now, peer, number),
             Message::Ask(ask) => self.asked(now, peer, ask),
             Message::Told(told) => self.told(peer, told),
+            Message::RunsTwice(places) => self.runs_twice(now, peer, places),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::sync::{Comparison, Standing};
 
 use super::clock::ClockReport;
 use super::neighbour::Neighbour;
-use super::{Counters, Node, RestlessReport};
+use super::{Counters, Node, RestlessReport, TwiceReport};
 
 /// Who is in sync, as of when, behind by how much, and what is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +205,8 @@ pub struct PeerReport {
     pub documents: u64,
     /// Bytes of those documents as JSON.
     pub documents_bytes: u64,
+    /// A member's word that this very peer runs in two places.
+    pub twice: Option<TwiceReport>,
     /// Counters since the start.
     pub counters: Counters,
     /// How often a document that was needed was open already.
@@ -443,6 +445,7 @@ impl Node {
             collections: self.store.collections(),
             documents: self.store.all_alive(),
             documents_bytes: self.store.all_bytes(),
+            twice: self.twice_report(now),
             counters: self.counters.clone(),
             open_documents: self.store.open_use(),
             letters: self.store.letters().len() as u64,

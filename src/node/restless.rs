@@ -1,12 +1,16 @@
 //! Peers whose links start anew again and again.
 //!
 //! One that does so from two places in turns runs twice: somebody has copied its data folder. Each of the two takes the
-//! link from the other, everywhere, and neither sees more of it than that its links break.
+//! link from the other, everywhere, and neither sees more of it than that its links break. So a member that sees it tells
+//! them: whoever of the two is linked to it hears that it runs twice, and where.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::base::{PeerId, Timestamp};
 use crate::limits::KNOWN_PEERS_MAX;
+use crate::sync::Message;
+
+use super::Node;
 
 /// Starts of links that are remembered of a peer; so many within the window are too many.
 const STARTS: usize = 4;
@@ -30,7 +34,30 @@ pub struct RestlessReport {
     pub is_twice: bool,
 }
 
+/// What a member said of this peer.
+#[derive(Debug)]
+pub(super) struct Twice {
+    by: PeerId,
+    at: Timestamp,
+    places: BTreeSet<String>,
+}
+
+/// A member's word that this very peer runs in two places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwiceReport {
+    /// Who says so.
+    pub by: PeerId,
+    /// From where it was linked to that member in turns.
+    pub places: BTreeSet<String>,
+}
+
 impl Restless {
+    /// From where a peer is linked in turns, so that it seems to run twice.
+    pub(super) fn twice(&self, now: Timestamp, peer: &PeerId) -> Option<BTreeSet<String>> {
+        let starts = self.0.get(peer).filter(|starts| of_late(starts, now) && is_in_turns(starts))?;
+        Some(starts.iter().map(|(_, place)| place.clone()).collect())
+    }
+
     /// A link starts.
     pub(super) fn started(&mut self, now: Timestamp, peer: PeerId, address: &str) {
         let is_over =
@@ -50,17 +77,52 @@ impl Restless {
 
     /// The members whose links started too often of late.
     pub(super) fn report(&self, now: Timestamp, is_member: impl Fn(&PeerId) -> bool) -> Vec<RestlessReport> {
-        let of_late = |starts: &VecDeque<(Timestamp, String)>| {
-            starts.len() == STARTS && starts.front().is_some_and(|(at, _)| at.plus_ms(WINDOW_MS) > now)
-        };
         let report = |(peer, starts): (&PeerId, &VecDeque<(Timestamp, String)>)| RestlessReport {
             peer: *peer,
             places: starts.iter().map(|(_, address)| address.clone()).collect(),
             starts: starts.len(),
             is_twice: is_in_turns(starts),
         };
-        self.0.iter().filter(|(peer, starts)| is_member(peer) && of_late(starts)).map(report).collect()
+        self.0.iter().filter(|(peer, starts)| is_member(peer) && of_late(starts, now)).map(report).collect()
     }
+}
+
+impl Node {
+    /// A member is linked again: when it runs twice, it is told so, and the log as well.
+    pub(super) fn tell_twice(&mut self, now: Timestamp, peer: PeerId) {
+        let Some(places) = self.restless.twice(now, &peer) else { return };
+        if self.notes.may(now, peer, "runs twice") {
+            let places = in_words(&places);
+            tracing::warn!(%peer, places, "a member runs twice: its data folder was copied (node doctor says what to do)");
+        }
+        self.send(peer, Message::RunsTwice(places));
+    }
+
+    /// A member says that this peer runs twice. It is only shown: the member may be wrong, or lie.
+    pub(super) fn runs_twice(&mut self, now: Timestamp, by: PeerId, places: BTreeSet<String>) {
+        // It is shown as it is, to people.
+        let places: BTreeSet<String> = places.into_iter().map(|place| place.replace(char::is_control, " ")).collect();
+        if self.notes.may(now, by, "we run twice") {
+            let places = in_words(&places);
+            tracing::warn!(%by, places, "this peer runs twice: its data folder was copied (node doctor says what to do)");
+        }
+        self.twice = Some(Twice { by, at: now, places });
+    }
+
+    /// What a member said within the last minutes of this peer running twice.
+    pub(super) fn twice_report(&self, now: Timestamp) -> Option<TwiceReport> {
+        let said = self.twice.as_ref().filter(|said| said.at.plus_ms(WINDOW_MS) > now)?;
+        Some(TwiceReport { by: said.by, places: said.places.clone() })
+    }
+}
+
+fn in_words(places: &BTreeSet<String>) -> String {
+    places.iter().map(String::as_str).collect::<Vec<_>>().join(" and ")
+}
+
+/// Whether so many links started within the window.
+fn of_late(starts: &VecDeque<(Timestamp, String)>, now: Timestamp) -> bool {
+    starts.len() == STARTS && starts.front().is_some_and(|(at, _)| at.plus_ms(WINDOW_MS) > now)
 }
 
 /// The place of an address, whatever the transport: a peer has the same ports on all of them.
@@ -101,6 +163,19 @@ mod tests {
             let found = after(&starts, 10);
             assert!(!found[0].is_twice && found[0].starts == 4, "{once:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_runs_twice_is_said_to_be_at_both_places() {
+        let mut restless = Restless::default();
+        let (peer, turns) = (PeerId([1; 32]), ["a", "b", "a", "b"]);
+        for (at, address) in turns.iter().enumerate() {
+            assert_eq!(restless.twice(Timestamp(at as u64), &peer), None);
+            restless.started(Timestamp(at as u64), peer, address);
+        }
+        assert_eq!(restless.twice(Timestamp(5), &peer), Some(["a", "b"].map(str::to_owned).into()));
+        assert_eq!(restless.twice(Timestamp(WINDOW_MS), &peer), None);
+        assert_eq!(restless.twice(Timestamp(5), &PeerId([2; 32])), None);
     }
 
     #[test]

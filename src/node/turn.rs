@@ -5,7 +5,7 @@
 //! mesh are not told more than that the link ends: its records of members name this peer still, and a ticket lets it
 //! come back. Not here: being let in by others, see `membership`.
 
-use crate::access::Members;
+use crate::access::{Member, Members, Role};
 use crate::base::{
     CollectionName, Decode, DecodeError, DocumentId, DocumentKey, Encode, PeerId, Reader as Decoder, Timestamp, Writer,
 };
@@ -16,7 +16,7 @@ use crate::sync::gossip::Secret;
 use crate::{Error, Result};
 
 use super::Node;
-use super::effect::{CommandId, Condition, DropReason, Effect, LocalDocuments, Reply};
+use super::effect::{CommandId, Condition, DropReason, Effect, Farewell, LocalDocuments, Reply};
 use super::spreading::Spreading;
 
 /// Milliseconds before carrying goes on after the disk refused.
@@ -126,8 +126,16 @@ impl Carry {
 
 impl Node {
     /// Founds a mesh of this one peer and turns to it.
-    pub(super) fn found(&mut self, now: Timestamp, id: CommandId, name: &str, local: LocalDocuments) -> Result<()> {
+    pub(super) fn found(
+        &mut self,
+        now: Timestamp,
+        id: CommandId,
+        name: &str,
+        local: LocalDocuments,
+        farewell: Farewell,
+    ) -> Result<()> {
         self.may_turn()?;
+        self.may_leave(farewell)?;
         self.store.check_writable()?;
         let (genesis, secret) = super::genesis(name, &self.keypair, &mut self.clock, &mut self.rng, now)?;
         let (members, by) = (Members::found(genesis), self.peer_id());
@@ -135,7 +143,13 @@ impl Node {
     }
 
     /// Leaves the mesh that is shared with others for one of this peer's own.
-    pub(super) fn part_from_others(&mut self, now: Timestamp, id: CommandId, local: LocalDocuments) -> Result<()> {
+    pub(super) fn part_from_others(
+        &mut self,
+        now: Timestamp,
+        id: CommandId,
+        local: LocalDocuments,
+        farewell: Farewell,
+    ) -> Result<()> {
         self.may_turn()?;
         if self.members.len() == 1 && self.members.get(&self.peer_id()).is_some() {
             let mesh = self.mesh();
@@ -143,7 +157,25 @@ impl Node {
                 "this peer is alone in mesh {mesh}; there is nobody to leave (mesh init founds another mesh)"
             )));
         }
-        self.found(now, id, &self.mesh_name.clone(), local)
+        self.found(now, id, &self.mesh_name.clone(), local, farewell)
+    }
+
+    /// Whether those who stay have an admin, or need none.
+    fn may_leave(&self, farewell: Farewell) -> Result<()> {
+        let us = self.peer_id();
+        let is_admin = |member: &Member| member.role() == Role::Admin;
+        let others = self.members.iter().filter(|member| member.peer() != us).count();
+        let is_last = self.members.get(&us).is_some_and(is_admin)
+            && !self.members.iter().any(|member| member.peer() != us && is_admin(member));
+        if farewell == Farewell::WithoutAdmin || !is_last || others == 0 {
+            return Ok(());
+        }
+        Err(Error::Conflict(format!(
+            "this peer is the only admin of mesh {}: nobody could let others in, raise a role or declare an index any \
+             more, for the {others} who stay; give one of them a ticket for an admin first (mesh invite --role admin), or \
+             leave them without one on purpose (mesh leave --without-admin, \"without_admin\": true)",
+            self.mesh()
+        )))
     }
 
     /// Founds a mesh of this one peer, with all documents that are here.
@@ -224,7 +256,10 @@ impl Node {
 
     pub(super) fn entered(&mut self, reply: CommandId, by: PeerId, carried: u64) {
         let (mesh, name) = (self.mesh(), self.members.genesis().name.clone());
-        self.effects.push(Effect::Reply(reply, Ok(Reply::Entered { mesh, name, by, carried })));
+        let role = self.members.get(&self.peer_id()).map(Member::role);
+        let shown = role.map(tracing::field::display);
+        tracing::info!(%mesh, name, role = shown, %by, carried, "this peer is in a mesh that it joined or founded");
+        self.effects.push(Effect::Reply(reply, Ok(Reply::Entered { mesh, name, by, role, carried })));
     }
 
     /// Carries a page of documents over from the mesh that was left. When the disk refuses, the caller is

@@ -10,7 +10,8 @@ use crate::base::{DocumentKey, MeshId, PeerId};
 use crate::mesh::Tried;
 use crate::mesh::nat::ReachReport;
 use crate::node::{
-    Command, LeaveReport, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport, WriteConcern,
+    Command, Farewell, LeaveReport, LocalDocuments, MemberReport, PeerReport, Reply, SyncReport, WhyReport,
+    WriteConcern,
 };
 
 /// The invariant behind the `unreachable!`s below.
@@ -41,6 +42,8 @@ pub struct Joined {
     pub mesh: MeshId,
     /// The member that let us in.
     pub by: PeerId,
+    /// What this peer may do there; `None` when it lost that already.
+    pub role: Option<Role>,
     /// Documents that were carried over from before.
     pub carried: u64,
 }
@@ -88,35 +91,36 @@ impl Mesh {
         ticket.addresses().iter().cloned().zip(found).collect()
     }
 
-    /// Joins the mesh of a ticket and stays in it.
+    /// Joins the mesh of a ticket and stays in it. A ticket of the mesh that this peer is in raises its role.
     ///
     /// # Errors
     /// `Invalid` for a text that is no ticket, `Denied` when it has expired, `Conflict` when this peer shares
-    /// a mesh with others, `Unavailable` with everything that was tried when no member let us in.
+    /// another mesh with others or has the role of the ticket or a higher one, `Unavailable` with everything that was tried when no member let us in.
     pub async fn join(&self, ticket: &str, local: LocalDocuments) -> Result<Joined> {
         let ticket = Box::new(Ticket::parse(ticket.trim())?);
-        let Reply::Entered { mesh, by, carried, .. } = self.peer.command(Command::Join { ticket, local }).await? else {
-            unreachable!("{ANSWERED}")
-        };
-        Ok(Joined { mesh, by, carried })
+        let reply = self.peer.command(Command::Join { ticket, local }).await?;
+        let Reply::Entered { mesh, by, role, carried, .. } = reply else { unreachable!("{ANSWERED}") };
+        Ok(Joined { mesh, by, role, carried })
     }
 
     /// Founds a new mesh of this one peer and turns to it. What the mesh before holds stays on the disk, invisible,
     /// and its members go on without this peer.
     ///
     /// # Errors
-    /// `Invalid` for a name that breaks its rule, `Conflict` while this peer turns to another mesh already.
-    pub async fn init(&self, name: &str, local: LocalDocuments) -> Result<Founded> {
-        self.found(Command::Found { name: name.to_owned(), local }).await
+    /// `Invalid` for a name that breaks its rule, `Conflict` while this peer turns to another mesh already, and when the
+    /// members that stay need an admin and have none.
+    pub async fn init(&self, name: &str, local: LocalDocuments, farewell: Farewell) -> Result<Founded> {
+        self.found(Command::Found { name: name.to_owned(), local, farewell }).await
     }
 
     /// Leaves the mesh that this peer shares with others: as [`Mesh::init`], with the name that the peer is set up
     /// with. A ticket of the left mesh lets it come back.
     ///
     /// # Errors
-    /// `Conflict` when nobody shares the mesh, and while this peer turns to another mesh already.
-    pub async fn leave(&self, local: LocalDocuments) -> Result<Founded> {
-        self.found(Command::Part(local)).await
+    /// `Conflict` when nobody shares the mesh, while this peer turns to another mesh already, and when the members that
+    /// stay need an admin and have none.
+    pub async fn leave(&self, local: LocalDocuments, farewell: Farewell) -> Result<Founded> {
+        self.found(Command::Part { local, farewell }).await
     }
 
     async fn found(&self, command: Command) -> Result<Founded> {

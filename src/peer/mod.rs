@@ -274,15 +274,29 @@ impl Peer {
     /// Finishes what was asked for before, makes it durable and leaves the network. Calls made later fail.
     /// The store is closed when the last handle is gone.
     pub async fn shutdown(&self) {
+        if self.stop().await {
+            self.shared.network.shutdown().await;
+        }
+    }
+
+    /// As [`Peer::shutdown`], for a process that ends: its ports may stay taken until then.
+    pub(crate) async fn end(&self) {
+        if self.stop().await {
+            self.shared.network.end().await;
+        }
+    }
+
+    /// Stops the node; says whether it ran.
+    async fn stop(&self) -> bool {
         let runner = self.shared.runner.clone();
         let stopped = tokio::task::spawn_blocking(move || runner.stop()).await;
         let thread = self.shared.thread.lock().ok().and_then(|mut thread| thread.take());
-        let Some(thread) = thread else { return };
+        let Some(thread) = thread else { return false };
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         if stopped.is_err() || !matches!(joined, Ok(Ok(()))) {
             tracing::error!("the node's thread did not end well");
         }
-        self.shared.network.shutdown().await;
+        true
     }
 
     /// This peer's id.

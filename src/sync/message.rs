@@ -1,13 +1,15 @@
 //! The messages between two peers. Each is one frame: a version byte, a tag and the body, in the
 //! canonical codec, at most [`FRAME_BYTES_MAX`] bytes.
 
+use std::collections::BTreeSet;
+
 use crate::access::{JoinRequest, MemberRecord};
 use crate::base::{
     ActorId, CollectionName, Decode, DecodeError, DocumentId, Encode, Hash, MeshId, Reader, Timestamp, Writer,
 };
 use crate::document::Unchecked;
 use crate::limits::{
-    CHANGES_PER_FRAME_MAX, DOCUMENT_ACTORS_MAX, DOCUMENT_ID_BYTES_MAX, FRAME_BYTES_MAX, ITEMS_MAX,
+    ADDRESS_BYTES_MAX, CHANGES_PER_FRAME_MAX, DOCUMENT_ACTORS_MAX, DOCUMENT_ID_BYTES_MAX, FRAME_BYTES_MAX, ITEMS_MAX,
     MEMBERS_PER_FRAME_MAX, OPENED_COLLECTIONS_MAX, RANGE_PARTS_MAX, ROOTS_PARTS_MAX,
 };
 use crate::store::Vector;
@@ -17,6 +19,9 @@ use super::receipt::{Ask, Told};
 
 /// Version of the protocol; peers of different versions tell each other so and part.
 pub const PROTOCOL_VERSION: u8 = 4;
+
+/// Places from which one peer is said to be linked.
+const PLACES_MAX: usize = 8;
 
 /// The shortened hash by which a document's state, or a range, is compared under a salt.
 pub type Digest = [u8; 6];
@@ -53,6 +58,8 @@ pub enum Message {
     Ask(Ask),
     /// Which versions are on the disk here.
     Told(Told),
+    /// The receiver is linked from these places in turns, so it seems to run twice.
+    RunsTwice(BTreeSet<String>),
 }
 
 /// Who a peer says it is; who it really is, the transport has proven.
@@ -192,6 +199,7 @@ impl Message {
             Self::Acknowledged(_) => "acknowledged",
             Self::Ask(_) => "ask",
             Self::Told(_) => "told",
+            Self::RunsTwice(_) => "runs twice",
         }
     }
 
@@ -210,7 +218,8 @@ impl Message {
             | Self::Changes { .. }
             | Self::Acknowledged(_)
             | Self::Ask(_)
-            | Self::Told(_) => false,
+            | Self::Told(_)
+            | Self::RunsTwice(_) => false,
         }
     }
 
@@ -228,7 +237,8 @@ impl Message {
             | Self::Changes { .. }
             | Self::Acknowledged(_)
             | Self::Ask(_)
-            | Self::Told(_) => Vec::new(),
+            | Self::Told(_)
+            | Self::RunsTwice(_) => Vec::new(),
         }
     }
 
@@ -246,6 +256,7 @@ impl Message {
             Self::Acknowledged(_) => 9,
             Self::Ask(_) => 10,
             Self::Told(_) => 11,
+            Self::RunsTwice(_) => 12,
         }
     }
 }
@@ -272,6 +283,10 @@ impl Encode for Message {
             Self::Acknowledged(number) => _ = writer.varint(*number),
             Self::Ask(ask) => _ = writer.value(ask),
             Self::Told(told) => _ = writer.value(told),
+            Self::RunsTwice(places) => {
+                let places: Vec<&String> = places.iter().collect();
+                writer.list(&places, |w, place| _ = w.string(place));
+            }
         }
     }
 }
@@ -304,6 +319,10 @@ impl Decode for Message {
             9 => Self::Acknowledged(reader.varint()?),
             10 => Self::Ask(reader.value()?),
             11 => Self::Told(reader.value()?),
+            12 => {
+                let place = |reader: &mut Reader<'_>| Ok(reader.string("place", ADDRESS_BYTES_MAX)?.to_owned());
+                Self::RunsTwice(reader.list("places", PLACES_MAX, place)?.into_iter().collect())
+            }
             tag => return Err(DecodeError::Unknown { what: "message", value: u64::from(tag) }),
         })
     }
@@ -592,6 +611,7 @@ mod tests {
             Message::Ask(ask()),
             Message::Told(Told { number: 1, receipt: None }),
             Message::Told(told()),
+            Message::RunsTwice(["192.0.2.1 port 4001".to_owned(), "192.0.2.2 port 4001".to_owned()].into()),
         ] {
             assert_eq!(decode(&message.to_bytes()).unwrap(), message);
         }

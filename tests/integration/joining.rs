@@ -80,11 +80,19 @@ fn tickets_say_why_they_do_not_let_in() {
         let answer = c.join(text);
         assert!([400, 422].contains(&answer.status), "{text}: {answer:?}");
     }
+    // What it has already a ticket does not give, and one for a higher role does, and no lower one then.
+    let equal = b.join(&a.invite(&json!({"role": "writer"})));
+    assert_eq!(equal.status, 409, "{equal:?}");
+    assert!(equal.body["detail"].as_str().unwrap().contains("as writer"), "{equal:?}");
     // B shares a mesh with A already.
     let foreign = d.invite(&json!({"role": "writer"}));
     assert_eq!(b.join(&foreign).status, 409);
     // A writer may not invite.
     assert_eq!(b.post("/api/v1/mesh/invites", &json!({"role": "writer"})).status, 403);
+    let raised = b.join(&a.invite(&json!({"role": "admin"})));
+    assert_eq!((raised.status, &raised.body["role"]), (200, &json!("admin")), "{raised:?}");
+    d.join(&b.invite(&json!({"role": "writer"})));
+    wait("A knows whom B let in", || a.get("/api/v1/nodes/status").body["members"] == 3);
 }
 
 #[test]

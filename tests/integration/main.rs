@@ -18,5 +18,6 @@ mod querying;
 mod security;
 mod survival;
 mod terminal;
+mod twice;
 mod versions;
 mod walkthrough;

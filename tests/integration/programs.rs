@@ -105,12 +105,17 @@ fn collections_are_made_and_dropped() {
 fn a_peer_leaves_a_mesh_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));
-    assert_eq!(run(&b, &["mesh", "leave"]).status.code(), Some(1));
+    assert_eq!(run(&b, &["mesh", "leave", "--yes"]).status.code(), Some(1));
     a.let_in(&b);
+    // It cannot be taken back, so it takes a word; and the only admin has another to say.
+    assert_eq!(run(&b, &["mesh", "leave"]).status.code(), Some(2));
+    let refused = run(&a, &["mesh", "leave", "--yes"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("--without-admin"), "{said}");
     a.put("/api/v1/collections/docs/documents/a", &json!({"from": "a"}));
     b.put("/api/v1/collections/docs/documents/b", &json!({"from": "b"}));
     crate::harness::wait_equal("docs", 2, &[&a, &b]);
-    let left: Value = serde_json::from_str(&ok(&b, &["mesh", "leave"])).unwrap();
+    let left: Value = serde_json::from_str(&ok(&b, &["mesh", "leave", "--yes"])).unwrap();
     assert_eq!(left["carried_documents"], 2);
     a.put("/api/v1/collections/docs/documents/a", &json!({"from": "a", "apart": 1}));
     b.put("/api/v1/collections/docs/documents/b", &json!({"from": "b", "apart": 1}));

@@ -190,6 +190,7 @@ fn measure(args: &Matrix) -> Result<ExitCode> {
             jitter: Span::ms(args.jitter_ms),
             loss: args.loss,
             rate_kbit: args.rate_kbit,
+            buffer: Span::default(),
         },
         seed: args.seed,
         options: args.peers.options()?,

@@ -19,6 +19,7 @@ use crate::Error;
 pub mod build;
 pub mod chart;
 pub mod command;
+mod loss;
 pub mod matrix;
 pub mod namespace;
 pub mod nat;

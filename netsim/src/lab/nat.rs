@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::namespace::{Namespace, Process};
 use super::{Result, failed};
+use crate::Error;
 
 /// What is between a host and the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, clap::ValueEnum)]
@@ -316,6 +317,53 @@ pub fn swallow_large(router: &Namespace, bytes: u32) -> Result<()> {
             }}
         }}"
     ))
+}
+
+/// From now on no TCP passes a router.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn block_tcp(router: &Namespace) -> Result<()> {
+    router.nft(
+        "table inet udp_only {
+            chain forward {
+                type filter hook forward priority -10
+                meta l4proto tcp drop
+            }
+        }",
+    )
+}
+
+/// Forgets the flows between a host behind a router and another one, as when its table is full: their packets are lost
+/// without a word from now on, and new flows pass, from other ports. Says how many those were.
+///
+/// # Errors
+/// When the kernel refuses, or no such flow is known.
+pub fn evict(router: &Namespace, host: IpAddr, other: IpAddr) -> Result<usize> {
+    let known = router.tool("conntrack", &["-L", "-s", &host.to_string(), "-d", &other.to_string()], "")?;
+    let flows: Vec<String> = known.lines().filter_map(|line| flow_rules(line, host, other)).collect();
+    if flows.is_empty() {
+        return Err(Error::Lab(format!("the router knows of no flow from {host} to {other}:\n{known}")));
+    }
+    let rules = flows.concat();
+    let chain = format!("type filter hook forward priority -10\n{rules}");
+    router.nft(&format!("table inet evicted {{\nchain forward {{\n{chain}}}\n}}"))?;
+    Ok(flows.len())
+}
+
+/// What drops a flow, in both directions, by its line in the output of conntrack.
+fn flow_rules(line: &str, host: IpAddr, other: IpAddr) -> Option<String> {
+    let protocol = line.split_whitespace().next().filter(|word| ["tcp", "udp"].contains(word))?;
+    // What the host sends comes first, then what it gets.
+    let port = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key))?.parse::<u16>().ok();
+    let (ours, theirs) = (port("sport=")?, port("dport=")?);
+    let family = if host.is_ipv4() { "ip" } else { "ip6" };
+    let drop = |from: IpAddr, from_port: u16, to: IpAddr, to_port: u16| {
+        format!(
+            "{family} saddr {from} {family} daddr {to} {protocol} sport {from_port} {protocol} dport {to_port} drop\n"
+        )
+    };
+    Some(drop(host, ours, other, theirs) + &drop(other, theirs, host, ours))
 }
 
 /// Forgets all that the router knows of who talks to whom, as when it is switched off and on.

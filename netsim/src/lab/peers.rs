@@ -242,6 +242,18 @@ impl Peer {
         }
     }
 
+    /// Whether there is a document.
+    ///
+    /// # Errors
+    /// As [`Peer::get`].
+    pub fn has(&self, collection: &str, id: &str) -> Result<bool> {
+        match self.get(&format!("/collections/{collection}/documents/{id}")) {
+            Ok(_) => Ok(true),
+            Err(Error::Lab(why)) if why.contains("404") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Runs the client, which is beside the program of the peers, with these arguments; returns what it prints.
     ///
     /// # Errors

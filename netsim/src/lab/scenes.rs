@@ -13,7 +13,7 @@ use super::nat::LIE;
 use super::peers::{Options, Peer, wait};
 use super::topology::Site;
 use super::wire::Line;
-use super::{Kind, Lab, Result, Topology, reflector, trouble};
+use super::{Kind, Lab, Result, Topology, loss, reflector, trouble};
 use crate::Error;
 use crate::data;
 use crate::scenario::Data;
@@ -130,6 +130,36 @@ pub const ALL: &[Scene] = &[
         about: "UDP is blocked, large TCP packets are lost without a word, and the peer says so",
         act: trouble::black_hole,
         sites: trouble::tunnel,
+    },
+    Scene {
+        name: "lost-flow-tcp",
+        about: "a router forgets a TCP connection without a word, and new ones pass",
+        act: loss::lost_flow,
+        sites: loss::over_tcp,
+    },
+    Scene {
+        name: "lost-flow-quic",
+        about: "a router forgets a QUIC connection without a word, and new ones pass",
+        act: loss::lost_flow_quic,
+        sites: loss::over_quic,
+    },
+    Scene {
+        name: "lost-flow-relayed",
+        about: "a router forgets the connection to the relay through which two peers are connected, and new ones pass",
+        act: loss::lost_flow_relayed,
+        sites: symmetric,
+    },
+    Scene {
+        name: "relay-silent",
+        about: "the relay of two peers that need one is cut off without a word, and another takes over within seconds",
+        act: loss::relay_silent,
+        sites: symmetric,
+    },
+    Scene {
+        name: "slow-transfer",
+        about: "transfers fill slow lines with deep buffers both ways, over QUIC and TCP, which is no death",
+        act: loss::slow_transfer,
+        sites: loss::slow,
     },
 ];
 

@@ -23,7 +23,7 @@ use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 use super::{Namespace, Result, failed};
 use crate::time::Span;
 
-/// What a line holds back at most before it drops packets, as time that they take to send.
+/// What a line holds back at most before it drops packets, unless it says so itself.
 const BUFFER: Duration = Duration::from_millis(300);
 /// How long the thread of a line sleeps at most.
 const NAP: Duration = Duration::from_millis(50);
@@ -48,9 +48,15 @@ pub struct Line {
     pub loss: f64,
     /// What it carries, in kbit/s; 0 for no limit.
     pub rate_kbit: u64,
+    /// What it holds back at most before it drops packets, as time that they take to send; 0 for 300 ms.
+    pub buffer: Span,
 }
 
 impl Line {
+    fn buffer(&self) -> Duration {
+        if self.buffer.0 == 0 { BUFFER } else { Duration::from_micros(self.buffer.0) }
+    }
+
     /// Whether it is as good as a plain cable.
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -156,7 +162,7 @@ impl Lane {
             return false;
         }
         let start = self.free.map_or(now, |free| free.max(now));
-        if start - now > BUFFER {
+        if start - now > line.buffer() {
             return false;
         }
         let sending_us = (packet.len() as u64 * 8_000).checked_div(line.rate_kbit).unwrap_or(0);
@@ -272,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_and_when_the_rest_arrives_is_in_the_seed() {
-        let line = Line { delay: Span::ms(5), jitter: Span::ms(3), loss: 0.2, rate_kbit: 1000 };
+        let line = Line { delay: Span::ms(5), jitter: Span::ms(3), loss: 0.2, rate_kbit: 1000, ..Line::default() };
         let start = Instant::now();
         let lane = |seed| {
             let (mut lane, mut random) = (Lane::default(), StdRng::seed_from_u64(seed));

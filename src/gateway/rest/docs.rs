@@ -6,7 +6,7 @@
 use axum::Extension;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::http::{HeaderName, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,6 +34,11 @@ pub(super) async fn description(Extension(Description(text)): Extension<Descript
 /// The page and what it loads.
 pub(super) fn pages() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(page)).routes(routes!(style)).routes(routes!(script))
+}
+
+/// Who opens the gateway in a browser is led to the page.
+pub(super) async fn lead() -> Redirect {
+    Redirect::temporary("/docs")
 }
 
 /// A page that shows the description and tries calls.

@@ -46,7 +46,8 @@ pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Bod
 
 /// Joins the mesh of a ticket.
 ///
-/// Answers once a member of that mesh let this peer in. Nothing that is stored is deleted.
+/// Answers once a member of that mesh let this peer in. Nothing that is stored is deleted. A ticket of the mesh that this
+/// peer is in already raises its role, when it is for a higher one.
 #[utoipa::path(
     post, path = "/mesh/join", tag = "mesh", operation_id = "join",
     request_body(content = shape::JoinBody),
@@ -55,7 +56,7 @@ pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Bod
         (status = 400, description = "The body is no JSON, or the ticket is none"),
         (status = 403, description = "The ticket is used up, expired, or not good for this"),
         (status = 408, description = "The body did not arrive in time"),
-        (status = 409, description = "This peer shares a mesh with others already"),
+        (status = 409, description = "This peer shares another mesh with others already, or has this role or a higher one"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
         (status = 422, description = "A field is missing, unknown or breaks a rule"),
@@ -66,7 +67,7 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
     let wanted: shape::JoinBody = body::arguments(&headers, body).await?;
     let joined = app.peer.mesh().join(&wanted.ticket, wanted.local_documents.into()).await;
     let joined = joined.map_err(Problem::of_join)?;
-    Ok(json(StatusCode::OK, &shape::Joined::new(&joined.mesh, &joined.by, joined.carried)))
+    Ok(json(StatusCode::OK, &shape::Joined::from(joined)))
 }
 
 /// Founds a mesh of this one peer and turns to it.
@@ -80,7 +81,7 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
         (status = 201, description = "It is founded, and this peer its only member", body = shape::Founded),
         (status = 400, description = "The body is no JSON"),
         (status = 408, description = "The body did not arrive in time"),
-        (status = 409, description = "This peer is turning to another mesh already"),
+        (status = 409, description = "This peer is turning to another mesh already, or is the only admin of those who stay"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
         (status = 422, description = "A field is missing, unknown or breaks a rule"),
@@ -88,7 +89,8 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
 )]
 pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
     let wanted: shape::InitBody = body::arguments(&headers, body).await?;
-    let founded = app.peer.mesh().init(&wanted.name, wanted.local_documents.into()).await?;
+    let farewell = shape::farewell(wanted.without_admin);
+    let founded = app.peer.mesh().init(&wanted.name, wanted.local_documents.into(), farewell).await?;
     Ok(json(StatusCode::CREATED, &shape::Founded::from(founded)))
 }
 
@@ -103,7 +105,7 @@ pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body)
         (status = 200, description = "It is left, and this peer the only member of its own mesh", body = shape::Founded),
         (status = 400, description = "The body is no JSON"),
         (status = 408, description = "The body did not arrive in time"),
-        (status = 409, description = "Nobody shares the mesh, or this peer is turning to another one already"),
+        (status = 409, description = "Nobody shares the mesh, this peer is its only admin, or is turning to another one already"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
         (status = 422, description = "A field is unknown or breaks a rule"),
@@ -111,7 +113,8 @@ pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body)
 )]
 pub(super) async fn leave(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
     let wanted: shape::LeaveBody = body::arguments(&headers, body).await?;
-    let founded = app.peer.mesh().leave(wanted.local_documents.into()).await?;
+    let farewell = shape::farewell(wanted.without_admin);
+    let founded = app.peer.mesh().leave(wanted.local_documents.into(), farewell).await?;
     Ok(json(StatusCode::OK, &shape::Founded::from(founded)))
 }
 

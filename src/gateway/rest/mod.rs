@@ -33,6 +33,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
+use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use futures::Stream;
@@ -60,7 +61,11 @@ pub(super) fn router(app: App) -> Router {
     let known = query::Known::new(&mut api);
     let router = router.route_layer(from_fn_with_state(known, query::check));
     let router = router.layer(Extension(docs::Description(description::complete(api))));
-    let router = router.fallback(unknown).method_not_allowed_fallback(not_allowed).with_state(app.clone());
+    let router = router
+        .route("/", get(docs::lead))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(app.clone());
     let router = router.layer(from_fn_with_state(app.clone(), guard)).layer(from_fn(discard_leftover));
     // Outermost: it answers what browsers ask before a call, which has no token, and lets pages read every problem.
     if app.shared.config.cors_enabled { router.layer(cors(&app.shared.config)) } else { router }

@@ -7,7 +7,7 @@ use axum::response::IntoResponse;
 
 use super::super::memory_shape::InMemory;
 use super::super::problem::{Answer, Problem};
-use super::super::reach_shape::Diagnosis;
+use super::super::reach_shape::{Diagnosis, RunsTwice};
 use super::super::sync_shape::{Leave, Sync, Why};
 use super::super::{App, metrics, shape};
 use super::parameter::{DocumentPath, Others};
@@ -122,6 +122,7 @@ pub(super) async fn node(State(app): State<App>) -> Answer {
         role: shape::role(report.role),
         members: report.members,
         overused: report.overused.into_iter().map(shape::Overused::from).collect(),
+        runs_twice: RunsTwice::all(report.peer, report.twice, report.restless),
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.peer.uptime().as_secs(),
         listen: mesh.listen_addresses(),

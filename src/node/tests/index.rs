@@ -356,7 +356,10 @@ fn another_mesh_has_the_same_indexes() {
     world.put(0, "notes/a", json!({"n": 1})).unwrap();
     world.put_index(0, "by-n", json!({"fields": "n"}));
     world.run(1_000);
-    world.command(0, Command::Found { name: "other".into(), local: LocalDocuments::Carry });
+    world.command(
+        0,
+        Command::Found { name: "other".into(), local: LocalDocuments::Carry, farewell: Farewell::WithoutAdmin },
+    );
     world.run(5_000);
     assert_eq!(world.listed(0, "by-n"), ["a"]);
     assert!(world.index(0, "by-n").unwrap().is_ready());

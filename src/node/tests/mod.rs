@@ -428,6 +428,7 @@ fn describe(message: &Message) -> String {
             format!("changes {number}: {}", list.join(", "))
         }
         Message::Acknowledged(number) => format!("acknowledged {number}"),
+        Message::RunsTwice(places) => format!("you run at {} places", places.len()),
         Message::Ask(ask) => format!("ask for {} versions", ask.versions.len()),
         Message::Told(told) => {
             format!("receipt for {} versions", told.receipt.as_ref().map_or(0, |r| r.body.versions.len()))
@@ -608,6 +609,65 @@ fn tickets_that_do_not_let_in_say_why() {
     world.peers[3].node.keypair = gone;
     let unreachable = world.redeem(2, nobody, LocalDocuments::Leave).unwrap_err();
     assert!(matches!(&unreachable, Error::Unavailable(why) if why.contains("nobody there")), "{unreachable}");
+}
+
+#[test]
+fn a_ticket_for_a_higher_role_raises_that_of_a_member() {
+    let mut world = World::new(3);
+    world.join(1, 0, Role::Reader);
+    world.join(2, 0, Role::Writer);
+    world.put(0, "notes/a", json!({"n": 1})).unwrap();
+    world.run(5_000);
+    assert!(matches!(world.put(1, "notes/b", json!({"n": 1})), Err(Error::Denied(_))));
+    for role in [Role::Writer, Role::Admin] {
+        let ticket = world.ticket(0, role, 1, 60_000).unwrap();
+        let Ok(Reply::Entered { role: now, carried, .. }) = world.redeem(1, ticket, LocalDocuments::Carry) else {
+            panic!("it is not raised to {role}");
+        };
+        assert_eq!((now, carried), (Some(role), 0));
+        world.put(1, &format!("notes/{role}"), json!({"n": 1})).unwrap();
+    }
+    world.run(5_000);
+    // Everybody knows, and takes what it writes and whom it lets in.
+    assert!(
+        (0..3).all(|at| world.peers[at]
+            .node
+            .member_report()
+            .iter()
+            .any(|m| m.peer == world.id(1) && m.role == Role::Admin))
+    );
+    assert_eq!(world.state(0), world.state(1));
+    assert!(world.get(0, "notes/writer").is_some());
+    world.add(3);
+    world.join(3, 1, Role::Writer);
+    assert_eq!(world.peers[0].node.member_report().len(), 4);
+    // Equal and lower ones change nothing, and say so.
+    for role in [Role::Admin, Role::Reader] {
+        let ticket = world.ticket(0, role, 1, 60_000).unwrap();
+        let refused = world.redeem(1, ticket, LocalDocuments::Carry).unwrap_err();
+        let said = format!("as admin, and the ticket is for a {role}");
+        assert!(matches!(&refused, Error::Conflict(why) if why.contains(&said)), "{refused}");
+    }
+}
+
+#[test]
+fn a_ticket_that_is_not_taken_costs_a_member_neither_its_role_nor_its_link() {
+    let mut world = World::new(3);
+    world.join(1, 0, Role::Writer);
+    world.join(2, 0, Role::Writer);
+    let raise = world.ticket(0, Role::Admin, 1, 60_000).unwrap();
+    world.redeem(1, raise.clone(), LocalDocuments::Carry).unwrap();
+    for linked in [true, false] {
+        if !linked {
+            world.disconnect_all();
+        }
+        let used = world.redeem(2, raise.clone(), LocalDocuments::Carry).unwrap_err();
+        assert!(matches!(&used, Error::Denied(why) if why.contains("used up")), "{used}");
+        world.put(2, &format!("notes/{linked}"), json!({"n": 1})).unwrap();
+        world.run(5_000);
+        assert!(world.neighbours(2).contains(&0));
+        assert!(world.get(0, &format!("notes/{linked}")).is_some());
+    }
 }
 
 #[test]

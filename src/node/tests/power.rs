@@ -13,7 +13,7 @@ use crate::base::Timestamp;
 use crate::identity::Keypair;
 use crate::kv::faulty::{Faults, FaultyDisk};
 use crate::kv::{Checkpoints, Damage, Durability, JournalConfig, Journaled, Kv};
-use crate::node::{Command, Condition, Config, Effect, Input, LocalDocuments, Node, Reply};
+use crate::node::{Command, Condition, Config, Effect, Farewell, Input, LocalDocuments, Node, Reply};
 use crate::store::Loss;
 use crate::{Error, Result};
 
@@ -126,7 +126,8 @@ fn a_turn_to_another_mesh_in_which_the_power_goes_never_was_or_is_finished_later
         replies(&mut node, (0..DOCUMENTS).map(|n| Input::Command(n, put(n))).collect());
         let left = node.mesh();
         disk.set_faults(Faults { cut_power: Some(cut), ..Faults::default() });
-        let turn = Command::Found { name: "other".into(), local: LocalDocuments::Carry };
+        let turn =
+            Command::Found { name: "other".into(), local: LocalDocuments::Carry, farewell: Farewell::WithoutAdmin };
         let mut answers = replies(&mut node, vec![Input::Command(DOCUMENTS, turn)]);
         answers.extend(replies(&mut node, vec![Input::Wake]));
         let answer = answers.pop().expect("a turn is answered at its end");

@@ -8,7 +8,7 @@ impl World {
         let id = self.command(at, command);
         self.run(5_000);
         let reply = self.replies.remove(&(at, id)).expect("a turn is answered in 5 s")?;
-        let Reply::Entered { mesh, name, by, carried } = reply else { panic!("{reply:?}") };
+        let Reply::Entered { mesh, name, by, carried, .. } = reply else { panic!("{reply:?}") };
         assert_eq!((mesh, by), (self.peers[at].node.mesh(), self.id(at)));
         Ok((name, carried))
     }
@@ -20,7 +20,31 @@ impl World {
 }
 
 fn found(name: &str, local: LocalDocuments) -> Command {
-    Command::Found { name: name.into(), local }
+    Command::Found { name: name.into(), local, farewell: Farewell::WithAdmin }
+}
+
+fn part(local: LocalDocuments) -> Command {
+    Command::Part { local, farewell: Farewell::WithAdmin }
+}
+
+#[test]
+fn the_last_admin_leaves_the_others_without_one_on_purpose_only() {
+    let mut world = World::new(3);
+    world.join(1, 0, Role::Writer);
+    let (mesh, local) = (world.peers[0].node.mesh(), LocalDocuments::Carry);
+    for leave in [part(local), found("another", local)] {
+        let refused = world.ask(0, leave).unwrap_err();
+        assert!(matches!(&refused, Error::Conflict(why) if why.contains("only admin")), "{refused}");
+    }
+    assert_eq!(world.peers[0].node.mesh(), mesh);
+    // Nobody asks that of others.
+    world.turn(1, part(local)).unwrap();
+    world.join(1, 0, Role::Writer);
+    world.turn(0, Command::Part { local, farewell: Farewell::WithoutAdmin }).unwrap();
+    assert_ne!(world.peers[0].node.mesh(), mesh);
+    // With a second admin the first one may go.
+    world.join(2, 0, Role::Admin);
+    world.turn(0, part(local)).unwrap();
 }
 
 #[test]
@@ -34,7 +58,7 @@ fn a_peer_that_leaves_takes_its_documents_along_or_not() {
         world.run(5_000);
         let (shared, state) = (world.peers[0].node.mesh(), world.state(0));
         let carried = u64::from(local == LocalDocuments::Carry);
-        assert_eq!(world.turn(1, Command::Part(local)).unwrap(), ("mesh 1".into(), carried));
+        assert_eq!(world.turn(1, part(local)).unwrap(), ("mesh 1".into(), carried));
         assert_ne!(world.peers[1].node.mesh(), shared);
         assert_eq!(world.peers[1].node.member_report().len(), 1);
         assert_eq!(world.get(1, "notes/a").is_some(), local == LocalDocuments::Carry);
@@ -64,7 +88,7 @@ fn a_peer_that_left_can_come_back_and_its_old_and_new_edits_merge() {
     world.connect(0, 1);
     world.run(5_000);
     let shared = world.peers[0].node.mesh();
-    world.turn(1, Command::Part(LocalDocuments::Carry)).unwrap();
+    world.turn(1, part(LocalDocuments::Carry)).unwrap();
     world.put(1, "notes/a", json!({"n": 2, "old": true, "new": true})).unwrap();
     world.put(1, "notes/c", json!({"n": 1})).unwrap();
     // It wrote these documents under its own name before: had it the same sequence numbers now, its changes would
@@ -104,7 +128,7 @@ fn a_peer_founds_a_mesh_alone_or_among_others() {
 fn what_does_not_go_is_refused_and_changes_nothing() {
     let mut world = World::new(2);
     let mesh = world.peers[1].node.mesh();
-    let alone = world.ask(1, Command::Part(LocalDocuments::Carry)).unwrap_err();
+    let alone = world.ask(1, part(LocalDocuments::Carry)).unwrap_err();
     assert!(matches!(&alone, Error::Conflict(why) if why.contains("alone")), "{alone}");
     let nameless = world.ask(1, found("", LocalDocuments::Carry)).unwrap_err();
     assert!(matches!(nameless, Error::Invalid(_)), "{nameless}");
@@ -122,7 +146,7 @@ fn a_peer_that_stops_while_it_carries_goes_on_at_its_next_start() {
     for n in 0..450 {
         world.put(1, &format!("docs/{n:03}"), json!({"n": n})).unwrap();
     }
-    world.command(1, Command::Part(LocalDocuments::Carry));
+    world.command(1, part(LocalDocuments::Carry));
     let carried = |world: &World| world.state(1).len();
     assert!((1..450).contains(&carried(&world)), "{}", carried(&world));
     let mesh = world.peers[1].node.mesh();
@@ -138,7 +162,7 @@ fn who_waits_for_the_others_is_answered_when_they_are_left() {
     let put = Command::Put { document: document.clone(), body: object(json!({})), condition: Condition::Any };
     let waiting = world.command(1, Command::Confirm { document, write: Box::new(put), concern });
     assert!(!world.replies.contains_key(&(1, waiting)));
-    world.turn(1, Command::Part(LocalDocuments::Leave)).unwrap();
+    world.turn(1, part(LocalDocuments::Leave)).unwrap();
     let reply = world.replies.remove(&(1, waiting)).unwrap().unwrap();
     assert!(matches!(reply, Reply::Confirmed { complete: false, .. }), "{reply:?}");
 }
@@ -164,7 +188,7 @@ fn an_empty_collection_is_kept_carried_and_in_nobodys_way() {
     world.run(5_000);
     assert_eq!(world.get(1, "empty/a"), Some(json!({"n": 1})));
     assert_eq!(create(&mut world, 1, "later"), Ok(true));
-    world.turn(1, Command::Part(LocalDocuments::Carry)).unwrap();
+    world.turn(1, part(LocalDocuments::Carry)).unwrap();
     assert_eq!(world.names(1), ["empty", "later"]);
     world.turn(1, found("bare", LocalDocuments::Leave)).unwrap();
     assert_eq!(world.names(1), Vec::<String>::new());

@@ -17,7 +17,7 @@ mod tests;
 use crate::access::Overuse;
 use crate::base::Timestamp;
 use crate::mesh::nat::ReachReport;
-use crate::node::{PeerReport, RestlessReport};
+use crate::node::{PeerReport, RestlessReport, TwiceReport};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,7 @@ pub fn diagnose(peer: &PeerReport, reach: &ReachReport, now: Timestamp) -> Vec<F
     findings.extend(reach::findings(peer, reach, now));
     findings.extend(clock::findings(peer, now));
     findings.extend(disk::finding(&peer.disk));
+    findings.extend(peer.twice.iter().map(twice));
     findings.extend(peer.restless.iter().map(links));
     findings
 }
@@ -127,6 +128,18 @@ fn members(peer: &PeerReport) -> Finding {
     if silent.len() == connected { problem("peers", told, advice) } else { note("peers", told, advice) }
 }
 
+/// What to do about a peer that runs twice.
+const COPIED: &str = "Its data folder was copied. Stop one of the two, or make the copy a peer of its own: start it once \
+                      with --new-identity, and let it join again.";
+
+/// This peer runs in two places, as a member says.
+fn twice(TwiceReport { by, places }: &TwiceReport) -> Finding {
+    let places = places.iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
+    let told =
+        format!("this peer runs twice, says peer {by}, which sees it at {places} in turns: each takes the links");
+    problem("identity", told, COPIED)
+}
+
 /// A member whose links start anew again and again.
 fn links(restless: &RestlessReport) -> Finding {
     let RestlessReport { peer, places, starts, is_twice } = restless;
@@ -135,8 +148,7 @@ fn links(restless: &RestlessReport) -> Finding {
         return problem(
             "links",
             format!("peer {peer} is connected from {places} in turns: it seems to run twice, and each takes the link"),
-            "Its data folder was copied. Stop one of the two, or make the copy a peer of its own: start it once with \
-             --new-identity, and let it join again.",
+            COPIED,
         );
     }
     note(

@@ -8,7 +8,7 @@ use crate::base::{MeshId, PeerId};
 use crate::kv::CacheUse;
 use crate::kv::Condition;
 use crate::mesh::nat::{AddressReport, Punches, Reachability, Refusal, RelayService, RouterFault, RouterReport};
-use crate::node::{Agreement, ClockReport, Counters, DiskReport, NeighbourReport, RestlessReport};
+use crate::node::{Agreement, ClockReport, Counters, DiskReport, NeighbourReport, RestlessReport, TwiceReport};
 use crate::store::Rebuilding;
 
 fn peer(neighbours: Vec<NeighbourReport>) -> PeerReport {
@@ -24,6 +24,7 @@ fn peer(neighbours: Vec<NeighbourReport>) -> PeerReport {
         collections: 0,
         documents: 0,
         documents_bytes: 0,
+        twice: None,
         counters: Counters::default(),
         open_documents: CacheUse::default(),
         letters: 0,
@@ -174,6 +175,18 @@ fn a_peer_that_runs_twice_is_named_and_links_that_break_are_noted() {
         assert!(found.what.contains(&PeerId([7; 32]).to_string()), "{}", found.what);
         assert!(found.advice.as_ref().unwrap().contains(word), "{found:?}");
     }
+}
+
+#[test]
+fn a_peer_that_runs_twice_is_told_by_whom() {
+    let places = ["8.8.8.8 port 1", "9.9.9.9 port 1"].map(str::to_owned).into();
+    let twice = Some(TwiceReport { by: PeerId([7; 32]), places });
+    let report = PeerReport { twice, ..peer(vec![neighbour(true, 0)]) };
+    let findings = diagnose(&report, &reached(Reachability::Public), Timestamp(0));
+    let found = findings.iter().find(|finding| finding.subject == "identity").unwrap();
+    assert_eq!(found.severity, Severity::Problem);
+    assert!(found.what.contains(&PeerId([7; 32]).to_string()) && found.what.contains("9.9.9.9 port 1"), "{found:?}");
+    assert!(found.advice.as_ref().unwrap().contains("--new-identity"), "{found:?}");
 }
 
 #[test]
