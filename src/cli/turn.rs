@@ -68,7 +68,12 @@ fn await_others(peer: &Peer) -> Outcome {
         if before != Some(left) {
             (before, start) = (Some(left), Instant::now());
         }
-        let shown = bar.get_or_insert_with(|| waiting(left));
+        let shown = bar.get_or_insert_with(|| {
+            eprintln!(
+                "waiting until another member has everything that is here; Ctrl-C stops it, and nothing was left"
+            );
+            waiting(left)
+        });
         shown.set_message(format!("{left} ranges and frames to go to the others"));
         if interrupted.try_recv().is_ok() {
             shown.finish_and_clear();
@@ -142,12 +147,32 @@ fn interruption() -> Result<Receiver<()>> {
     let (heard, interrupted) = mpsc::channel();
     let failed = |error: io::Error| Error::Io(format!("Ctrl-C cannot be caught: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let pressed = {
+        // It is caught from here on, and not only when the thread runs.
+        let _runtime = runtime.enter();
+        pressed().map_err(failed)?
+    };
     let listen = move || {
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            // Who hears of it may be gone.
-            heard.send(()).unwrap_or_default();
-        }
+        runtime.block_on(pressed);
+        // Who hears of it may be gone.
+        heard.send(()).unwrap_or_default();
     };
     thread::Builder::new().name("interrupt".into()).spawn(listen).map_err(failed)?;
     Ok(interrupted)
+}
+
+/// Ends when Ctrl-C is pressed.
+#[cfg(unix)]
+fn pressed() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    Ok(async move { interrupt.recv().await.unwrap_or_default() })
+}
+
+#[cfg(not(unix))]
+fn pressed() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }

@@ -1,6 +1,6 @@
 //! The two programs as the README uses them.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -99,6 +99,36 @@ fn collections_are_made_and_dropped() {
     let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|of| &of["name"]).collect();
     assert_eq!(names, ["docs", "empty"]);
     assert!(listed.as_array().unwrap().iter().all(|of| of["documents"] == 0), "{listed}");
+}
+
+#[cfg(unix)]
+#[test]
+fn leaving_waits_until_another_has_everything_and_ctrl_c_stops_that() {
+    use std::io::{BufRead, BufReader, Read};
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| Peer::start(&folder.path().join(name)));
+    a.let_in(&b);
+    let signal = |signal: &str, process: u32| {
+        assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+    };
+    // It is connected, and takes nothing.
+    signal("-STOP", a.process_id());
+    b.put("/api/v1/collections/docs/documents/b", &json!({"from": "b"}));
+    let mesh = b.get("/api/v1/nodes/status").body["mesh"].clone();
+    let mut leaving = client().args(["--url", &b.url, "mesh", "leave", "--yes"]).spawn().unwrap();
+    let mut errors = BufReader::new(leaving.stderr.take().unwrap());
+    let mut said = String::new();
+    errors.read_line(&mut said).unwrap();
+    assert!(said.contains("waiting"), "{said}");
+    signal("-INT", leaving.id());
+    errors.read_to_string(&mut said).unwrap();
+    assert_eq!(leaving.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("stopped"), "{said}");
+    assert_eq!(b.get("/api/v1/nodes/status").body["mesh"], mesh);
+    signal("-CONT", a.process_id());
+    // They may have lost each other meanwhile.
+    wait("it leaves", || run(&b, &["mesh", "leave", "--yes"]).status.success());
+    assert_eq!(a.count("docs"), 1);
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::time::Span;
 const LOST: Duration = Duration::from_secs(15);
 /// How long they may take until they say that nothing comes any more.
 const SAID: Duration = Duration::from_secs(8);
+/// How long the end of a peer may take.
+const QUICK: Duration = Duration::from_secs(1);
 /// Text that is written in a document of a transfer.
 const TEXT_BYTES: usize = 8_000;
 
@@ -130,6 +132,24 @@ pub(super) fn relay_silent(stage: &mut Stage<'_>) -> Result<()> {
     let took = wait("ada and bo are connected through the other relay", 2 * LOST, || through(other))?;
     stage.say(&format!("ada and bo are connected through {}, {} ms later", other.name, took.as_millis()));
     Ok(())
+}
+
+/// Handshakes over QUIC with somebody who does not answer keep their port for seconds, but not the peer.
+pub(super) fn quick_end(stage: &mut Stage<'_>) -> Result<()> {
+    stage.gather(&["relay", "ada", "bo"])?;
+    stage.connected("ada", "bo", PATIENCE)?;
+    let relay = stage.peer("relay")?.id.clone();
+    stage.lab.cut(stage.lab.host("relay")?.site, true)?;
+    stage.say("the relay is cut off");
+    let is_lost = |status: &Value| {
+        let mut peers = status["peers"].as_array().into_iter().flatten();
+        !peers.any(|peer| peer["peer_id"] == relay.as_str())
+    };
+    stage.shows("bo", "has lost the relay, and dials it", LOST, is_lost)?;
+    let bo = stage.peers.remove("bo").ok_or_else(|| Error::Lab("bo does not run".to_owned()))?;
+    let took = bo.stop()?;
+    stage.say(&format!("bo ended {} ms after it was told to", took.as_millis()));
+    if took < QUICK { Ok(()) } else { Err(Error::Lab("that is too long".to_owned())) }
 }
 
 pub(super) fn slow_transfer(stage: &mut Stage<'_>) -> Result<()> {

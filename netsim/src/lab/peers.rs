@@ -176,6 +176,20 @@ impl Peer {
         if done.success() { Ok(()) } else { Err(Error::Lab(format!("prlimit of {} ended with {done}", self.name))) }
     }
 
+    /// Asks it to end (SIGTERM), and returns how long that took.
+    ///
+    /// # Errors
+    /// When the system refuses, or it does not end.
+    pub fn stop(mut self) -> Result<Duration> {
+        let (number, start) = (self.process.number().to_string(), Instant::now());
+        let done = Command::new("kill").args(["-TERM", &number]).status().map_err(failed("kill"))?;
+        if !done.success() {
+            return Err(Error::Lab(format!("kill of {} ended with {done}", self.name)));
+        }
+        wait(&format!("{} has ended", self.name), START, || Ok(!self.runs()))?;
+        Ok(start.elapsed())
+    }
+
     /// Whether its process still runs.
     pub fn runs(&mut self) -> bool {
         self.process.ended().is_none()

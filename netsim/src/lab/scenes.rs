@@ -156,6 +156,12 @@ pub const ALL: &[Scene] = &[
         sites: symmetric,
     },
     Scene {
+        name: "quick-end",
+        about: "a peer that dials somebody who does not answer ends within a second when it is told to",
+        act: loss::quick_end,
+        sites: homes,
+    },
+    Scene {
         name: "slow-transfer",
         about: "transfers fill slow lines with deep buffers both ways, over QUIC and TCP, which is no death",
         act: loss::slow_transfer,
