@@ -65,9 +65,7 @@ impl Node {
         if let Some(neighbour) = self.neighbours.remove(&peer)
             && neighbour.is_admitted()
         {
-            if self.notes.may(now, peer, "lost") {
-                tracing::info!(%peer, "connection lost");
-            }
+            self.link_notes.changed(now, peer, false);
             self.emit(Event::PeerDown(peer));
         }
     }
@@ -138,9 +136,7 @@ impl Node {
         if hello.members != self.members.fingerprint() {
             self.send_records(peer, &self.members.records());
         }
-        if self.notes.may(now, peer, "connected") {
-            tracing::info!(%peer, address = link.address, direct = link.direct, "connected");
-        }
+        self.link_notes.changed(now, peer, true);
         self.tell_twice(now, peer);
         self.emit(Event::PeerUp(peer));
     }

@@ -70,7 +70,7 @@ use self::complaint::Complaints;
 use self::expiry::Expiry;
 use self::membership::Joining;
 use self::neighbour::Neighbour;
-use self::note::Notes;
+use self::note::{LinkNotes, Notes};
 use self::receipt::Receipts;
 use self::restless::{Restless, Twice};
 use self::source::Turns;
@@ -155,6 +155,7 @@ pub struct Node {
     neighbours: BTreeMap<PeerId, Neighbour>,
     restless: Restless,
     notes: Notes,
+    link_notes: LinkNotes,
     /// A member's word that this very peer runs in two places at once.
     twice: Option<Twice>,
     turns: Turns,
@@ -250,6 +251,7 @@ impl Node {
             neighbours: BTreeMap::new(),
             restless: Restless::default(),
             notes: Notes::default(),
+            link_notes: LinkNotes::default(),
             twice: None,
             turns: Turns::default(),
             joining: None,
@@ -478,6 +480,7 @@ impl Node {
         self.compare(now);
         self.pump();
         self.tend_complaints(now);
+        self.tend_link_notes(now);
         if let Some(at) = self.next_wake(now) {
             self.effects.push(Effect::WakeAt(at));
         }
@@ -508,7 +511,7 @@ impl Node {
         let carry = self.carry.as_ref().map(|carry| carry.next_at.max(now));
         let dial = self.addresses.next_due(self.neighbours.len());
         let indexes = [self.index_at, self.expiry.at, self.next_telling()].into_iter().flatten().map(|at| at.max(now));
-        let others = [self.receipts.next_due(), self.next_complaint()].into_iter().flatten();
+        let others = [self.receipts.next_due(), self.next_complaint(), self.next_link_note()].into_iter().flatten();
         neighbours.chain(indexes).chain(joining).chain(carry).chain(dial).chain(others).min()
     }
 

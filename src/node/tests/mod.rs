@@ -660,6 +660,7 @@ fn a_ticket_that_is_not_taken_costs_a_member_neither_its_role_nor_its_link() {
     for linked in [true, false] {
         if !linked {
             world.disconnect_all();
+            world.cut.clear();
         }
         let used = world.redeem(2, raise.clone(), LocalDocuments::Carry).unwrap_err();
         assert!(matches!(&used, Error::Denied(why) if why.contains("used up")), "{used}");
