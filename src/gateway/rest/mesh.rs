@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 
 use super::super::problem::{Answer, Problem};
 use super::super::rfc3339::Rfc3339;
-use super::super::{App, body, shape};
+use super::super::{App, body, mesh_shape, shape};
 use super::json;
 use crate::peer::Invite;
 
@@ -50,9 +50,9 @@ pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Bod
 /// peer is in already raises its role, when it is for a higher one.
 #[utoipa::path(
     post, path = "/mesh/join", tag = "mesh", operation_id = "join",
-    request_body(content = shape::JoinBody),
+    request_body(content = mesh_shape::JoinBody),
     responses(
-        (status = 200, description = "It is joined", body = shape::Joined),
+        (status = 200, description = "It is joined", body = mesh_shape::Joined),
         (status = 400, description = "The body is no JSON, or the ticket is none"),
         (status = 403, description = "The ticket is used up, expired, or not good for this"),
         (status = 408, description = "The body did not arrive in time"),
@@ -64,10 +64,10 @@ pub(super) async fn invite(State(app): State<App>, headers: HeaderMap, body: Bod
     ),
 )]
 pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
-    let wanted: shape::JoinBody = body::arguments(&headers, body).await?;
+    let wanted: mesh_shape::JoinBody = body::arguments(&headers, body).await?;
     let joined = app.peer.mesh().join(&wanted.ticket, wanted.local_documents.into()).await;
     let joined = joined.map_err(Problem::of_join)?;
-    Ok(json(StatusCode::OK, &shape::Joined::from(joined)))
+    Ok(json(StatusCode::OK, &mesh_shape::Joined::from(joined)))
 }
 
 /// Founds a mesh of this one peer and turns to it.
@@ -76,9 +76,9 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
 /// documents are carried over.
 #[utoipa::path(
     post, path = "/mesh/init", tag = "mesh", operation_id = "initMesh",
-    request_body(content = shape::InitBody),
+    request_body(content = mesh_shape::InitBody),
     responses(
-        (status = 201, description = "It is founded, and this peer its only member", body = shape::Founded),
+        (status = 201, description = "It is founded, and this peer its only member", body = mesh_shape::Founded),
         (status = 400, description = "The body is no JSON"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 409, description = "This peer is turning to another mesh already, or is the only admin of those who stay"),
@@ -88,10 +88,10 @@ pub(super) async fn join(State(app): State<App>, headers: HeaderMap, body: Body)
     ),
 )]
 pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
-    let wanted: shape::InitBody = body::arguments(&headers, body).await?;
-    let farewell = shape::farewell(wanted.without_admin);
+    let wanted: mesh_shape::InitBody = body::arguments(&headers, body).await?;
+    let farewell = mesh_shape::farewell(wanted.without_admin);
     let founded = app.peer.mesh().init(&wanted.name, wanted.local_documents.into(), farewell).await?;
-    Ok(json(StatusCode::CREATED, &shape::Founded::from(founded)))
+    Ok(json(StatusCode::CREATED, &mesh_shape::Founded::from(founded)))
 }
 
 /// Leaves the mesh that this peer shares with others, for one of its own.
@@ -100,9 +100,9 @@ pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body)
 /// What only this peer has is lost to them: ask `/sync/safe-to-leave` first.
 #[utoipa::path(
     post, path = "/mesh/leave", tag = "mesh", operation_id = "leaveMesh",
-    request_body(content = shape::LeaveBody, description = "May be left out: the documents are carried over"),
+    request_body(content = mesh_shape::LeaveBody, description = "May be left out: the documents are carried over"),
     responses(
-        (status = 200, description = "It is left, and this peer the only member of its own mesh", body = shape::Founded),
+        (status = 200, description = "It is left, and this peer the only member of its own mesh", body = mesh_shape::Founded),
         (status = 400, description = "The body is no JSON"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 409, description = "Nobody shares the mesh, this peer is its only admin, or is turning to another one already"),
@@ -112,10 +112,10 @@ pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body)
     ),
 )]
 pub(super) async fn leave(State(app): State<App>, headers: HeaderMap, body: Body) -> Answer {
-    let wanted: shape::LeaveBody = body::arguments(&headers, body).await?;
-    let farewell = shape::farewell(wanted.without_admin);
+    let wanted: mesh_shape::LeaveBody = body::arguments(&headers, body).await?;
+    let farewell = mesh_shape::farewell(wanted.without_admin);
     let founded = app.peer.mesh().leave(wanted.local_documents.into(), farewell).await?;
-    Ok(json(StatusCode::OK, &shape::Founded::from(founded)))
+    Ok(json(StatusCode::OK, &mesh_shape::Founded::from(founded)))
 }
 
 /// The members of the mesh, in the order of their ids, and after them who was let in and is no member.
