@@ -13,7 +13,8 @@
 //! - `leftover` what of a body nobody read
 //! - `budget`, `leaving` bytes on their way in and out, within one bound for all connections
 //! - `metrics` counters as Prometheus reads them
-//! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `mesh_shape`, `sync_shape`, `version_shape`, `rfc3339` the pieces of a request
+//! - `problem`, `etag`, `body`, `shape`, `feed_shape`, `mesh_shape`, `sync_shape`,
+//!   `version_shape`, `rfc3339` the pieces of a request
 //!   and an answer
 //!
 //! The gateway listens on loopback. Elsewhere it needs a token and TLS, unless [`Config::allow_insecure`] says that
