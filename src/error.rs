@@ -57,6 +57,8 @@ pub enum InvalidKind {
     TooLarge,
     /// It carries a test of the present state, and that failed.
     Test,
+    /// Another document has the key of a unique index that it asks for.
+    Taken,
 }
 
 impl Error {

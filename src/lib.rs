@@ -30,8 +30,8 @@
 //! | `error`, [`limits`], [`memory`], [`base`] | the public error; every bound; shares of memory; ids, hybrid time, the canonical codec |
 //! | [`kv`], [`identity`] | ordered keys on a disk behind a commit journal; keys and signatures |
 //! | [`value`] | JSON values in place: their order, keys that keep it, paths |
-//! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
 //! | [`filter`] | what queries ask of a document; values computed from it |
+//! | [`document`], [`access`] | JSON and Automerge, signed changes; members, tickets, grants |
 //! | [`index`] | what an index is, and a document's keys in it |
 //! | [`store`] | logs, views, snapshots, range summaries: one change, one atomic batch |
 //! | [`query`] | queries over views: their order, what is shown, pipelines |

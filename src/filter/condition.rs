@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::geo::{Near, Shape};
-use super::{Expression, Regex, TextSearch};
+use super::{Expression, Regex, TextSearch, matching, parse};
+use crate::Result;
+use crate::limits::FILTER_CONDITIONS_MAX;
 use crate::value::{Json, Kind, Path};
 
 /// What must hold of a document.
@@ -143,6 +145,22 @@ impl Operand {
 impl std::fmt::Debug for Operand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.text))
+    }
+}
+
+impl Element {
+    /// Reads what a projection's `$elemMatch` asks of an item; `at` is its place in the request.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::Error::Invalid) as for a filter; `$near`, `$text` and `$expr` cannot be asked of an item.
+    pub fn parse(value: &Value, at: &str) -> Result<Self> {
+        parse::element(value, at, FILTER_CONDITIONS_MAX)
+    }
+
+    /// Whether an item of an array is as it asks.
+    #[must_use]
+    pub fn is(&self, item: Json<'_>) -> bool {
+        matching::is_such(item, self)
     }
 }
 

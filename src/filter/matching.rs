@@ -11,6 +11,23 @@ pub(super) fn row(condition: &Condition, row: Row<'_>) -> bool {
     holds(condition, Scope::Row(row))
 }
 
+/// Whether an item of an array is as `$elemMatch` asks.
+pub(super) fn is_such(item: Json<'_>, element: &Element) -> bool {
+    match element {
+        Element::Fields(condition) => item.kind() == Kind::Object && holds(condition, Scope::Item(item)),
+        Element::Value(tests) => tests.iter().all(|test| passes(test, Some(item))),
+    }
+}
+
+/// Whether an element of a list is as `$pull` asks: as if it were a document, or the value of a field that is looked
+/// into, where `$elemMatch` takes an item as it is.
+pub(super) fn is_pulled(value: Json<'_>, element: &Element) -> bool {
+    match element {
+        Element::Fields(_) => is_such(value, element),
+        Element::Value(tests) => tests.iter().all(|test| finds(test, Place::At(value))),
+    }
+}
+
 /// What a condition is tried on.
 #[derive(Debug, Clone, Copy)]
 enum Scope<'a> {
@@ -20,13 +37,23 @@ enum Scope<'a> {
     Item(Json<'a>),
 }
 
-impl<'a> Scope<'a> {
-    /// Whether something that a path finds is accepted.
-    fn any(self, path: &Path, leaf: Leaf, mut accepts: impl FnMut(Option<Json<'a>>) -> bool) -> bool {
+/// Where a test looks.
+#[derive(Debug, Clone, Copy)]
+enum Place<'a> {
+    /// Under a path.
+    Under(&'a Path, Scope<'a>),
+    /// At a value, as a path that leads to it does.
+    At(Json<'a>),
+}
+
+impl<'a> Place<'a> {
+    /// Whether something that is there is accepted.
+    fn any(self, leaf: Leaf, mut accepts: impl FnMut(Option<Json<'a>>) -> bool) -> bool {
         let mut visit = |value| if accepts(value) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let flow = match self {
-            Self::Row(row) => path.visit_row(row, leaf, &mut visit),
-            Self::Item(item) => path.visit(item, leaf, &mut visit),
+            Self::Under(path, Scope::Row(row)) => path.visit_row(row, leaf, &mut visit),
+            Self::Under(path, Scope::Item(item)) => path.visit(item, leaf, &mut visit),
+            Self::At(value) => Path::visit_end(value, leaf, &mut visit),
         };
         flow.is_break()
     }
@@ -37,7 +64,7 @@ fn holds(condition: &Condition, scope: Scope<'_>) -> bool {
         Condition::All(all) => all.iter().all(|condition| holds(condition, scope)),
         Condition::Any(any) => any.iter().any(|condition| holds(condition, scope)),
         Condition::Not(condition) => !holds(condition, scope),
-        Condition::Field { path, test } => finds(path, test, scope),
+        Condition::Field { path, test } => finds(test, Place::Under(path, scope)),
         Condition::Expression { expression, .. } => match scope {
             Scope::Row(row) => expression.is_true(row).unwrap_or(false),
             // Refused where filters are read, as words are.
@@ -50,13 +77,13 @@ fn holds(condition: &Condition, scope: Scope<'_>) -> bool {
     }
 }
 
-/// Whether a test finds something under a path.
-fn finds(path: &Path, test: &Test, scope: Scope<'_>) -> bool {
+/// Whether a test finds something in its place.
+fn finds(test: &Test, place: Place<'_>) -> bool {
     match test {
-        Test::Not(tests) => !tests.iter().all(|test| finds(path, test, scope)),
-        Test::Holds(tests) => !tests.is_empty() && tests.iter().all(|test| finds(path, test, scope)),
-        Test::Exists(wanted) => scope.any(path, Leaf::Whole, |value| value.is_some()) == *wanted,
-        Test::Size(_) | Test::Element(_) => scope.any(path, Leaf::Whole, |value| passes(test, value)),
+        Test::Not(tests) => !tests.iter().all(|test| finds(test, place)),
+        Test::Holds(tests) => !tests.is_empty() && tests.iter().all(|test| finds(test, place)),
+        Test::Exists(wanted) => place.any(Leaf::Whole, |value| value.is_some()) == *wanted,
+        Test::Size(_) | Test::Element(_) => place.any(Leaf::Whole, |value| passes(test, value)),
         Test::Equal(_)
         | Test::In(_)
         | Test::Compare(..)
@@ -64,7 +91,7 @@ fn finds(path: &Path, test: &Test, scope: Scope<'_>) -> bool {
         | Test::Matches(_)
         | Test::Remainder { .. }
         | Test::Near(_)
-        | Test::Within(_) => scope.any(path, Leaf::Items, |value| passes(test, value)),
+        | Test::Within(_) => place.any(Leaf::Items, |value| passes(test, value)),
     }
 }
 
@@ -105,13 +132,6 @@ fn equal(value: Json<'_>, operand: &Operand) -> bool {
 
 fn array(value: Option<Json<'_>>) -> Option<Json<'_>> {
     value.filter(|value| value.kind() == Kind::Array)
-}
-
-fn is_such(item: Json<'_>, element: &Element) -> bool {
-    match element {
-        Element::Fields(condition) => item.kind() == Kind::Object && holds(condition, Scope::Item(item)),
-        Element::Value(tests) => tests.iter().all(|test| passes(test, Some(item))),
-    }
 }
 
 fn is_of(value: Json<'_>, wanted: Type) -> bool {

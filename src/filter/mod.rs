@@ -21,6 +21,7 @@
 //! - `parse`, `operator` from JSON, with bounds and with errors that say where
 //! - `matching` trying it on a row: plain comparisons allocate nothing
 //! - `canonical` back to JSON: one form for filters that were written alike
+//! - `pull` the same engine on the elements of a list
 //! - `regex`, `text`, [`geo`] what the larger operators need
 //! - [`expression`] values computed from a document: `$expr`, and pipelines
 //!
@@ -34,6 +35,7 @@ pub mod geo;
 mod matching;
 mod operator;
 mod parse;
+mod pull;
 mod regex;
 mod text;
 
@@ -42,6 +44,7 @@ mod tests;
 
 pub use condition::{Comparison, Condition, Element, Operand, Test, Type};
 pub use expression::Expression;
+pub use pull::Pull;
 pub use regex::Regex;
 pub use text::{TextSearch, tokens};
 

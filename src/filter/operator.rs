@@ -152,12 +152,12 @@ impl Parser {
         Ok(Test::Holds(tests))
     }
 
-    fn element(&mut self, value: &Value, at: &str, place: Place) -> Result<Element> {
+    pub(super) fn element(&mut self, value: &Value, at: &str, place: Place) -> Result<Element> {
         let logical = |operator: &str| matches!(operator, "$and" | "$or" | "$nor" | "$comment" | "$expr" | "$text");
         match first_operator(value) {
             Some(operator) if !logical(operator) => match operators(value, at)? {
                 Some(operators) => Ok(Element::Value(self.tests(operators, at, place.item())?)),
-                None => Err(fault(at, "$elemMatch takes conditions")),
+                None => Err(fault(at, "conditions are needed here, such as {\"$gt\": 5}")),
             },
             Some(_) | None => Ok(Element::Fields(self.condition(value, at, place.item())?.into())),
         }

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::condition::{Condition, Test};
+use super::condition::{Condition, Element, Operand, Test};
 use super::expression::Expression;
 use super::fault::{fault, join, kind, too_large, unknown};
 use super::text::TextSearch;
@@ -21,6 +21,23 @@ const OPERATORS: &[&str] = &["$and", "$or", "$nor", "$expr", "$text", "$comment"
 pub(super) fn filter(value: &Value) -> Result<Condition> {
     let place = Place { depth: 0, top: true, item: false };
     Parser::default().condition(value, "", place)
+}
+
+/// Reads a value to compare with.
+pub(super) fn operand(value: &Value, at: &str) -> Result<Operand> {
+    Parser::default().operand(value, at)
+}
+
+/// Reads what is asked of one item of an array, with so many conditions at most.
+pub(super) fn element(value: &Value, at: &str, conditions_max: usize) -> Result<Element> {
+    let place = Place { depth: 0, top: false, item: true };
+    let mut parser = Parser::default();
+    let element = parser.element(value, at, place)?;
+    if parser.conditions > conditions_max {
+        let message = format!("{} conditions, the limit is {conditions_max}", parser.conditions);
+        return Err(too_large(at, message));
+    }
+    Ok(element)
 }
 
 /// What was read so far, all of it bounded.
@@ -107,7 +124,7 @@ impl Parser {
     fn expression(&mut self, value: &Value, at: &str, place: Place) -> Result<Condition> {
         self.count_expression(at)?;
         if place.item {
-            return Err(fault(at, "$expr is about a whole document, and cannot stand in $elemMatch"));
+            return Err(fault(at, "$expr is about a whole document, and cannot be asked of an item of an array"));
         }
         Ok(Condition::Expression { expression: Expression::parse(value, at)?, source: value.clone() })
     }

@@ -20,6 +20,9 @@ pub(super) struct FeedPage {
     next_cursor: String,
     /// Whether there is more for now.
     more: bool,
+    /// `false` when there is no such collection; otherwise absent.
+    #[schema(required = false)]
+    collection_exists: Option<bool>,
 }
 
 /// A document at its last change.
@@ -64,7 +67,7 @@ impl UniqueConflict {
 }
 
 /// A page of a feed: `{changes, next_cursor, more}`.
-pub(super) fn page(changes: &Changes, data: bool) -> Bytes {
+pub(super) fn page(changes: &Changes, data: bool, missing: bool) -> Bytes {
     let mut out = b"{\"changes\":[".to_vec();
     for (index, (document, cursor)) in changes.documents.iter().enumerate() {
         if index > 0 {
@@ -72,9 +75,11 @@ pub(super) fn page(changes: &Changes, data: bool) -> Bytes {
         }
         write_change(&mut out, changes, document, cursor, data);
     }
-    out.extend_from_slice(
-        format!("],\"next_cursor\":\"{}\",\"more\":{}}}", changes.next, !changes.complete).as_bytes(),
-    );
+    out.extend_from_slice(format!("],\"next_cursor\":\"{}\",\"more\":{}", changes.next, !changes.complete).as_bytes());
+    if missing {
+        out.extend_from_slice(b",\"collection_exists\":false");
+    }
+    out.push(b'}');
     out.into()
 }
 
@@ -127,7 +132,7 @@ mod tests {
         let id = |id: &str| id.parse::<DocumentId>().unwrap();
         let conflict = KeyConflict { index: "by-n".parse().unwrap(), winner: id("b"), losers: vec![id("a"), id("c")] };
         changes.conflicts.insert("a".into(), vec![conflict]);
-        let page: Value = serde_json::from_slice(&page(&changes, false)).unwrap();
+        let page: Value = serde_json::from_slice(&page(&changes, false, false)).unwrap();
         let shown = json!([{"index": "by-n", "winner": "b", "losers": ["a", "c"]}]);
         assert_eq!((&page["changes"][0]["conflicts"], page["changes"][1].get("conflicts")), (&shown, None));
         let events = events(&changes, true);

@@ -156,7 +156,7 @@ impl From<Invalid> for Problem {
             InvalidKind::Syntax => StatusCode::BAD_REQUEST,
             InvalidKind::Meaning => StatusCode::UNPROCESSABLE_ENTITY,
             InvalidKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            InvalidKind::Test => StatusCode::CONFLICT,
+            InvalidKind::Test | InvalidKind::Taken => StatusCode::CONFLICT,
         };
         Self { field: invalid.field, position: invalid.position, ..Self::new(status, invalid.message) }
     }
@@ -187,6 +187,7 @@ mod tests {
             (invalid(InvalidKind::Meaning), 422),
             (invalid(InvalidKind::TooLarge), 413),
             (invalid(InvalidKind::Test), 409),
+            (invalid(InvalidKind::Taken), 409),
             (Error::Conflict("x".into()), 409),
             (Error::Unavailable("x".into()), 503),
             (Error::Corrupt("x".into()), 500),
@@ -202,6 +203,7 @@ mod tests {
         let conflict = || Error::Conflict("x".into());
         assert_eq!(Problem::of_condition(conflict()).status, StatusCode::PRECONDITION_FAILED);
         assert_eq!(Problem::of_condition(Error::NotFound("x".into())).status, StatusCode::NOT_FOUND);
+        assert_eq!(Problem::of_condition(invalid(InvalidKind::Taken)).status, StatusCode::CONFLICT);
         assert_eq!(Problem::of_join(Error::Unavailable("x".into())).status, StatusCode::BAD_GATEWAY);
         assert_eq!(Problem::of_join(conflict()).status, StatusCode::CONFLICT);
     }

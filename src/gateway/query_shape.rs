@@ -51,6 +51,9 @@ pub(super) struct QueryPage {
     /// Ids of documents that are damaged on this peer's disk and left out; absent when there are none.
     #[schema(required = false)]
     damaged: Option<Vec<String>>,
+    /// `false` when there is no such collection; otherwise absent.
+    #[schema(required = false)]
+    collection_exists: Option<bool>,
 }
 
 /// Documents of a question that is answered at once.
@@ -58,6 +61,9 @@ pub(super) struct QueryPage {
 #[allow(dead_code, reason = "written as text, so that documents are not parsed")]
 pub(super) struct PipelineResult {
     documents: Vec<Value>,
+    /// `false` when there is no such collection; otherwise absent.
+    #[schema(required = false)]
+    collection_exists: Option<bool>,
 }
 
 /// Which documents are counted.
@@ -76,6 +82,9 @@ pub(super) struct Count {
     pub(super) count: u64,
     /// Whether it was counted.
     pub(super) exact: bool,
+    /// `false` when there is no such collection; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) collection_exists: Option<bool>,
 }
 
 /// Which values are wanted.
@@ -92,6 +101,9 @@ pub(super) struct DistinctBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DistinctValues {
     pub(super) values: Vec<Value>,
+    /// `false` when there is no such collection; otherwise absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) collection_exists: Option<bool>,
 }
 
 /// A pipeline.
@@ -118,6 +130,9 @@ pub(super) struct Explanation {
     /// Documents that were looked at.
     documents_examined: u64,
     time_us: u64,
+    /// `false` when there is no such collection; otherwise absent.
+    #[schema(required = false)]
+    collection_exists: Option<bool>,
 }
 
 /// An index, as it is declared.
@@ -223,7 +238,7 @@ impl KeyConflicts {
 }
 
 /// A page as JSON text.
-pub(super) fn page(found: &Found) -> Bytes {
+pub(super) fn page(found: &Found, missing: bool) -> Bytes {
     let mut rest = json!({ "total_estimate": found.total_estimate, "total_exact": found.is_total_exact });
     if let Some(next) = &found.next {
         rest["next_cursor"] = next.as_str().into();
@@ -231,7 +246,15 @@ pub(super) fn page(found: &Found) -> Bytes {
     if !found.damaged.is_empty() {
         rest["damaged"] = found.damaged.iter().map(ToString::to_string).collect();
     }
+    tell_if_missing(missing, &mut rest);
     documents(&found.documents, &rest)
+}
+
+/// Says that there is no such collection.
+pub(super) fn tell_if_missing(missing: bool, answer: &mut Value) {
+    if missing {
+        answer["collection_exists"] = false.into();
+    }
 }
 
 /// Documents, and other fields behind them, as JSON text.

@@ -99,7 +99,7 @@ fn values(path: &Path, direction: Direction, row: Row<'_>) -> (Vec<Vec<u8>>, boo
         // One more than allowed is enough to know.
         if values.len() > INDEX_KEYS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let _: ControlFlow<()> = path.visit_row(row, Leaf::Whole, &mut |value| {
+    let _: ControlFlow<()> = path.visit_row(row, Leaf::Keys, &mut |value| {
         let Some(value) = value else { return add(&|key| encode_missing(direction, key)) };
         found = true;
         if value.kind() != Kind::Array {
@@ -110,12 +110,6 @@ fn values(path: &Path, direction: Direction, row: Row<'_>) -> (Vec<Vec<u8>>, boo
         }
         value.items().try_for_each(|item| add(&|key| encode(item, direction, key)))
     });
-    if values.is_empty() {
-        // Lists without objects on the way.
-        let mut missing = Vec::new();
-        encode_missing(direction, &mut missing);
-        values.push(missing);
-    }
     values.sort_unstable();
     values.dedup();
     (values, found)
@@ -159,6 +153,8 @@ mod tests {
         let inside = |body| keys(json!({"fields": "a.b"}), body).keys;
         assert_eq!(inside(json!({"a": [{"b": 1}, {}]})), [key(&[json!(null)]), key(&[json!(1)])]);
         assert_eq!(inside(json!({"a": [1, 2]})), [key(&[json!(null)])]);
+        assert_eq!(inside(json!({"a": []})), [key(&[json!(null)])]);
+        assert_eq!(inside(json!({"a": [5, {"b": 1}]})), [key(&[json!(null)]), key(&[json!(1)])]);
     }
 
     #[test]

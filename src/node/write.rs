@@ -127,27 +127,43 @@ impl Node {
         Ok(Reply::Written(Write::Created, record))
     }
 
-    /// Passes the result of an edit on, if no unique index is against it. Input that was refused left the open document
-    /// as it was; after any other failure it may be half edited, so it is closed.
+    /// Passes the result of an edit on, if no unique index is against it. An edit that was refused as input left the open
+    /// document as it was; after any other failure the document may be edited, or half so, and is closed.
     pub(super) fn edited(
         &mut self,
         key: &DocumentKey,
         before: &Record,
         edited: Result<Option<Change>>,
     ) -> Result<Option<Change>> {
-        let edited = match edited {
-            Ok(Some(change)) if self.store.has_unique(&key.collection) => {
-                let document = self.store.open_document(key, before)?;
-                // A deleted one has no keys.
-                let view = (!document.is_deleted()).then(|| document.view());
-                view.map_or(Ok(()), |view| self.store.check_unique(key, Some(before), &view)).map(|()| Some(change))
+        match edited {
+            Ok(Some(change)) => match self.check_edited(key, before) {
+                Ok(()) => Ok(Some(change)),
+                Err(error) => {
+                    // The open document holds the edit.
+                    self.store.close_document(key);
+                    Err(error)
+                }
+            },
+            Ok(None) | Err(Error::Invalid(_)) => edited,
+            Err(error) => {
+                self.store.close_document(key);
+                Err(error)
             }
-            other => other,
-        };
-        if !matches!(edited, Ok(_) | Err(Error::Invalid(_))) {
-            self.store.close_document(key);
         }
-        edited
+    }
+
+    /// Checks an open document that was edited against unique indexes.
+    fn check_edited(&mut self, key: &DocumentKey, before: &Record) -> Result<()> {
+        if !self.store.has_unique(&key.collection) {
+            return Ok(());
+        }
+        let document = self.store.open_document(key, before)?;
+        if document.is_deleted() {
+            // It has no keys.
+            return Ok(());
+        }
+        let view = document.view();
+        self.store.check_unique(key, Some(before), &view)
     }
 
     /// Stores a change that the open document holds already. When that fails the document is closed, so

@@ -114,7 +114,8 @@ fn of_pattern(pattern: &Pattern, sparse: bool, multiple: bool, filter: &Filter) 
             break;
         }
         is_there |= pieces.pieces.iter().all(|piece| piece.from >= kind_keys(Kind::Number).0);
-        bounds.exact &= pieces.exact;
+        // A list that is named by its position has the keys of its items, and is not found by them.
+        bounds.exact &= pieces.exact && !path.has_position();
         met += tests;
         bounds.used += 1;
         let points = pieces.pieces.iter().all(|piece| piece.point);

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::shape::{Leaf, Shape, Slice};
 use super::{fault, too_large, within};
-use crate::filter::{Expression, Filter};
+use crate::filter::{Element, Expression, Filter};
 use crate::limits::QUERY_FIELDS_MAX;
 use crate::value::{ID_FIELD, Path, Row};
 use crate::{Error, Result};
@@ -37,7 +37,7 @@ enum Wish {
     Hide,
     Compute(Expression),
     Slice(Slice),
-    First(Box<Filter>),
+    First(Element),
 }
 
 struct Entry {
@@ -189,7 +189,7 @@ fn wish(value: &Value, at: &str) -> Result<Option<Wish>> {
                 Wish::Slice(slice(argument, &within(at, name))?)
             }
             Some((name, argument)) if name == "$elemMatch" && fields.len() == 1 => {
-                Wish::First(Box::new(filter(argument, &within(at, name))?))
+                Wish::First(Element::parse(argument, &within(at, name))?)
             }
             _ if fields.keys().any(|key| key.starts_with('$')) => Wish::Compute(Expression::parse(value, at)?),
             _ => return Ok(None),

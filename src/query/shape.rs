@@ -1,8 +1,9 @@
 //! Writing a document anew: which of its fields remain, and what is set into it.
 //!
 //! A shape is a tree of fields that is walked beside the document's own, both in the order of keys, so that one pass
-//! over the text writes the other. Inside of arrays a path goes on in every object, as in MongoDB. What reads a
-//! projection or a stage makes the shape; nothing is parsed here.
+//! over the text writes the other. Inside of arrays a path goes on in every object, as in MongoDB, but where `$lookup` and
+//! `$unwind` set something: an object takes the place of an array on the way. What reads a projection or a stage makes the
+//! shape; nothing is parsed here.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use serde_json::Value;
 
 use super::fault;
 use crate::Result;
-use crate::filter::Filter;
+use crate::filter::Element;
 use crate::filter::expression::Found;
 use crate::limits::DOCUMENT_VIEW_BYTES_MAX;
 use crate::value::{Fields, ID_FIELD, Json, Kind, Path, Row};
@@ -23,6 +24,8 @@ pub(super) struct Shape {
     tree: Tree,
     /// Whether fields that it does not name remain.
     keeps_rest: bool,
+    /// Whether an array on the way to what is set is replaced.
+    replaces_arrays: bool,
 }
 
 /// What becomes of a field.
@@ -36,8 +39,8 @@ pub(super) enum Leaf {
     Set(usize),
     /// Of an array some items remain.
     Slice(Slice),
-    /// Of an array the first object remains that a filter is about.
-    First(Box<Filter>),
+    /// Of an array the first item remains of which this holds.
+    First(Element),
     /// Something becomes of fields in it.
     Within(Tree),
 }
@@ -61,7 +64,12 @@ pub(super) struct Slice {
 
 impl Shape {
     pub(super) fn new(keeps_rest: bool) -> Self {
-        Self { tree: Tree::default(), keeps_rest }
+        Self { tree: Tree::default(), keeps_rest, replaces_arrays: false }
+    }
+
+    /// What sets fields, over arrays on the way; all other fields remain.
+    pub(super) fn over_arrays() -> Self {
+        Self { replaces_arrays: true, ..Self::new(true) }
     }
 
     /// Says what becomes of the field at a path.
@@ -92,7 +100,7 @@ impl Shape {
     /// # Errors
     /// When it is larger than a view may be.
     pub(super) fn apply(&self, row: Row<'_>, values: &[Found<'_>], at: &str) -> Result<Vec<u8>> {
-        let mut writer = Writer { out: Vec::new(), keeps_rest: self.keeps_rest, values, at };
+        let mut writer = Writer { out: Vec::new(), shape: self, values, at };
         writer.object(&self.tree, &mut TopFields { body: row.body.fields().peekable(), id: row.id })?;
         Ok(writer.out)
     }
@@ -128,7 +136,7 @@ type AnyFields<'i, 'a> = &'i mut dyn Iterator<Item = (Cow<'a, str>, Json<'a>)>;
 
 struct Writer<'v> {
     out: Vec<u8>,
-    keeps_rest: bool,
+    shape: &'v Shape,
     values: &'v [Found<'v>],
     at: &'v str,
 }
@@ -143,7 +151,7 @@ impl Writer<'_> {
             }
             match named.next_if(|(name, _)| name.as_str() == key.as_ref()) {
                 Some((_, leaf)) => self.present(&key, value, leaf)?,
-                None if self.keeps_rest => self.field(&key, value.text())?,
+                None if self.shape.keeps_rest => self.field(&key, value.text())?,
                 None => {}
             }
         }
@@ -166,30 +174,25 @@ impl Writer<'_> {
                 self.items(value.items().skip(skip).take(count))
             }
             Leaf::Slice(_) => self.field(key, value.text()),
-            Leaf::First(filter) => {
-                let is_wanted = |item: &Json<'_>| {
-                    item.kind() == Kind::Object
-                        && filter.matches(Row { id: item.get(ID_FIELD), body: *item, conflicts: 0 })
-                };
-                match value.items().find(is_wanted) {
-                    None => Ok(()),
-                    Some(item) => {
-                        self.key(key);
-                        self.items(std::iter::once(item))
-                    }
+            Leaf::First(element) => match value.items().find(|item| element.is(*item)) {
+                None => Ok(()),
+                Some(item) => {
+                    self.key(key);
+                    self.items(std::iter::once(item))
                 }
-            }
+            },
             Leaf::Within(tree) => match value.kind() {
                 Kind::Object => {
                     self.key(key);
                     self.object(tree, &mut value.fields())
                 }
+                Kind::Array if tree.sets && self.shape.replaces_arrays => self.absent(key, leaf),
                 Kind::Array => {
                     self.key(key);
                     self.array(tree, value)
                 }
                 Kind::Null | Kind::Number | Kind::String | Kind::Bool if tree.sets => self.absent(key, leaf),
-                Kind::Null | Kind::Number | Kind::String | Kind::Bool if self.keeps_rest => {
+                Kind::Null | Kind::Number | Kind::String | Kind::Bool if self.shape.keeps_rest => {
                     self.field(key, value.text())
                 }
                 Kind::Null | Kind::Number | Kind::String | Kind::Bool => Ok(()),
@@ -229,7 +232,7 @@ impl Writer<'_> {
                     self.comma();
                     self.object(tree, &mut std::iter::empty())?;
                 }
-                Kind::Null | Kind::Number | Kind::String | Kind::Bool if self.keeps_rest => {
+                Kind::Null | Kind::Number | Kind::String | Kind::Bool if self.shape.keeps_rest => {
                     self.comma();
                     self.put(item.text())?;
                 }

@@ -1,8 +1,7 @@
 //! The order of rows.
 //!
-//! A row has one key of bytes for the whole order, so that rows are compared without a look at them. As in MongoDB a
-//! field that holds an array stands at its smallest item, downwards at its greatest; an empty array is before null, and
-//! a missing field is null.
+//! A row has one key of bytes for the whole order, so that rows are compared without a look at them. Where a row stands
+//! on account of its arrays is said where keys are made ([`sort_key`]).
 //!
 //! JSON objects are read here with their keys sorted, so the order in which several keys were written is not known: an
 //! object has one key, and several are a list of such objects, or a text such as `"city,-age"`.
@@ -16,7 +15,7 @@ use serde_json::Value;
 use super::{Budget, fault, row};
 use crate::Result;
 use crate::filter::expression::whole;
-use crate::value::{Direction, Kind, Leaf, Path, Pattern, Row, encode, encode_missing, encode_undefined};
+use crate::value::{Direction, Path, Pattern, Row, sort_key};
 
 /// By which fields rows are sorted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,9 +56,7 @@ impl Sort {
 
     /// Appends the key of a row: keys compare as their rows are sorted.
     pub fn key(&self, row: Row<'_>, key: &mut Vec<u8>) {
-        for (path, direction) in &self.keys {
-            put(path, *direction, row, key);
-        }
+        sort_key(&self.keys, row, key);
     }
 }
 
@@ -72,38 +69,6 @@ impl std::fmt::Display for Sort {
             write!(f, "{comma}{sign}{path}")?;
         }
         Ok(())
-    }
-}
-
-/// Appends what a path finds that comes first in a direction.
-fn put(path: &Path, direction: Direction, row: Row<'_>, key: &mut Vec<u8>) {
-    let start = key.len();
-    let mut end = start;
-    let mut offer = |write: &dyn Fn(&mut Vec<u8>)| {
-        write(key);
-        if end > start && key[end..] >= key[start..end] {
-            key.truncate(end);
-        } else {
-            key.drain(start..end);
-            end = key.len();
-        }
-    };
-    let _: ControlFlow<()> = path.visit_row(row, Leaf::Whole, &mut |value| {
-        match value {
-            None => offer(&|key| encode_missing(direction, key)),
-            Some(value) if value.kind() == Kind::Array => {
-                let mut items = value.items().peekable();
-                if items.peek().is_none() {
-                    offer(&|key| encode_undefined(direction, key));
-                }
-                items.for_each(|item| offer(&|key| encode(item, direction, key)));
-            }
-            Some(value) => offer(&|key| encode(value, direction, key)),
-        }
-        ControlFlow::Continue(())
-    });
-    if key.len() == start {
-        encode_missing(direction, key);
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `key` byte strings in that order, for indexes
 //! - `path` dotted paths, which look into arrays as MongoDB's do
 //! - `pattern` several paths with directions: an order
+//! - `sort_key` where a document stands in such an order
 //!
 //! What a filter or an index makes of them is not decided here.
 
@@ -17,9 +18,11 @@ mod key;
 mod order;
 mod path;
 mod pattern;
+mod sort_key;
 
 pub use json::{Fields, Items, Json, Kind, Number};
 pub use key::{Direction, encode, encode_missing, encode_undefined, kind_keys, string_prefix, successor, turned};
 pub use order::compare;
 pub use path::{CONFLICTS_FIELD, ID_FIELD, Leaf, Path, Row};
 pub use pattern::Pattern;
+pub use sort_key::sort_key;

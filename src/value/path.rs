@@ -2,10 +2,11 @@
 //!
 //! `a.b` of `{"a":[{"b":1},{"b":2}]}` finds 1 and 2: on the way through an array every object in it is looked into, and
 //! a part of the path that is a number is also a position. At the end of a path an array stands for its items and for
-//! itself. A path that ends early in something that is not an array finds *nothing*, once; an array on the way in which
-//! nothing has the rest of the path finds not even that.
+//! itself, unless the path named it by its position in another array. A path that ends early in something that is not an
+//! array finds *nothing*, once; an array on the way in which nothing has the rest of the path finds not even that.
 //!
-//! Source: MongoDB manual, "Query on Arrays", "Query for Null or Missing Fields".
+//! Source: MongoDB manual, "Query on Arrays", "Query for Null or Missing Fields"; for positions the server's
+//! `BSONElementIterator`.
 
 use std::ops::ControlFlow;
 
@@ -16,14 +17,14 @@ use crate::{Error, Result};
 /// The path to a field, such as `address.city` or `tags.0`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Path {
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Part {
-    name: String,
+pub(super) struct Part {
+    pub(super) name: String,
     /// What it is as a position in an array.
-    index: Option<usize>,
+    pub(super) index: Option<usize>,
 }
 
 /// What an array at the end of a path stands for.
@@ -33,6 +34,9 @@ pub enum Leaf {
     Items,
     /// Itself only.
     Whole,
+    /// Itself only; and every item of an array on the way that is no object counts as *nothing*, as does such an array
+    /// without items. What an index holds.
+    Keys,
 }
 
 /// A document as queries see it: what it holds, and its id under `_id`.
@@ -99,6 +103,12 @@ impl Path {
         self.parts.iter().zip(&other.parts).all(|(own, other)| own.name == other.name)
     }
 
+    /// Whether a part of it may be a position in an array.
+    #[must_use]
+    pub fn has_position(&self) -> bool {
+        self.parts.iter().any(|part| part.index.is_some())
+    }
+
     /// Whether it names the document's id.
     #[must_use]
     pub fn is_id(&self) -> bool {
@@ -123,6 +133,15 @@ impl Path {
         visit: &mut dyn FnMut(Option<Json<'a>>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         descend(root, &self.parts, leaf, visit)
+    }
+
+    /// As [`Path::visit`] with a path that leads to a value.
+    pub fn visit_end<'a, B>(
+        value: Json<'a>,
+        leaf: Leaf,
+        visit: &mut dyn FnMut(Option<Json<'a>>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        arrive(value, &[], leaf, visit)
     }
 
     /// The value that the path finds without looking into arrays, which positions do not count as.
@@ -165,15 +184,21 @@ fn arrive<'a, B>(
         (_, None) => visit(Some(value)),
         (Kind::Object, Some(_)) => descend(value, rest, leaf, visit),
         (Kind::Array, Some(part)) => {
+            let mut is_empty = true;
             for (position, item) in value.items().enumerate() {
-                if item.kind() == Kind::Object {
+                is_empty = false;
+                let (is_object, is_named) = (item.kind() == Kind::Object, part.index == Some(position));
+                if is_object {
                     descend(item, rest, leaf, visit)?;
                 }
-                if part.index == Some(position) {
+                if is_named {
                     at_position(item, &rest[1..], leaf, visit)?;
                 }
+                if leaf == Leaf::Keys && !is_object && !is_named {
+                    visit(None)?;
+                }
             }
-            ControlFlow::Continue(())
+            if leaf == Leaf::Keys && is_empty { visit(None) } else { ControlFlow::Continue(()) }
         }
         (Kind::Null | Kind::Number | Kind::String | Kind::Bool, Some(_)) => visit(None),
     }
@@ -187,9 +212,10 @@ fn at_position<'a, B>(
     visit: &mut dyn FnMut(Option<Json<'a>>) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
     match item.kind() {
-        // An array at the end that was named by its position stands for its items as well.
+        // An array at the end that was named by its position stands for itself alone.
+        _ if rest.is_empty() => visit(Some(item)),
         Kind::Object | Kind::Array => arrive(item, rest, leaf, visit),
-        Kind::Null | Kind::Number | Kind::String | Kind::Bool if rest.is_empty() => visit(Some(item)),
+        Kind::Null | Kind::Number | Kind::String | Kind::Bool if leaf == Leaf::Keys => visit(None),
         Kind::Null | Kind::Number | Kind::String | Kind::Bool => ControlFlow::Continue(()),
     }
 }
@@ -217,7 +243,10 @@ mod tests {
         assert_eq!(items("a", r#"{"a":[]}"#), ["[]"]);
         assert_eq!(items("a.b", r#"{"a":[{"b":1},{"b":[2,3]},4,{}]}"#), ["1", "2", "3", "[2,3]", "-"]);
         assert_eq!(items("a.0", r#"{"a":[7,8]}"#), ["7"]);
-        assert_eq!(items("a.0", r#"{"a":[[7,8]]}"#), ["7", "8", "[7,8]"]);
+        assert_eq!(items("a.0", r#"{"a":[[7,8]]}"#), ["[7,8]"]);
+        assert_eq!(items("a.0.1", r#"{"a":[[7,[8]]]}"#), ["[8]"]);
+        assert_eq!(items("a.0", r#"{"a":[{"0":[7]}]}"#), ["7", "[7]", r#"{"0":[7]}"#]);
+        assert_eq!(items("a.0.b", r#"{"a":[[{"b":[7]}]]}"#), ["7", "[7]"]);
         assert_eq!(items("a.1.b", r#"{"a":[{"b":1},{"b":2}]}"#), ["-", "-", "2"]);
         assert_eq!(items("a.0", r#"{"a":{"0":5}}"#), ["5"]);
         assert_eq!(found("a", r#"{"a":[1,2]}"#, Leaf::Whole), ["[1,2]"]);
@@ -231,6 +260,15 @@ mod tests {
         assert_eq!(items("a.b", r#"{"a":null}"#), ["-"]);
         assert_eq!(items("a.b", r#"{"a":[]}"#), Vec::<String>::new());
         assert_eq!(items("a.b", r#"{"a":[1,2]}"#), Vec::<String>::new());
+    }
+
+    #[test]
+    fn for_keys_what_is_no_object_on_the_way_counts_as_nothing() {
+        let keys = |path, text| found(path, text, Leaf::Keys);
+        assert_eq!(keys("a.b", r#"{"a":[5,{"b":1},[{"b":2}]]}"#), ["-", "1", "-"]);
+        assert_eq!(keys("a.b.c", r#"{"a":[{"b":[]},{"b":{"c":1}}]}"#), ["-", "1"]);
+        assert_eq!(keys("a.0", r#"{"a":[5]}"#), ["5"]);
+        assert_eq!(keys("a.0.b", r#"{"a":[5]}"#), ["-"]);
     }
 
     #[test]

@@ -19,11 +19,13 @@ pub(super) struct Elements {
     cutter: Cutter,
     found: VecDeque<Record>,
     ended: bool,
+    /// Why there is no more, for when all that stands before is handed over.
+    failed: Option<String>,
 }
 
 impl Elements {
     pub(super) fn new(source: Source) -> Self {
-        Self { source, cutter: Cutter::default(), found: VecDeque::new(), ended: false }
+        Self { source, cutter: Cutter::default(), found: VecDeque::new(), ended: false, failed: None }
     }
 }
 
@@ -33,14 +35,22 @@ impl Records for Elements {
             if let Some(record) = self.found.pop_front() {
                 return Ok(Some(record));
             }
+            if let Some(why) = &self.failed {
+                return Err(self.fail(why));
+            }
             if self.ended {
                 return self.cutter.check_end().map(|()| None).map_err(|why| self.fail(&why));
             }
             let piece = self.source.piece()?;
             self.ended = piece.is_empty();
             for &byte in &piece {
-                let record = self.cutter.next(byte).map_err(|why| self.fail(&why))?;
-                self.found.extend(record);
+                match self.cutter.next(byte) {
+                    Ok(record) => self.found.extend(record),
+                    Err(why) => {
+                        self.failed = Some(why);
+                        break;
+                    }
+                }
             }
             if self.ended {
                 self.found.extend(self.cutter.finish());
@@ -51,7 +61,7 @@ impl Records for Elements {
 
 impl Elements {
     fn fail(&self, why: &str) -> Failure {
-        Failure::new(Kind::Failed, format!("{}: {why}; what stands before is written", self.source.name))
+        Failure::new(Kind::Failed, format!("{}: {why}; the documents before that were sent", self.source.name))
     }
 }
 
@@ -267,6 +277,19 @@ mod tests {
     fn what_has_no_clear_end_is_a_failure() {
         for bad in ["[", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[] 1", "[{}", "{\"a\":", "\"x", "[\"\\"] {
             assert!(read(bad.as_bytes()).1.is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_stands_before_the_failure_is_handed_over() {
+        let many = format!("[{}", "{\"a\":1},".repeat(3_000));
+        for bad in ["]", ",", "{} {}]", "{}] 1", "{\"a\":", "{}"] {
+            let (found, ended) = read(format!("{many}{bad}").as_bytes());
+            assert!(
+                ended.is_err() && found.len() >= 3_000 && found.iter().all(Result::is_ok),
+                "{bad}: {}",
+                found.len()
+            );
         }
     }
 

@@ -5,14 +5,15 @@
 //! | `{"$oid": hex}` | the text |
 //! | `$numberInt`, `$numberLong`, `$numberDouble` | the number |
 //! | `$numberDecimal` | the number, when the nearest double reads back as the same decimal; else the text, counted |
-//! | `$date` | RFC 3339 in UTC |
+//! | `$date` | RFC 3339, in UTC where it was a number; a text that is no such time stays, counted |
 //! | `$binary` | `{"$bytes": base64}`, with `subType` when that is not `00` |
 //!
-//! What is none of these, or not as specified (NaN, dates beyond the year 9999), is kept as it is.
+//! What is none of these, or not as specified (NaN, dates beyond the year 9999, which are counted), is kept as it is.
 
 use serde_json::{Map, Number, Value, json};
 
-use super::{Record, Records};
+use super::{Kept, Record, Records};
+use crate::base::Timestamp;
 use crate::cli::failure::Outcome;
 use crate::document::json as strict;
 
@@ -21,12 +22,12 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// Extended JSON texts of a file as plain ones.
 pub(super) struct Extended<R> {
     records: R,
-    decimals_as_text: u64,
+    kept: Kept,
 }
 
 impl<R: Records> Extended<R> {
     pub(super) fn new(records: R) -> Self {
-        Self { records, decimals_as_text: 0 }
+        Self { records, kept: Kept::default() }
     }
 }
 
@@ -35,7 +36,7 @@ impl<R: Records> Records for Extended<R> {
         let Some(mut record) = self.records.next()? else { return Ok(None) };
         record.text = record.text.and_then(|text| {
             let value = strict::parse(&text).map_err(|error| error.to_string())?;
-            let mut value = plain(value, &mut self.decimals_as_text);
+            let mut value = plain(value, &mut self.kept);
             if let Some(id @ (Value::Number(_) | Value::Bool(_))) = value.get_mut("_id") {
                 *id = Value::from(id.to_string());
             }
@@ -44,19 +45,19 @@ impl<R: Records> Records for Extended<R> {
         Ok(Some(record))
     }
 
-    fn decimals_as_text(&self) -> u64 {
-        self.decimals_as_text
+    fn kept(&self) -> Kept {
+        self.kept
     }
 }
 
 /// A value as plain JSON. Recursion ends with the levels that the parser lets through.
-fn plain(value: Value, decimals_as_text: &mut u64) -> Value {
+fn plain(value: Value, kept: &mut Kept) -> Value {
     match value {
-        Value::Array(items) => items.into_iter().map(|item| plain(item, decimals_as_text)).collect(),
-        Value::Object(fields) => match of_type(&fields, decimals_as_text) {
+        Value::Array(items) => items.into_iter().map(|item| plain(item, kept)).collect(),
+        Value::Object(fields) => match of_type(&fields, kept) {
             Some(value) => value,
             None if stands_for_type(&fields) => Value::Object(fields),
-            None => fields.into_iter().map(|(key, value)| (key, plain(value, decimals_as_text))).collect(),
+            None => fields.into_iter().map(|(key, value)| (key, plain(value, kept))).collect(),
         },
         other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
@@ -67,7 +68,7 @@ fn stands_for_type(fields: &Map<String, Value>) -> bool {
 }
 
 /// The value of an object that stands for one of another type.
-fn of_type(fields: &Map<String, Value>, decimals_as_text: &mut u64) -> Option<Value> {
+fn of_type(fields: &Map<String, Value>, kept: &mut Kept) -> Option<Value> {
     let (key, value) = fields.iter().next().filter(|_| stands_for_type(fields))?;
     match (key.as_str(), value) {
         ("$oid", Value::String(_)) => Some(value.clone()),
@@ -77,17 +78,19 @@ fn of_type(fields: &Map<String, Value>, decimals_as_text: &mut u64) -> Option<Va
             let decimal = Decimal::parse(text)?;
             Some(decimal.number(text).map_or_else(
                 || {
-                    *decimals_as_text += 1;
+                    kept.decimals_as_text += 1;
                     value.clone()
                 },
                 Value::Number,
             ))
         }
-        ("$date", Value::String(_)) => Some(value.clone()),
-        ("$date", Value::Number(ms)) => rfc3339(ms.as_i64()?).map(Value::from),
-        ("$date", Value::Object(long)) => {
-            let ms = long.get("$numberLong").filter(|_| long.len() == 1)?;
-            rfc3339(ms.as_str()?.parse().ok()?).map(Value::from)
+        ("$date", _) => {
+            let date = date(value);
+            if date.is_none() {
+                kept.unread_dates += 1;
+            }
+            // A text stays a text, whatever it says.
+            date.or_else(|| value.as_str().map(Value::from))
         }
         ("$binary", Value::Object(binary)) => {
             let (bytes, kind) = (binary.get("base64")?.as_str()?, binary.get("subType")?.as_str()?);
@@ -97,6 +100,19 @@ fn of_type(fields: &Map<String, Value>, decimals_as_text: &mut u64) -> Option<Va
             Some(if kind == "00" { json!({"$bytes": bytes}) } else { json!({"$bytes": bytes, "subType": kind}) })
         }
         _ => None,
+    }
+}
+
+/// What stands under `$date`, as RFC 3339; `None` when it is no time of the years 0 to 9999.
+fn date(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(text) => Timestamp::from_rfc3339(text).map(|_| value.clone()),
+        Value::Number(ms) => rfc3339(ms.as_i64()?).map(Value::from),
+        Value::Object(long) => {
+            let ms = long.get("$numberLong").filter(|_| long.len() == 1)?;
+            rfc3339(ms.as_str()?.parse().ok()?).map(Value::from)
+        }
+        Value::Null | Value::Bool(_) | Value::Array(_) => None,
     }
 }
 
@@ -188,7 +204,7 @@ mod tests {
     use super::*;
 
     fn check(given: &Value, expected: &Value) {
-        assert_eq!(plain(given.clone(), &mut 0), *expected, "{given}");
+        assert_eq!(plain(given.clone(), &mut Kept::default()), *expected, "{given}");
     }
 
     #[test]
@@ -229,8 +245,29 @@ mod tests {
     }
 
     #[test]
+    fn dates_that_cannot_be_read_stay_and_are_counted() {
+        for (given, expected, unread) in [
+            (json!({"$date": "2020-01-02T03:04:05.678Z"}), json!("2020-01-02T03:04:05.678Z"), 0),
+            (json!({"$date": "2020-01-02T03:04:05+02:00"}), json!("2020-01-02T03:04:05+02:00"), 0),
+            (
+                json!([{"$date": "yesterday"}, {"$date": "2020-13-01T00:00:00Z"}]),
+                json!(["yesterday", "2020-13-01T00:00:00Z"]),
+                2,
+            ),
+            (json!({"$date": ""}), json!(""), 1),
+            (json!({"$date": {"$numberLong": "x"}}), json!({"$date": {"$numberLong": "x"}}), 1),
+            (json!({"$date": 1e300}), json!({"$date": 1e300}), 1),
+            (json!({"$date": null}), json!({"$date": null}), 1),
+        ] {
+            let mut kept = Kept::default();
+            assert_eq!(plain(given.clone(), &mut kept), expected);
+            assert_eq!(kept.unread_dates, unread, "{given}");
+        }
+    }
+
+    #[test]
     fn decimals_are_numbers_where_a_double_tells_them() {
-        let mut kept = 0;
+        let mut kept = Kept::default();
         let mut decimal = |text: &str| plain(json!({"$numberDecimal": text}), &mut kept);
         for (text, number) in [
             ("19.99", json!(19.99)),
@@ -246,7 +283,7 @@ mod tests {
         for text in ["0.1000000000000000055", "1E6144", "123456789.123456789123", "9007199254740993.5"] {
             assert_eq!(decimal(text), json!(text));
         }
-        assert_eq!(kept, 4);
+        assert_eq!(kept, Kept { decimals_as_text: 4, unread_dates: 0 });
     }
 
     proptest! {
@@ -254,9 +291,9 @@ mod tests {
         fn what_is_written_is_read_again(bytes in "[A-Za-z0-9+/]{0,8}", kind in "0[0-9]", n: i64, x in proptest::num::f64::NORMAL) {
             let bytes = if kind == "00" { json!({"$bytes": bytes}) } else { json!({"$bytes": bytes, "subType": kind}) };
             let value = json!({"b": [bytes], "n": n, "x": x, "t": "$bytes"});
-            prop_assert_eq!(plain(extended(value.clone()), &mut 0), value);
+            prop_assert_eq!(plain(extended(value.clone()), &mut Kept::default()), value);
             let canonical = json!({"n": {"$numberLong": n.to_string()}, "x": {"$numberDouble": x.to_string()}});
-            prop_assert_eq!(plain(canonical, &mut 0), json!({"n": n, "x": x}));
+            prop_assert_eq!(plain(canonical, &mut Kept::default()), json!({"n": n, "x": x}));
         }
 
         #[test]

@@ -139,10 +139,19 @@ trait Records {
     /// When the file cannot be read on.
     fn next(&mut self) -> Outcome<Option<Record>>;
 
-    /// Decimals that were kept as text because no number holds them.
-    fn decimals_as_text(&self) -> u64 {
-        0
+    /// What was kept otherwise than a person might expect.
+    fn kept(&self) -> Kept {
+        Kept::default()
     }
+}
+
+/// Values of Extended JSON that could not become what they stand for, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Kept {
+    /// Decimals that are text because no number holds them.
+    decimals_as_text: u64,
+    /// Dates that cannot be read, which are as they were written.
+    unread_dates: u64,
 }
 
 pub(super) fn run(import: &Import, peer: &Peer, output: Output) -> Outcome {
@@ -181,7 +190,7 @@ pub(super) fn run(import: &Import, peer: &Peer, output: Output) -> Outcome {
     });
     let mut tally = lock(&tally);
     tally.end(ended.is_ok())?;
-    summary(&tally, records.decimals_as_text(), done_before, start, output)?;
+    summary(&tally, records.kept(), done_before, start, output)?;
     ended.map_err(|failure| match import.resume {
         true => Failure::new(failure.kind, format!("{}\nthe same command goes on from here", failure.message)),
         false => failure,
@@ -268,7 +277,7 @@ fn bar(source: &Source) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn summary(tally: &Tally, decimals: u64, done_before: u64, start: Instant, output: Output) -> Outcome {
+fn summary(tally: &Tally, kept: Kept, done_before: u64, start: Instant, output: Output) -> Outcome {
     let counts = tally.counts;
     let seconds = start.elapsed().as_secs_f64();
     for failure in &tally.shown {
@@ -284,7 +293,8 @@ fn summary(tally: &Tally, decimals: u64, done_before: u64, start: Instant, outpu
         "unchanged": counts.unchanged,
         "deleted": counts.deleted,
         "failed": counts.failed,
-        "decimals_as_text": decimals,
+        "decimals_as_text": kept.decimals_as_text,
+        "unread_dates": kept.unread_dates,
         "resumed_after": done_before,
         "seconds": (seconds * 1_000.0).round() / 1_000.0,
         "documents_per_second": (counts.done() as f64 / seconds.max(0.001)).round(),
@@ -299,8 +309,11 @@ fn summary(tally: &Tally, decimals: u64, done_before: u64, start: Instant, outpu
         ("SECONDS", "/seconds"),
         ("DOCUMENTS/S", "/documents_per_second"),
     ];
-    if decimals > 0 {
+    if kept.decimals_as_text > 0 {
         fields.push(("DECIMALS AS TEXT", "/decimals_as_text"));
+    }
+    if kept.unread_dates > 0 {
+        fields.push(("UNREAD DATES", "/unread_dates"));
     }
     if done_before > 0 {
         fields.push(("RESUMED AFTER", "/resumed_after"));

@@ -7,11 +7,13 @@ use automerge::transaction::Transactable;
 use automerge::{ObjId, ObjType, Prop, ReadDoc, ScalarValue, hydrate};
 use serde_json::{Number, Value};
 
-use super::{Editor, Site, check_levels, json_bytes};
+use super::{Editor, Reach, Site, check_levels, json_bytes};
 use crate::document::edit;
-use crate::document::patch::{Act, Condition, Path, Push, Splice, Update, canonical, compare};
+use crate::document::patch::{Act, Path, Push, Splice, Update, canonical};
 use crate::document::present::{ENCODING, Present};
 use crate::error::Error;
+use crate::filter::Pull;
+use crate::value::{Json, compare};
 
 /// Bytes of a 64-bit integer in decimal.
 const COUNTER_DIGITS_MAX: usize = 20;
@@ -102,19 +104,29 @@ impl Editor<'_, '_> {
         self.set(site, rest, &product)
     }
 
-    /// Writes the value when nothing is there, or when it is less or greater than what is: `$min` and `$max`.
+    /// Writes the value when nothing is there, or when it is less or greater than what is, in the order over all kinds
+    /// in which queries sort: `$min` and `$max`.
     fn set_if(&mut self, path: &Path, value: &Value, wanted: Ordering) -> Result<(), Error> {
         let (site, rest) = self.open(path)?;
         if let Some(present) = self.present(&site)? {
-            let order = compare(&canonical(value), &canonical(&present.to_json())).ok_or_else(|| {
-                let kind = if value.is_number() { "a number" } else { "a string" };
-                path.fault(format!("this is {}, which cannot be compared with {kind}", present.kind()))
-            })?;
-            if order != wanted {
+            let (value, present) = (value.to_string(), present.to_json().to_string());
+            if compare(Json::new(value.as_bytes()), Json::new(present.as_bytes())) != wanted {
                 return Ok(());
             }
         }
         self.set(site, rest, value)
+    }
+
+    /// The list at a path; `None` when there is nothing, and when a path leads nowhere, so that nothing is to be taken
+    /// out.
+    fn list_there(&self, path: &Path, operator: &str) -> Result<Option<ObjId>, Error> {
+        if let Reach::Blocked(..) = self.reach(path.names())? {
+            return Ok(None);
+        }
+        match self.list(path, operator)? {
+            Target::List(list) => Ok(Some(list)),
+            Target::Absent(..) => Ok(None),
+        }
     }
 
     /// The list at a path.
@@ -178,37 +190,38 @@ impl Editor<'_, '_> {
         Ok(self.tx.splice(list, gone.start, gone.len() as isize, std::iter::empty::<hydrate::Value>())?)
     }
 
-    fn pull(&mut self, path: &Path, condition: &Condition) -> Result<(), Error> {
-        let Target::List(list) = self.list(path, "$pull")? else { return Ok(()) };
+    fn pull(&mut self, path: &Path, pull: &Pull) -> Result<(), Error> {
+        let Some(list) = self.list_there(path, "$pull")? else { return Ok(()) };
         let items = self.items(path)?;
+        let stays = |item: &Value| !pull.takes(Json::new(item.to_string().as_bytes()));
         let mut end = items.len();
         // Runs of elements that go, from the back.
         while end > 0 {
-            let start = items[..end].iter().rposition(|item| !condition.holds(item)).map_or(0, |index| index + 1);
+            let start = items[..end].iter().rposition(stays).map_or(0, |index| index + 1);
             self.cut(&list, start..end)?;
             end = start.saturating_sub(1);
         }
         self.check_operations()
     }
 
-    /// The elements of the list at a path in canonical form.
+    /// The elements of the list at a path.
     fn items(&self, path: &Path) -> Result<Vec<Value>, Error> {
         let (site, _) = self.open(path)?;
         match self.present(&site)? {
-            Some(Present::List(_, items)) => Ok(items.iter().map(|item| canonical(&item.to_json())).collect()),
+            Some(Present::List(_, items)) => Ok(items.iter().map(Present::to_json).collect()),
             Some(_) | None => Ok(Vec::new()),
         }
     }
 
     fn add_to_set(&mut self, path: &Path, added: &[Value]) -> Result<(), Error> {
         self.list(path, "$addToSet")?;
-        let mut known: HashSet<Value> = self.items(path)?.into_iter().collect();
+        let mut known: HashSet<Value> = self.items(path)?.iter().map(canonical).collect();
         let items = added.iter().filter(|item| known.insert(canonical(item))).cloned().collect();
         self.push(path, &Push { items, position: None, slice: None })
     }
 
     fn pop(&mut self, path: &Path, first: bool) -> Result<(), Error> {
-        let Target::List(list) = self.list(path, "$pop")? else { return Ok(()) };
+        let Some(list) = self.list_there(path, "$pop")? else { return Ok(()) };
         match self.length(&list)? {
             0 => Ok(()),
             length => self.cut(&list, if first { 0..1 } else { length - 1..length }),
@@ -216,7 +229,10 @@ impl Editor<'_, '_> {
     }
 
     fn rename(&mut self, path: &Path, to: &Path) -> Result<(), Error> {
-        let Some(from) = self.find(path)? else { return Ok(()) };
+        let (from, _) = self.open(path)?;
+        if !from.exists {
+            return Ok(());
+        }
         let (target, rest) = self.open(to)?;
         for (site, path) in [(&from, path), (&target, to)] {
             if site.within_list {

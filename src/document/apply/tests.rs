@@ -2,6 +2,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "models name the kinds of JSON that they are about")]
 
+use std::cmp::Ordering;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +16,8 @@ use crate::document::tests::{
 };
 use crate::document::{Change, Document, Patch};
 use crate::error::{Invalid, InvalidKind};
+use crate::filter::Filter;
+use crate::value::{Json, Row};
 
 /// The time of every patch here, and how `$currentDate` writes it.
 const NOW: u64 = 1_795_417_920_123;
@@ -294,7 +298,11 @@ fn list_of(present: Option<Value>) -> Result<Option<Vec<Value>>, ()> {
 fn updated(document: &mut Value, operator: &str, path: &str, argument: &Value) -> Result<(), ()> {
     let present = found(document, path);
     if operator == "$unset" || operator == "$rename" {
-        let Ok(Some(present)) = present.map(|found| found.cloned()) else { return Ok(()) };
+        let present = match present {
+            Err(()) if operator == "$rename" => return Err(()),
+            Ok(Some(present)) => present.clone(),
+            Ok(None) | Err(()) => return Ok(()),
+        };
         let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
         let parent_is_list = !parent.is_empty() && matches!(found(document, parent), Ok(Some(Value::Array(_))));
         if operator == "$rename" {
@@ -315,6 +323,9 @@ fn updated(document: &mut Value, operator: &str, path: &str, argument: &Value) -
         parent.as_object_mut().unwrap().remove(name);
         return Ok(());
     }
+    if present.is_err() && matches!(operator, "$pull" | "$pop") {
+        return Ok(());
+    }
     let present = present?.cloned();
     let new = match operator {
         "$set" => argument.clone(),
@@ -333,18 +344,11 @@ fn updated(document: &mut Value, operator: &str, path: &str, argument: &Value) -
         "$min" | "$max" => match &present {
             None => argument.clone(),
             Some(present) => {
-                let less = match (argument, present) {
-                    (Value::String(a), Value::String(b)) if a == b => return Ok(()),
-                    (Value::String(a), Value::String(b)) => a < b,
-                    (a, b) => {
-                        let (a, b) = (a.as_f64().ok_or(())?, b.as_f64().ok_or(())?);
-                        if a == b {
-                            return Ok(());
-                        }
-                        a < b
-                    }
-                };
-                if less == (operator == "$min") { argument.clone() } else { return Ok(()) }
+                let (new, old) = (argument.to_string(), present.to_string());
+                // The order is tested where it is made.
+                let order = crate::value::compare(Json::new(new.as_bytes()), Json::new(old.as_bytes()));
+                let wanted = if operator == "$min" { Ordering::Less } else { Ordering::Greater };
+                if order == wanted { argument.clone() } else { return Ok(()) }
             }
         },
         "$push" => {
@@ -409,19 +413,15 @@ fn updated(document: &mut Value, operator: &str, path: &str, argument: &Value) -
     placed(document, path, new)
 }
 
+/// What `$pull` is after MongoDB's manual: a filter on the element as a document, or as the value of a field.
 fn pulled(condition: &Value, item: &Value) -> bool {
     let Value::Object(tests) = condition else { return item == condition };
-    tests.iter().all(|(name, wanted)| match name.as_str() {
-        "$eq" => item == wanted,
-        "$ne" => item != wanted,
-        "$in" => wanted.as_array().unwrap().contains(item),
-        "$nin" => !wanted.as_array().unwrap().contains(item),
-        "$gt" => item.as_f64().is_some_and(|item| item > wanted.as_f64().unwrap()),
-        "$gte" => item.as_f64().is_some_and(|item| item >= wanted.as_f64().unwrap()),
-        "$lt" => item.as_f64().is_some_and(|item| item < wanted.as_f64().unwrap()),
-        "$lte" => item.as_f64().is_some_and(|item| item <= wanted.as_f64().unwrap()),
-        field => item.is_object() && found(item, field).ok().flatten().unwrap_or(&Value::Null) == wanted,
-    })
+    let is_of_value =
+        tests.keys().next().is_some_and(|name| name.starts_with('$') && !["$and", "$or", "$nor"].contains(&&**name));
+    let (filter, document) =
+        if is_of_value { (json!({ "x": condition }), json!({ "x": item })) } else { (condition.clone(), item.clone()) };
+    let text = document.to_string();
+    document.is_object() && Filter::parse(&filter).unwrap().matches(Row { id: None, body: Json::new(text.as_bytes()) })
 }
 
 /// Values from so few that equal ones meet.
@@ -434,6 +434,8 @@ fn small() -> impl Strategy<Value = Value> {
         1 => Just(json!({"a": 1, "b": "x"})),
         1 => Just(json!({"a": 2})),
         1 => Just(json!([1, 2])),
+        1 => Just(json!({"a": [1, "x"]})),
+        1 => any::<bool>().prop_map(Value::from),
     ]
 }
 
@@ -465,6 +467,22 @@ fn condition() -> impl Strategy<Value = Value> {
         Just(json!({"a": 1})),
         Just(json!({"a": 2, "b": null})),
         Just(json!({"_id": null})),
+        small().prop_map(|value| json!({"a": {"$ne": value}})),
+        small().prop_map(|value| json!({"$not": {"$gte": value}})),
+        small().prop_map(|value| json!({"$or": [{"a": value}, {"b": {"$exists": true}}]})),
+        prop::collection::vec(small(), 1..3).prop_map(|values| json!({"$all": values})),
+        prop::sample::select(vec![
+            json!({"$size": 2}),
+            json!({"a": {"$size": 2}}),
+            json!({"$exists": true}),
+            json!({"a": {"$exists": false}}),
+            json!({"$regex": "^a"}),
+            json!({"$elemMatch": {"$gt": 1}}),
+            json!({"a": {"$elemMatch": {"$eq": "x"}}}),
+            json!({"$type": "array"}),
+            json!({"$nor": [{"a": 1}, {"b": "x"}]}),
+            json!({"a.0": 1}),
+        ]),
         small().prop_filter("no object", |value| !value.is_object()),
     ]
 }
@@ -484,14 +502,13 @@ fn update() -> impl Strategy<Value = (&'static str, Value)> {
         push.extend(slice.map(|slice| ("$slice".to_owned(), slice.into())));
         Value::Object(push)
     });
-    let text_or_number = || small().prop_filter("comparable", |value| value.is_number() || value.is_string());
     prop_oneof![
         small().prop_map(|value| ("$set", value)),
         Just(("$unset", json!(""))),
         number().prop_map(|value| ("$inc", value)),
         number().prop_map(|value| ("$mul", value)),
-        text_or_number().prop_map(|value| ("$min", value)),
-        text_or_number().prop_map(|value| ("$max", value)),
+        small().prop_map(|value| ("$min", value)),
+        small().prop_map(|value| ("$max", value)),
         small().prop_map(|value| ("$push", value)),
         push.prop_map(|value| ("$push", value)),
         condition().prop_map(|value| ("$pull", value)),
@@ -652,6 +669,67 @@ fn pair(start: Value) -> (Document, Document) {
 }
 
 #[test]
+fn operators_mean_what_they_mean_in_mongodb() {
+    for (start, update, expected) in [
+        (
+            json!([{"tags": ["x", "y"]}, {"tags": ["z"]}, {}]),
+            json!({"$pull": {"t": {"tags": {"$ne": "x"}}}}),
+            json!([{"tags": ["x", "y"]}]),
+        ),
+        (json!([{"a": [1, 2]}, {"a": 3}, 1]), json!({"$pull": {"t": {"a": 1}}}), json!([{"a": 3}, 1])),
+        (json!([{"a": 1}, {"b": 1}]), json!({"$pull": {"t": {"a": {"$exists": false}}}}), json!([{"a": 1}])),
+        (json!([{"a": null}, {}, {"a": 1}, null]), json!({"$pull": {"t": {"a": null}}}), json!([{"a": 1}, null])),
+        (
+            json!([{"a": [{"b": 1, "c": 2}]}, {"a": [{"b": 1}, {"c": 2}]}]),
+            json!({"$pull": {"t": {"a": {"$elemMatch": {"b": 1, "c": 2}}}}}),
+            json!([{"a": [{"b": 1}, {"c": 2}]}]),
+        ),
+        (
+            json!([{"a": 1}, {"b": 2}, {"c": 3}]),
+            json!({"$pull": {"t": {"$or": [{"a": 1}, {"b": 2}]}}}),
+            json!([{"c": 3}]),
+        ),
+        (
+            json!([{"a": "xy"}, {"a": ["ax"]}, {"a": "y"}]),
+            json!({"$pull": {"t": {"a": {"$regex": "X", "$options": "i"}}}}),
+            json!([{"a": "y"}]),
+        ),
+        (json!(["ab", "b", ["ac"], 1]), json!({"$pull": {"t": {"$regex": "^a"}}}), json!(["b", 1])),
+        (json!([1, 5, [1, 9], "5", null]), json!({"$pull": {"t": {"$gte": 5}}}), json!([1, "5", null])),
+        (json!([[1], [1, 2], 1]), json!({"$pull": {"t": {"$size": 1}}}), json!([[1, 2], 1])),
+        (json!([[1, 2], [2], 1]), json!({"$pull": {"t": {"$all": [1, 2]}}}), json!([[2], 1])),
+        (json!([1, 2, [2], 3]), json!({"$pull": {"t": {"$not": {"$gt": 1}}}}), json!([2, [2], 3])),
+        // Equality is with the whole element.
+        (json!([1, [1, 2], 1.0]), json!({"$pull": {"t": 1}}), json!([[1, 2]])),
+        (json!([[1, 2], [2, 1], 1]), json!({"$pull": {"t": [1, 2]}}), json!([[2, 1], 1])),
+        (
+            json!([{"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}]),
+            json!({"$pull": {"t": {"a": {"b": 1}}}}),
+            json!([{"a": {"b": 1, "c": 2}}]),
+        ),
+        // Nothing can be taken out of what is not there.
+        (json!(5), json!({"$pull": {"t.x": 1}, "$pop": {"t.y": 1}}), json!(5)),
+        (json!([1]), json!({"$pull": {"t.x": 1}, "$pop": {"t.0.y": 1}, "$unset": {"t.z": 1}}), json!([1])),
+        (json!({}), json!({"$pull": {"t.x": 1}, "$pop": {"t.y": -1}}), json!({})),
+        // The order is that of all kinds: null, numbers, strings, objects, lists, booleans.
+        (json!("x"), json!({"$min": {"t": 5}}), json!(5)),
+        (json!("x"), json!({"$max": {"t": 5}}), json!("x")),
+        (json!(null), json!({"$min": {"t": 5}}), json!(null)),
+        (json!(null), json!({"$max": {"t": 5}}), json!(5)),
+        (json!(5), json!({"$min": {"t": null}}), json!(null)),
+        (json!(5), json!({"$max": {"t": true}}), json!(true)),
+        (json!({"a": 1}), json!({"$max": {"t": [0]}}), json!([0])),
+        (json!({"a": 1}), json!({"$max": {"t": {"a": 2}}}), json!({"a": 2})),
+        (json!([1, 2]), json!({"$min": {"t": [1, 1]}}), json!([1, 1])),
+        (json!(1), json!({"$max": {"t": 1.0}}), json!(1)),
+    ] {
+        let (mut document, _) = Document::create(actor(1), at(1), &object(json!({ "t": start }))).unwrap();
+        apply(&mut document, 1, &Patch::operators(update.clone()).unwrap()).unwrap();
+        assert_eq!(text(&document), json!({ "t": expected }).to_string(), "{start} {update}");
+    }
+}
+
+#[test]
 fn concurrent_edits_of_one_place_merge() {
     for (start, left, right, merged) in [
         (
@@ -798,8 +876,6 @@ fn what_does_not_fit_is_named() {
         (json!({"$mul": {"m": 2}}), "m", "64-bit integer"),
         (json!({"$mul": {"f": 10}}), "f", "64-bit float"),
         (json!({"$mul": {"o": 10}}), "o", "this is an object"),
-        (json!({"$min": {"s": 1}}), "s", "cannot be compared with a number"),
-        (json!({"$max": {"b": "x"}}), "b", "this is a boolean"),
         (json!({"$push": {"s": 1}}), "s", "$push needs a list"),
         (json!({"$pull": {"n": 1}}), "n", "$pull needs a list"),
         (json!({"$addToSet": {"o": 1}}), "o", "$addToSet needs a list"),
@@ -807,6 +883,7 @@ fn what_does_not_fit_is_named() {
         (json!({"$rename": {"l.0": "z"}}), "l.0", "through a list"),
         (json!({"$rename": {"n": "l.0"}}), "l.0", "through a list"),
         (json!({"$rename": {"n": "s.x"}}), "s.x", "neither"),
+        (json!({"$rename": {"s.x": "z"}}), "s.x", "\"s\" is neither"),
         (json!({"$text": {"n": {"position": 0}}}), "n", "needs a string"),
         (json!({"$text": {"s": {"position": 5, "insert": "x"}}}), "s", "position 5 is beyond"),
         (json!({"$text": {"s": {"position": 3, "delete": 2}}}), "s", "which has 4 characters"),

@@ -1,6 +1,4 @@
-//! Equality and order of JSON values by what they mean: 1 is 1.0.
-
-use std::cmp::Ordering;
+//! Equality of JSON values by what they mean: 1 is 1.0.
 
 use serde_json::{Number, Value};
 
@@ -23,40 +21,4 @@ fn whole(number: &Number) -> Number {
         Some(float) if float.fract() == 0.0 && (TWO_TO_63..2.0 * TWO_TO_63).contains(&float) => (float as u64).into(),
         Some(_) | None => number.clone(),
     }
-}
-
-/// The order of two canonical values of one kind that has an order: numbers, texts, booleans.
-pub(in crate::document) fn compare(a: &Value, b: &Value) -> Option<Ordering> {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => Some(compare_numbers(a, b)),
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
-        _ => None,
-    }
-}
-
-fn compare_numbers(a: &Number, b: &Number) -> Ordering {
-    match (integer(a), integer(b)) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (None, Some(b)) => float_with_integer(a, b),
-        (Some(a), None) => float_with_integer(b, a).reverse(),
-        (None, None) => {
-            let (a, b) = (a.as_f64().unwrap_or_default(), b.as_f64().unwrap_or_default());
-            a.partial_cmp(&b).unwrap_or(Ordering::Equal)
-        }
-    }
-}
-
-/// A canonical float is not whole, so below 2^53, or beyond all 64-bit integers: rounding the integer does no harm
-/// in the first case.
-fn float_with_integer(float: &Number, integer: i128) -> Ordering {
-    let float = float.as_f64().unwrap_or_default();
-    if float.fract() == 0.0 {
-        return if float > 0.0 { Ordering::Greater } else { Ordering::Less };
-    }
-    float.partial_cmp(&(integer as f64)).unwrap_or(Ordering::Equal)
-}
-
-fn integer(number: &Number) -> Option<i128> {
-    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
 }

@@ -7,14 +7,12 @@
 //! Everything that can be judged without a document is judged here, so that a [`Patch`] is well-formed. What it
 //! does to a document is in `document/apply`.
 
-mod condition;
 mod equality;
 mod json_patch;
 mod operators;
 mod path;
 
-pub(super) use condition::Condition;
-pub(super) use equality::{canonical, compare};
+pub(super) use equality::canonical;
 pub(super) use json_patch::{Operation, Step};
 pub(super) use operators::{Act, Push, Splice, Update};
 pub(super) use path::{Path, fault, shown};

@@ -2,12 +2,14 @@
 
 use serde_json::{Number, Value};
 
+use super::bounded;
 use super::path::{Path, shown};
-use super::{Condition, bounded};
+use super::bounded;
 use crate::base::suggestion;
 use crate::document::change::fits;
 use crate::document::json::Object;
 use crate::error::Error;
+use crate::filter::Pull;
 
 const OPERATORS: [&str; 13] = [
     "$set",
@@ -41,7 +43,7 @@ pub(in crate::document) enum Act {
     Min(Value),
     Max(Value),
     Push(Push),
-    Pull(Condition),
+    Pull(Pull),
     AddToSet(Vec<Value>),
     /// Whether the first element goes, not the last.
     Pop(bool),
@@ -109,10 +111,10 @@ fn act(operator: &str, path: &Path, argument: Value) -> Result<Act, Error> {
         "$unset" => Act::Unset,
         "$inc" => Act::Increment(number(operator, path, &argument)?),
         "$mul" => Act::Multiply(number(operator, path, &argument)?),
-        "$min" => Act::Min(comparable(operator, path, argument)?),
-        "$max" => Act::Max(comparable(operator, path, argument)?),
+        "$min" => Act::Min(fitting(path, argument, path.levels())?),
+        "$max" => Act::Max(fitting(path, argument, path.levels())?),
         "$push" => Act::Push(push(path, argument)?),
-        "$pull" => Act::Pull(Condition::parse(path, &argument)?),
+        "$pull" => Act::Pull(Pull::parse(&argument, path.text())?),
         "$addToSet" => Act::AddToSet(push_items(path, argument, operator, &[])?.items),
         "$pop" => Act::Pop(pop(path, &argument)?),
         "$rename" => match argument.as_str() {
@@ -138,15 +140,15 @@ fn number(operator: &str, path: &Path, argument: &Value) -> Result<Number, Error
     Ok(number.clone())
 }
 
-fn comparable(operator: &str, path: &Path, argument: Value) -> Result<Value, Error> {
-    if argument.is_number() || argument.is_string() {
-        return Ok(argument);
-    }
-    Err(path.fault(format!("{operator} takes a number or a string, not {}", shown(&argument))))
+/// A number without a fraction, however it is written.
+fn whole(argument: &Value) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let float = || argument.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= EXACT);
+    argument.as_i64().or_else(|| float().map(|number| number as i64))
 }
 
 fn pop(path: &Path, argument: &Value) -> Result<bool, Error> {
-    match argument.as_i64() {
+    match whole(argument) {
         Some(1) => Ok(false),
         Some(-1) => Ok(true),
         Some(_) | None => Err(path.fault("$pop takes 1 for the last element or -1 for the first")),
@@ -190,7 +192,7 @@ fn push_items(path: &Path, argument: Value, operator: &str, modifiers: &[&str]) 
                 return Err(path.fault(format!("{operator} knows no {brief:?}; {near}")));
             }
         };
-        *slot = Some(value.as_i64().ok_or_else(|| path.fault(format!("{name} takes a whole number")))?);
+        *slot = Some(whole(&value).ok_or_else(|| path.fault(format!("{name} takes a whole number")))?);
     }
     Ok(push)
 }

@@ -24,8 +24,11 @@ pub(super) fn add<'a>(call: &Call<'_, 'a>) -> Result<Found<'a>> {
     })
 }
 
-/// Two numbers; `None` when one of them is null or missing.
+/// Two numbers; `None` when one of them is null or missing, whatever the other one is.
 fn pair(call: &Call<'_, '_>) -> Result<Option<(Amount, Amount)>> {
+    if call.is_null(0) || call.is_null(1) {
+        return Ok(None);
+    }
     Ok(call.number(0)?.zip(call.number(1)?))
 }
 

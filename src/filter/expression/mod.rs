@@ -126,6 +126,20 @@ impl Expression {
         self.height
     }
 
+    /// The same, but where it makes an object of one field, that field is null instead of missing. By such an object
+    /// `$group` groups as by the field itself.
+    #[must_use]
+    pub fn with_only_field_given(mut self) -> Self {
+        if let Node::Object { fields, at } = &mut self.node
+            && let [(_, node)] = fields.as_mut_slice()
+        {
+            let value = std::mem::replace(node, Node::Nothing);
+            let null = Node::Constant((*b"null").into());
+            *node = Node::Call { operator: Operator::IfNull, arguments: vec![value, null], at: at.clone() };
+        }
+        self
+    }
+
     /// Its value when it does not depend on a document.
     #[must_use]
     pub fn constant(&self) -> Option<Json<'_>> {

@@ -18,28 +18,35 @@ fn naive(filter: &Value, document: &Value) -> bool {
             "$nor" => !each().any(|holds| holds),
             path => {
                 let parts: Vec<&str> = path.split('.').collect();
-                let leaves = if path == "_id" { vec![document.get("_id").cloned()] } else { find(document, &parts) };
+                let id = || vec![(document.get("_id").cloned(), true)];
+                let leaves = if path == "_id" { id() } else { find(document, &parts) };
                 tests(value, &leaves)
             }
         }
     })
 }
 
+/// What is at the end of a path, and whether an array there stands for its items too.
+type Leaf = (Option<Value>, bool);
+
 /// Everything at the end of a path, arrays as they are.
-fn find(value: &Value, parts: &[&str]) -> Vec<Option<Value>> {
-    let Some((part, rest)) = parts.split_first() else { return vec![Some(value.clone())] };
+fn find(value: &Value, parts: &[&str]) -> Vec<Leaf> {
+    let Some((part, rest)) = parts.split_first() else { return vec![(Some(value.clone()), true)] };
     match value {
-        Value::Object(fields) => fields.get(*part).map_or(vec![None], |value| find(value, rest)),
+        Value::Object(fields) => fields.get(*part).map_or(vec![(None, true)], |value| find(value, rest)),
         Value::Array(items) => {
             let objects = items.iter().filter(|item| item.is_object());
             let mut found: Vec<_> = objects.flat_map(|item| find(item, parts)).collect();
             let item = part.parse::<usize>().ok().and_then(|index| items.get(index));
-            if let Some(item) = item.filter(|item| rest.is_empty() || item.is_object() || item.is_array()) {
-                found.extend(find(item, rest));
+            match item {
+                // Named by its position, it stands for itself.
+                Some(item) if rest.is_empty() => found.push((Some(item.clone()), false)),
+                Some(item) if item.is_object() || item.is_array() => found.extend(find(item, rest)),
+                Some(_) | None => {}
             }
             found
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![None],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![(None, true)],
     }
 }
 
@@ -48,7 +55,7 @@ fn is_operators(value: &Value) -> bool {
 }
 
 /// Whether all tests find something among the leaves.
-fn tests(operators: &Value, leaves: &[Option<Value>]) -> bool {
+fn tests(operators: &Value, leaves: &[Leaf]) -> bool {
     if !is_operators(operators) {
         return tests(&json!({"$eq": operators}), leaves);
     }
@@ -64,12 +71,13 @@ fn tests(operators: &Value, leaves: &[Option<Value>]) -> bool {
             };
             values.len() > 0 && values.all(one)
         }
-        "$exists" => leaves.iter().any(Option::is_some) == operand.as_bool().unwrap(),
-        "$size" | "$elemMatch" => leaves.iter().any(|leaf| single(operator, operand, leaf.as_ref())),
-        _ => leaves.iter().any(|leaf| {
+        "$exists" => leaves.iter().any(|(leaf, _)| leaf.is_some()) == operand.as_bool().unwrap(),
+        "$size" | "$elemMatch" => leaves.iter().any(|(leaf, _)| single(operator, operand, leaf.as_ref())),
+        _ => leaves.iter().any(|(leaf, opens)| {
             single(operator, operand, leaf.as_ref())
                 || leaf
                     .as_ref()
+                    .filter(|_| *opens)
                     .and_then(Value::as_array)
                     .is_some_and(|items| items.iter().any(|item| single(operator, operand, Some(item))))
         }),

@@ -57,7 +57,9 @@ const TAGS: [(&str, &str); 7] = [
 
 /// The finished description, as JSON text.
 pub(super) fn complete(mut api: OpenApi) -> Bytes {
-    let about = "Documents of one peer of a mesh. Errors are problem documents (RFC 9457) that say what to do.";
+    let about = "Documents of one peer of a mesh, each of at most 1 MiB. Errors are problem documents (RFC 9457) that say \
+                 what to do. Pages of other origins may call when api.rest_api.cors_enabled says so, those of \
+                 api.rest_api.cors_origins or, when that is empty, those on this machine.";
     api.info = InfoBuilder::new()
         .title("aerolithsDB")
         .version(env!("CARGO_PKG_VERSION"))

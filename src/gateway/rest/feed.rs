@@ -96,8 +96,9 @@ pub(super) async fn changes(
     }
     let limit = page_limit(wanted.limit)?;
     let page = blocking(move || {
+        let missing = !collection.exists()?;
         let changes = collection.changes(since, &wanted.id_prefix, limit)?;
-        Ok(feed_shape::page(&changes, wanted.data))
+        Ok(feed_shape::page(&changes, wanted.data, missing))
     });
     Ok(json_text(StatusCode::OK, page.await.map_err(gone)?))
 }

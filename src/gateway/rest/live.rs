@@ -2,7 +2,7 @@
 //!
 //! | event | data |
 //! |---|---|
-//! | `result` | `{"documents": [..]}`: begin with these |
+//! | `result` | `{"documents": [..]}`: begin with these; with `"collection_exists": false` there is no such collection yet |
 //! | `resumed` | `{}`: nothing has changed since the last event of the stream that broke; go on with what you have |
 //! | `enter`, `change` | `{"at": 3, "id": "..", "document": {..}, "conflict_count": 0}` |
 //! | `leave` | `{"at": 3, "id": ".."}` |
@@ -25,9 +25,10 @@ use bytes::Bytes;
 use futures::{StreamExt, future, stream};
 use tokio::time::timeout;
 
-use super::super::App;
 use super::super::problem::{Answer, Problem};
+use super::super::App;
 use super::super::seat::Cut;
+use super::search::Asked;
 use crate::FeedCursor;
 use crate::limits::GATEWAY_SMALL_BYTES;
 use crate::peer::{Collection, LiveChange, LiveQuery, TimeLimit};
@@ -41,7 +42,7 @@ const RETRY_MS: u64 = 1_000;
 /// Answers with a stream.
 pub(super) async fn stream(
     app: &App,
-    collection: Collection,
+    Asked { collection, missing }: Asked,
     find: Find,
     limit: TimeLimit,
     headers: &HeaderMap,
@@ -51,7 +52,7 @@ pub(super) async fn stream(
         room.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many live queries at a time; close some"))?;
     let last = headers.get("last-event-id").and_then(|last| last.to_str().ok()?.parse().ok());
     let mut query = collection.live(find, limit).await?;
-    let first = begun(app, &collection, &mut query, last)?;
+    let first = begun(app, &collection, &mut query, last, missing)?;
     let cut = Cut(query.cut());
     let rest = stream::unfold((query, room), |(mut query, room)| async move {
         let pieces = match timeout(ALIVE, query.next()).await {
@@ -75,6 +76,7 @@ fn begun(
     collection: &Collection,
     query: &mut LiveQuery,
     last: Option<FeedCursor>,
+    missing: bool,
 ) -> Answer<VecDeque<Bytes>> {
     let is_unchanged = |since| {
         let changes = collection.changes(Some(since), "", 1);
@@ -93,7 +95,8 @@ fn begun(
         }
         text.add(document);
     }
-    text.add(Bytes::from_static(b"]}\n\n"));
+    let end: &[u8] = if missing { b"],\"collection_exists\":false}\n\n" } else { b"]}\n\n" };
+    text.add(Bytes::from_static(end));
     let mut pieces = text.finish();
     let bytes: usize = pieces.iter().map(Bytes::len).sum();
     if bytes > GATEWAY_SMALL_BYTES {

@@ -49,7 +49,6 @@ pub(super) struct Staying {
             (String = "text/event-stream"),
         )),
         (status = 400, description = "The body is no JSON"),
-        (status = 404, description = "There is no such collection"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
@@ -63,14 +62,14 @@ pub(super) async fn query(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (collection, mut fields) = asked(&app, &at, &headers, body).await?;
+    let (asked, mut fields) = asked(&app, &at, &headers, body).await?;
     let limit = time_limit(&mut fields)?;
     let find = Find::parse(&Value::Object(fields))?;
     if staying.live {
-        return live::stream(&app, collection, find, limit, &headers).await;
+        return live::stream(&app, asked, find, limit, &headers).await;
     }
-    let found = collection.find(find, limit).await?;
-    Ok(json_text(StatusCode::OK, query_shape::page(&found)))
+    let found = asked.collection.find(find, limit).await?;
+    Ok(json_text(StatusCode::OK, query_shape::page(&found, asked.missing)))
 }
 
 /// Says how a query is answered: the plan, what it looked at, and the plans that were not taken. It is run for that.
@@ -81,7 +80,6 @@ pub(super) async fn query(
     responses(
         (status = 200, description = "The plan", body = query_shape::Explanation),
         (status = 400, description = "The body is no JSON"),
-        (status = 404, description = "There is no such collection"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
@@ -94,12 +92,13 @@ pub(super) async fn explain(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (collection, mut fields) = asked(&app, &at, &headers, body).await?;
+    let (asked, mut fields) = asked(&app, &at, &headers, body).await?;
     let limit = time_limit(&mut fields)?;
     let find = Find::parse(&Value::Object(fields))?;
-    let (found, explained) = collection.explain(find, limit).await?;
+    let (found, explained) = asked.collection.explain(find, limit).await?;
     let mut shown = explained.to_json();
     shown["documents"] = found.documents.len().into();
+    query_shape::tell_if_missing(asked.missing, &mut shown);
     Ok(json(StatusCode::OK, &shown))
 }
 
@@ -111,7 +110,6 @@ pub(super) async fn explain(
     responses(
         (status = 200, description = "How many", body = query_shape::Count),
         (status = 400, description = "The body is no JSON"),
-        (status = 404, description = "There is no such collection"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
@@ -124,7 +122,7 @@ pub(super) async fn count(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (collection, mut fields) = asked(&app, &at, &headers, body).await?;
+    let (Asked { collection, missing }, mut fields) = asked(&app, &at, &headers, body).await?;
     let (limit, filter) = (time_limit(&mut fields)?, filter(&mut fields)?);
     let estimate = match fields.remove("estimate") {
         None => false,
@@ -134,7 +132,8 @@ pub(super) async fn count(
     nothing_else(&fields, "filter, estimate and timeout_ms")?;
     let count =
         if estimate { collection.estimate(filter).await? } else { collection.count_matching(filter, limit).await? };
-    Ok(json(StatusCode::OK, &query_shape::Count { count, exact: !estimate }))
+    let collection_exists = missing.then_some(false);
+    Ok(json(StatusCode::OK, &query_shape::Count { count, exact: !estimate, collection_exists }))
 }
 
 /// The different values of a field; the items of lists count each.
@@ -145,7 +144,6 @@ pub(super) async fn count(
     responses(
         (status = 200, description = "The values, in their order", body = query_shape::DistinctValues),
         (status = 400, description = "The body is no JSON"),
-        (status = 404, description = "There is no such collection"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
@@ -158,14 +156,15 @@ pub(super) async fn distinct(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (collection, mut fields) = asked(&app, &at, &headers, body).await?;
+    let (Asked { collection, missing }, mut fields) = asked(&app, &at, &headers, body).await?;
     let (limit, filter) = (time_limit(&mut fields)?, filter(&mut fields)?);
     let Some(Value::String(field)) = fields.remove("field") else {
         return Err(fault("field", "name the field, such as {\"field\": \"address.city\"}").into());
     };
     nothing_else(&fields, "field, filter and timeout_ms")?;
     let values = collection.distinct(field.parse()?, filter, limit).await?;
-    Ok(json(StatusCode::OK, &query_shape::DistinctValues { values }))
+    let collection_exists = missing.then_some(false);
+    Ok(json(StatusCode::OK, &query_shape::DistinctValues { values, collection_exists }))
 }
 
 /// Runs the documents through a pipeline of stages.
@@ -176,7 +175,6 @@ pub(super) async fn distinct(
     responses(
         (status = 200, description = "What comes out", body = query_shape::PipelineResult),
         (status = 400, description = "The body is no JSON"),
-        (status = 404, description = "There is no such collection"),
         (status = 408, description = "The body did not arrive in time"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),
@@ -196,28 +194,46 @@ pub(super) async fn aggregate(
         Some(Value::Array(_)) => return Err(fault("pipeline", format!("{FORM}, not as the list alone")).into()),
         Some(_) => return Err(fault("pipeline", FORM).into()),
     };
-    let collection = present(&app, &at).await?;
+    let asked = Asked::about(&app, &at).await?;
     let limit = time_limit(&mut fields)?;
     let Some(pipeline) = fields.remove("pipeline") else { return Err(fault("pipeline", FORM).into()) };
     nothing_else(&fields, "pipeline and timeout_ms")?;
-    let documents = collection.aggregate(Pipeline::parse(&pipeline)?, limit).await?;
-    Ok(json_text(StatusCode::OK, query_shape::documents(&documents, &json!({}))))
+    let documents = asked.collection.aggregate(Pipeline::parse(&pipeline)?, limit).await?;
+    let mut rest = json!({});
+    query_shape::tell_if_missing(asked.missing, &mut rest);
+    Ok(json_text(StatusCode::OK, query_shape::documents(&documents, &rest)))
 }
 
-/// The collection of a question, which must be there, and the fields of its body.
-async fn asked(app: &App, at: &CollectionPath, headers: &HeaderMap, body: Body) -> Answer<(Collection, Object)> {
+/// A collection that a question is about.
+pub(super) struct Asked {
+    pub(super) collection: Collection,
+    /// Whether there is none of that name, which is no fault: every program asks before it first writes. The answer says
+    /// so, because the name may also be misspelt.
+    pub(super) missing: bool,
+}
+
+impl Asked {
+    pub(super) async fn about(app: &App, at: &CollectionPath) -> Answer<Self> {
+        let collection = app.peer.collection(&at.collection)?;
+        let asked = collection.clone();
+        let missing = !blocking(move || asked.exists()).await?;
+        Ok(Self { collection, missing })
+    }
+}
+
+/// The collection of a question, and the fields of its body.
+async fn asked(app: &App, at: &CollectionPath, headers: &HeaderMap, body: Body) -> Answer<(Asked, Object)> {
     let fields = body::object(headers, body).await?;
-    Ok((present(app, at).await?, fields))
+    Ok((Asked::about(app, at).await?, fields))
 }
 
 /// A collection that is there.
 pub(super) async fn present(app: &App, at: &CollectionPath) -> Answer<Collection> {
-    let collection = app.peer.collection(&at.collection)?;
-    let (asked, name) = (collection.clone(), collection.name().clone());
-    if blocking(move || asked.exists()).await? {
-        return Ok(collection);
+    let Asked { collection, missing } = Asked::about(app, at).await?;
+    if missing {
+        return Err(Error::NotFound(format!("collection {} does not exist", collection.name())).into());
     }
-    Err(Error::NotFound(format!("collection {name} does not exist")).into())
+    Ok(collection)
 }
 
 fn time_limit(fields: &mut Object) -> Answer<TimeLimit> {

@@ -168,6 +168,7 @@ pub(super) struct RestoreBody {
         (status = 403, description = "This peer may not write"),
         (status = 404, description = "There is no such document, or it has no such version"),
         (status = 408, description = "The body did not arrive in time"),
+        (status = 409, description = "Another document has its key of a unique index"),
         (status = 412, description = "The precondition does not hold"),
         (status = 413, description = "The body is too large"),
         (status = 415, description = "The body has another type"),

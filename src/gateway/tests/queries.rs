@@ -67,6 +67,47 @@ async fn questions_are_answered() {
 }
 
 #[tokio::test]
+async fn a_collection_that_is_not_there_yet_is_empty() {
+    let client = Client::new().await;
+    let body = json!({"field": "a", "pipeline": [{"$match": {}}]});
+    for (call, field, expected) in [
+        ("query", None, json!({"documents": [], "total_estimate": 0, "total_exact": true})),
+        ("count", None, json!({"count": 0, "exact": true})),
+        ("distinct", Some("field"), json!({"values": []})),
+        ("aggregate", Some("pipeline"), json!({"documents": []})),
+    ] {
+        let asked: Value = field.into_iter().map(|field| (field.to_owned(), body[field].clone())).collect();
+        let mut expected = expected;
+        for exists in [false, true] {
+            let collection = if exists { "there" } else { "early" };
+            client.send("PUT /collections/there", &[], Body::empty()).await;
+            let answer = client.ask(&format!("POST /collections/{collection}/{call}"), asked.clone()).await;
+            assert_eq!(answer.status, 200, "{call}");
+            expected["collection_exists"] = false.into();
+            if exists {
+                expected.as_object_mut().unwrap().remove("collection_exists");
+            }
+            assert_eq!(answer.json(), expected, "{call}");
+        }
+    }
+    let explained = client.ask("POST /collections/early/explain", json!({})).await;
+    assert_eq!((explained.status.as_u16(), &explained.json()["collection_exists"]), (200, &json!(false)));
+    let page = client.get("/api/v1/collections/early/changes").await.json();
+    assert_eq!((&page["changes"], &page["collection_exists"]), (&json!([]), &json!(false)));
+    assert_eq!(client.get("/api/v1/collections/early").await.status, 404, "asking makes none");
+
+    let request = axum::http::Request::post("/api/v1/collections/early/query?live=true").header("host", "localhost");
+    let response = tower::ServiceExt::oneshot(client.router.clone(), request.body(Body::empty()).unwrap()).await;
+    let mut stream = response.unwrap().into_body();
+    let first = event(&mut stream).await;
+    assert!(first.contains("data: {\"documents\":[],\"collection_exists\":false}\n\n"), "{first}");
+    client.peer.collection("early").unwrap().put("a", json!({"n": 1})).await.unwrap();
+    let enter = event(&mut stream).await;
+    assert!(enter.contains("event: enter\ndata: {\"at\":0,"), "{enter}");
+    client.peer.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_index_is_declared_used_and_dropped() {
     let (client, _) = people().await;
     let path = "/collections/people/indexes/by-city";
@@ -111,6 +152,34 @@ async fn a_unique_index_refuses_the_second_one() {
     let refused = client.ask("POST /collections/people/documents", json!({"name": "Ada"})).await;
     assert_eq!(refused.status, 409);
     assert!(refused.json()["detail"].as_str().unwrap().contains("unique index name"));
+    // Whatever the call, and whether or not it has a precondition that holds.
+    let json = ("content-type", "application/json");
+    let etag = client.get("/api/v1/collections/people/documents/p1").await.header("etag").to_owned();
+    for (call, headers, body) in [
+        ("PUT /collections/people/documents/new", vec![], json!({"name": "Ada"})),
+        ("PUT /collections/people/documents/new", vec![("if-none-match", "*")], json!({"name": "Ada"})),
+        ("PUT /collections/people/documents/p1", vec![("if-match", etag.as_str())], json!({"name": "Ada"})),
+        ("PATCH /collections/people/documents/p1", vec![], json!({"$set": {"name": "Ada"}})),
+        ("PATCH /collections/people/documents/p1", vec![("if-match", "*")], json!({"$set": {"name": "Ada"}})),
+        ("PATCH /collections/people/documents/new?upsert=true", vec![], json!({"$set": {"name": "Ada"}})),
+    ] {
+        let refused = client.send(call, &[vec![json], headers.clone()].concat(), body.to_string()).await;
+        assert_eq!(refused.status, 409, "{call} {headers:?}: {}", refused.json());
+    }
+    let bulk = client.send(
+        "POST /collections/people/documents:bulk",
+        &[("content-type", "application/x-ndjson")],
+        "{\"name\":\"Ada\"}\n",
+    );
+    assert!(String::from_utf8(bulk.await.bytes).unwrap().contains("\"status\":409"));
+    let failed = client.send("PUT /collections/people/documents/p1", &[json, ("if-none-match", "*")], "{}").await;
+    assert_eq!(failed.status, 412, "a precondition that does not hold");
+    // An old version may hold what another document has taken meanwhile.
+    let old = client.get("/api/v1/collections/people/documents/p0").await.json()["heads"][0].clone();
+    assert_eq!(client.ask("PUT /collections/people/documents/p0", json!({"name": "Eve"})).await.status, 200);
+    assert_eq!(client.ask("PUT /collections/people/documents/p9", json!({"name": "Ada"})).await.status, 201);
+    let restored = client.ask("POST /collections/people/documents/p0/restore", json!({ "at": old })).await;
+    assert_eq!(restored.status, 409, "{}", restored.json());
     let conflicts = client.send(&format!("GET {path}/conflicts"), &[], Body::empty()).await;
     assert_eq!(conflicts.json(), json!({"conflicts": []}));
 }
@@ -133,8 +202,6 @@ async fn what_is_wrong_is_named_with_its_place() {
         ("POST /collections/people/documents:bulk?mode=patch", json!({}), 400, Some("mode")),
         ("PUT /collections/people/indexes/i", json!({"fields": "a", "uniq": true}), 422, None),
         ("PUT /collections/people/indexes/a%20b", json!({"fields": "a"}), 422, None),
-        ("POST /collections/nobody/query", json!({}), 404, None),
-        ("POST /collections/nobody/count", json!({}), 404, None),
         ("POST /collections/people/query?explain=true", json!({}), 400, Some("explain")),
     ];
     for (call, body, status, field) in cases {

@@ -1,6 +1,7 @@
 //! Indexes under writes, merges, crashes and damage: they hold what the documents give, and nothing else.
 
 use super::*;
+use crate::InvalidKind;
 use crate::filter::geo::{Point, Shape};
 use crate::index::{Corpus, Definition, IndexName, Posting, geo_spans};
 use crate::store::{Conflict, Index, Progress};
@@ -119,7 +120,11 @@ fn a_unique_index_refuses_here_and_names_what_peers_wrote_apart() {
     }
     world.put(0, "notes/a", json!({"email": "x"})).unwrap();
     let refused = world.put(0, "notes/b", json!({"email": "x"})).unwrap_err();
-    assert!(matches!(&refused, Error::Conflict(why) if why.contains("email") && why.contains("notes/b")), "{refused}");
+    let Error::Invalid(why) = &refused else { panic!("{refused}") };
+    assert!(
+        why.kind == InvalidKind::Taken && why.message.contains("email") && why.message.contains("notes/b"),
+        "{why}"
+    );
     world.put(0, "notes/c", json!({"n": 1})).unwrap();
     world.put(0, "notes/d", json!({"n": 1})).unwrap();
     assert!(world.put(0, "notes/c", json!({"email": "x"})).is_err());

@@ -29,7 +29,7 @@ impl Lookup {
     /// # Errors
     /// None in practice: the shape has one path.
     pub(super) fn new(from: String, local: Path, foreign: Path, found: &Path, at: &str) -> Result<Self> {
-        let mut shape = Shape::new(true);
+        let mut shape = Shape::over_arrays();
         shape.insert(found, Leaf::Set(0), at)?;
         Ok(Self { from, local, foreign, shape, height: found.parts().len() + 1 })
     }
@@ -156,7 +156,7 @@ impl<'q> Joining<'q> {
         Ok(out)
     }
 
-    /// The keys of what a row refers to: the items of an array one by one, null for what is missing.
+    /// The keys of what a row refers to: the items of an array one by one, and null when there is nothing.
     fn keys(&self, row: Row<'_>) -> Result<Vec<Box<[u8]>>> {
         let mut keys = Vec::new();
         let mut add = |value: Json<'_>| {
@@ -170,12 +170,19 @@ impl<'q> Joining<'q> {
         };
         let flow = self.lookup.local.visit_row(row, PathLeaf::Whole, &mut |value| match value {
             Some(array) if array.kind() == Kind::Array => array.items().try_for_each(&mut add),
-            value => add(value.unwrap_or(Json::NULL)),
+            Some(value) => add(value),
+            None => ControlFlow::Continue(()),
         });
-        match flow {
-            ControlFlow::Continue(()) => Ok(keys),
-            ControlFlow::Break(error) => Err(error),
+        if let ControlFlow::Break(error) = flow {
+            return Err(error);
         }
+        if keys.is_empty() {
+            let mut key = Vec::new();
+            encode(Json::NULL, Direction::Ascending, &mut key);
+            self.budget.take(key.len() + KEY_BYTES, self.at)?;
+            keys.push(key.into_boxed_slice());
+        }
+        Ok(keys)
     }
 }
 

@@ -214,7 +214,7 @@ fn group(argument: &Value, at: &str) -> Result<Grouping> {
     let wanted = "takes an object with \"_id\", by which rows are grouped, and fields such as {\"total\": {\"$sum\": \"$price\"}}";
     let object = argument.as_object().ok_or_else(|| fault(at, wanted))?;
     let by = object.get(ID_FIELD).ok_or_else(|| fault(at, wanted))?;
-    let by = Expression::parse(by, &within(at, ID_FIELD))?;
+    let by = Expression::parse(by, &within(at, ID_FIELD))?.with_only_field_given();
     let others = object.iter().filter(|(name, _)| name.as_str() != ID_FIELD);
     Ok(Grouping { by, buckets: None, fields: accumulators(others, at)? })
 }

@@ -292,6 +292,89 @@ fn documents_of_another_collection_are_joined() {
 }
 
 #[test]
+fn what_refers_through_lists_is_joined_as_in_mongodb() {
+    let others = vec![
+        json!({"_id": "a", "n": 1}),
+        json!({"_id": "b", "n": [2, 3]}),
+        json!({"_id": "c", "n": null}),
+        json!({"_id": "d"}),
+        json!({"_id": "e", "in": [{"n": 1}, {"n": 4}]}),
+        json!({"_id": "f", "in": [{}]}),
+        json!({"_id": "g", "in": []}),
+    ];
+    let collections = Collections { documents: [("x", others)].into(), ..Collections::default() };
+    let found = |document: Value, local: &str, foreign: &str| {
+        let lookup = json!([{"$lookup": {"from": "x", "localField": local, "foreignField": foreign, "as": "f"}}]);
+        let rows = execute(&lookup, &[document], &collections, &Budget::new(None, 100_000)).unwrap().rows;
+        rows[0]["f"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|found| found["_id"].as_str().unwrap().to_owned())
+            .collect::<String>()
+    };
+    for (document, local, foreign, expected) in [
+        // An empty list refers to nothing, which is what null stands for too.
+        (json!({"l": []}), "l", "n", "cdefg"),
+        (json!({"l": null}), "l", "n", "cdefg"),
+        (json!({}), "l", "n", "cdefg"),
+        (json!({"l": [1, 3]}), "l", "n", "ab"),
+        (json!({"l": [[2, 3]]}), "l", "n", "b"),
+        // Objects of a list that have no such field refer to nothing, unless all are so.
+        (json!({"l": [{"r": 1}, {}, 5]}), "l.r", "n", "a"),
+        (json!({"l": [{"r": [2]}, {"r": 1}]}), "l.r", "n", "ab"),
+        (json!({"l": [{}, 5]}), "l.r", "n", "cdefg"),
+        (json!({"l": 4}), "l", "in.n", "e"),
+        (json!({}), "l", "in.n", "abcdf"),
+    ] {
+        assert_eq!(found(document.clone(), local, foreign), expected, "{document} {local} {foreign}");
+    }
+}
+
+#[test]
+fn what_lookup_and_unwind_set_takes_the_place_of_a_list_on_the_way() {
+    let collections = Collections { documents: [("x", vec![json!({"_id": "a"})])].into(), ..Collections::default() };
+    let document = json!({"_id": "1", "l": [{"k": 1}, 2], "o": {"p": 1}, "r": "a"});
+    let run = |stage: Value| {
+        execute(&json!([stage]), &[document.clone()], &collections, &Budget::new(None, 100_000)).unwrap().rows
+    };
+    for (to, field, expected) in [
+        ("l.f", "l", json!({"f": [{"_id": "a"}]})),
+        ("l.k.f", "l", json!({"k": {"f": [{"_id": "a"}]}})),
+        ("o.f", "o", json!({"f": [{"_id": "a"}], "p": 1})),
+        ("r.f", "r", json!({"f": [{"_id": "a"}]})),
+    ] {
+        let rows = run(json!({"$lookup": {"from": "x", "localField": "r", "foreignField": "_id", "as": to}}));
+        assert_eq!(rows[0][field], expected, "{to}");
+    }
+    let rows = run(json!({"$unwind": {"path": "$o.p", "includeArrayIndex": "l.i"}}));
+    assert_eq!(rows[0]["l"], json!({"i": null}));
+    // A field that is computed is set in every item, as in MongoDB.
+    assert_eq!(run(json!({"$set": {"l.i": 7}}))[0]["l"], json!([{"i": 7, "k": 1}, {"i": 7}]));
+}
+
+#[test]
+fn null_and_missing_are_one_group_when_nothing_else_is_grouped_by() {
+    let documents = [json!({"c": null, "d": 1}), json!({"d": 1}), json!({"c": 1, "d": 1})];
+    let count = |id: Value| json!([{"$group": {"_id": id, "n": {"$sum": 1}}}]);
+    check(
+        &documents,
+        &[
+            (count(json!("$c")), json!([{"_id": null, "n": 2}, {"_id": 1, "n": 1}])),
+            (count(json!({"g": "$c"})), json!([{"_id": {"g": null}, "n": 2}, {"_id": {"g": 1}, "n": 1}])),
+            (
+                count(json!({"d": "$d", "g": "$c"})),
+                json!([{"_id": {"d": 1, "g": null}, "n": 1}, {"_id": {"d": 1}, "n": 1}, {"_id": {"d": 1, "g": 1}, "n": 1}]),
+            ),
+            (
+                count(json!({"g": {"h": "$c"}})),
+                json!([{"_id": {"g": {"h": null}}, "n": 1}, {"_id": {"g": {}}, "n": 1}, {"_id": {"g": {"h": 1}}, "n": 1}]),
+            ),
+        ],
+    );
+}
+
+#[test]
 fn facets_share_the_rows() {
     check(
         &sales(),

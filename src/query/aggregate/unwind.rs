@@ -27,12 +27,12 @@ impl Unwind {
     /// # Errors
     /// When the position would come into the item, or the other way around.
     pub(super) fn new(path: Path, position: Option<&Path>, preserves: bool, at: &str) -> Result<Self> {
-        let mut shape = Shape::new(true);
+        let mut shape = Shape::over_arrays();
         shape.insert(&path, Leaf::Set(0), at)?;
         let height = position.map_or(0, |position| position.parts().len());
         let position = position.map(|position| -> Result<Shape> {
             shape.insert(position, Leaf::Set(1), at)?;
-            let mut only = Shape::new(true);
+            let mut only = Shape::over_arrays();
             only.insert(position, Leaf::Set(1), at)?;
             Ok(only)
         });

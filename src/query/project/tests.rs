@@ -103,13 +103,16 @@ fn arrays_are_cut() {
 }
 
 #[test]
-fn the_first_object_that_matches_is_shown() {
+fn the_first_item_that_matches_is_shown() {
     let document = json!({"_id": "1", "a": 1, "g": [{"s": 1}, 5, {"s": 9, "t": 1}, {"s": 9}]});
     check(
         &document,
         &[
             (json!({"g": {"$elemMatch": {"s": {"$gt": 5}}}}), json!({"_id": "1", "g": [{"s": 9, "t": 1}]})),
             (json!({"g": {"$elemMatch": {"s": 4}}, "a": 1}), json!({"_id": "1", "a": 1})),
+            (json!({"g": {"$elemMatch": {"$gt": 3}}}), json!({"_id": "1", "g": [5]})),
+            (json!({"g": {"$elemMatch": {"$not": {"$type": "object"}}}}), json!({"_id": "1", "g": [5]})),
+            (json!({"g": {"$elemMatch": {"$or": [{"t": 1}, {"s": 4}]}}}), json!({"_id": "1", "g": [{"s": 9, "t": 1}]})),
         ],
     );
 }

@@ -362,6 +362,18 @@ fn value() -> impl Strategy<Value = Value> {
         1 => proptest::collection::vec(leaf(), 0..3).prop_map(Value::from),
         1 => leaf().prop_map(|inner| json!({"x": inner})),
         1 => proptest::collection::vec(leaf().prop_map(|inner| json!({"x": inner})), 0..3).prop_map(Value::from),
+        1 => proptest::collection::vec(mixed(), 0..3).prop_map(Value::from),
+    ]
+}
+
+/// What stands beside each other in a list seldom.
+fn mixed() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        leaf(),
+        (leaf(), leaf()).prop_map(|(x, y)| json!({"x": x, "y": y})),
+        leaf().prop_map(|y| json!({"y": y, "0": [y]})),
+        proptest::collection::vec(leaf(), 0..3).prop_map(Value::from),
+        proptest::collection::vec(leaf(), 0..2).prop_map(|x| json!({ "x": x })),
     ]
 }
 
@@ -370,7 +382,7 @@ fn document() -> impl Strategy<Value = Value> {
 }
 
 fn path() -> impl Strategy<Value = &'static str> {
-    prop_oneof![Just("a"), Just("b"), Just("c"), Just("a.x"), Just("a.0"), Just("_id")]
+    prop_oneof![Just("a"), Just("b"), Just("c"), Just("a.x"), Just("a.0"), Just("_id"), Just("a.y"), Just("a.0.x")]
 }
 
 fn condition() -> impl Strategy<Value = Value> {
@@ -402,7 +414,23 @@ fn filter() -> impl Strategy<Value = Value> {
 }
 
 fn sort() -> impl Strategy<Value = Option<Value>> {
-    let sorts = ["a", "-a", "a,b", "-b,a", "a.x", "_id", "-_id", "c,-_id", "b,-a"];
+    let sorts = [
+        "a",
+        "-a",
+        "a,b",
+        "-b,a",
+        "a.x",
+        "_id",
+        "-_id",
+        "c,-_id",
+        "b,-a",
+        "a.x,a.y",
+        "-a.y,a.x",
+        "a.x,b,a.y",
+        "a.0",
+        "-a.0.x",
+        "a.0,a.x",
+    ];
     proptest::option::of(proptest::sample::select(sorts.to_vec()).prop_map(Value::from))
 }
 
@@ -418,9 +446,14 @@ fn indexes() -> impl Strategy<Value = Vec<Value>> {
         json!({"fields": "c,-_id"}),
         json!({"fields": "_id"}),
         json!({"fields": "a.0"}),
+        json!({"fields": "a.0.x"}),
+        json!({"fields": "-a.0,a.x"}),
+        json!({"fields": "a.x,a.y"}),
+        json!({"fields": "-a.y,a.x"}),
+        json!({"fields": "a.x", "sparse": true}),
         json!({"fields": "b", "filter": {"a": {"$gt": 0}}}),
     ];
-    proptest::sample::subsequence(all, 0..5)
+    proptest::sample::subsequence(all, 0..7)
 }
 
 proptest! {

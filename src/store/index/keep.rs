@@ -13,7 +13,7 @@ use crate::base::{CollectionName, DocumentId, DocumentKey, Timestamp};
 use crate::index::Keys;
 use crate::kv::{Batch, Kv};
 use crate::value::{Json, Row};
-use crate::{Error, Result};
+use crate::{Error, Invalid, InvalidKind, Result};
 
 /// The id of a document as JSON text.
 pub(super) fn id_text(id: &str) -> Vec<u8> {
@@ -102,7 +102,8 @@ impl Store {
     /// already stays free to be written: only keys that it did not have before count.
     ///
     /// # Errors
-    /// [`Error::Conflict`] that names the index and the other document, [`Error::Io`] when the disk cannot be read.
+    /// [`Error::Invalid`] of the kind [`InvalidKind::Taken`] that names the index and the other document, [`Error::Io`]
+    /// when the disk cannot be read.
     pub fn check_unique(&self, document: &DocumentKey, before: Option<&Record>, view: &[u8]) -> Result<()> {
         let catalog = self.catalog();
         for index in catalog.of(&document.collection).iter().filter(|index| index.definition.unique) {
@@ -111,11 +112,14 @@ impl Store {
             let new = index.keys_of_view(id, view);
             for key in new.keys.iter().filter(|key| !old.keys.contains(key)) {
                 if let Some(other) = index.other(&*self.kv, key, id)? {
-                    return Err(Error::Conflict(format!(
+                    let message = format!(
                         "document {document} would have the same key in the unique index {} as document {other}; \
                          change one of the two, or drop the index",
                         index.name
-                    )));
+                    );
+                    // No conflict of a condition: to read the document again and retry would never end.
+                    let kind = InvalidKind::Taken;
+                    return Err(Error::Invalid(Invalid { message, field: None, position: None, kind }));
                 }
             }
         }
