@@ -25,6 +25,24 @@ pub(super) struct FeedPage {
     collection_exists: Option<bool>,
 }
 
+/// An event of a stream, as a client reads it.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "streams are written by hand; this describes what is written")]
+pub(super) struct StreamEvent {
+    /// What it tells of.
+    #[schema(required = false)]
+    event: Option<String>,
+    /// JSON text.
+    #[schema(required = false)]
+    data: Option<String>,
+    /// The cursor behind it, to go on with.
+    #[schema(required = false)]
+    id: Option<String>,
+    /// Milliseconds after which to connect again.
+    #[schema(required = false)]
+    retry: Option<u64>,
+}
+
 /// A document at its last change.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "feeds are written by hand; this describes what is written")]

@@ -10,6 +10,7 @@ use crate::peer;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinBody {
+    #[schema(pattern = "^aero1")]
     pub(super) ticket: String,
     #[serde(default)]
     pub(super) local_documents: LocalDocuments,
@@ -20,7 +21,7 @@ pub(super) struct JoinBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct InitBody {
     /// Its name, for people.
-    #[schema(max_length = 64)]
+    #[schema(min_length = 1, max_length = 64)]
     pub(super) name: String,
     #[serde(default)]
     pub(super) local_documents: LocalDocuments,

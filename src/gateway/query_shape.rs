@@ -14,17 +14,22 @@ use crate::store::{Conflict, Progress};
 #[allow(dead_code, reason = "bodies are read by the query engine, which names what is wrong in them")]
 pub(super) struct QueryBody {
     /// Which documents, in MongoDB's language: `{"age": {"$gte": 18}}`.
+    #[schema(value_type = Option<Object>)]
     filter: Option<Value>,
     /// Their order: `"city,-age"`, `{"age": -1}`, or a list of such objects. That of the ids when left out; the
     /// nearest first for `$near`, the best fit first for `$text` with an index of words.
     sort: Option<Value>,
     /// What is shown of them: `{"name": 1}`, `{"secret": 0}`, computed fields.
+    #[schema(value_type = Option<Object>)]
     projection: Option<Value>,
     /// Documents of the page, up to 10,000; 100 when left out.
+    #[schema(maximum = 10_000)]
     limit: Option<u32>,
     /// Documents to skip, up to 1,000,000. A cursor skips any number at no cost.
+    #[schema(maximum = 1_000_000)]
     offset: Option<u32>,
     /// `next_cursor` of the page before.
+    #[schema(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     /// The index to use, or `$natural` for none.
     hint: Option<String>,
@@ -32,6 +37,7 @@ pub(super) struct QueryBody {
     /// other left several values.
     conflicts: Option<bool>,
     /// Milliseconds that it may take, up to 120,000; 10,000 when left out.
+    #[schema(minimum = 1, maximum = 120_000)]
     timeout_ms: Option<u64>,
 }
 
@@ -70,9 +76,11 @@ pub(super) struct PipelineResult {
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "read field by field, so that what is wrong is named")]
 pub(super) struct CountBody {
+    #[schema(value_type = Option<Object>)]
     filter: Option<Value>,
     /// Whether a guess is enough, which looks at no document.
     estimate: Option<bool>,
+    #[schema(minimum = 1, maximum = 120_000)]
     timeout_ms: Option<u64>,
 }
 
@@ -92,8 +100,11 @@ pub(super) struct Count {
 #[allow(dead_code, reason = "read field by field, so that what is wrong is named")]
 pub(super) struct DistinctBody {
     /// The path of the field.
+    #[schema(min_length = 1)]
     field: String,
+    #[schema(value_type = Option<Object>)]
     filter: Option<Value>,
+    #[schema(minimum = 1, maximum = 120_000)]
     timeout_ms: Option<u64>,
 }
 
@@ -111,7 +122,9 @@ pub(super) struct DistinctValues {
 #[allow(dead_code, reason = "read by the query engine, which names what is wrong in it")]
 pub(super) struct PipelineBody {
     /// Stages after MongoDB's: `[{"$match": {"city": "Rome"}}, {"$group": {"_id": "$street", "n": {"$sum": 1}}}]`.
+    #[schema(value_type = Vec<Object>)]
     pipeline: Vec<Value>,
+    #[schema(minimum = 1, maximum = 120_000)]
     timeout_ms: Option<u64>,
 }
 
@@ -139,18 +152,31 @@ pub(super) struct Explanation {
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "read by the index's own parser, which names what is wrong in it")]
 pub(super) struct IndexDeclaration {
-    /// `ordered` (when left out), `geo` or `text`.
-    r#type: Option<String>,
-    /// Fields with directions: `"country,-name"`, `{"name": 1}`, or a list of such objects.
+    #[schema(inline)]
+    r#type: Option<IndexType>,
+    /// Fields with directions: `"country,-name"`, `{"name": 1}`, or a list of such objects. An index of text without
+    /// them is over all strings; any other needs them.
     fields: Option<Value>,
     /// Whether writes on this peer are refused that give two documents the same key.
     unique: Option<bool>,
     /// Whether documents with none of the fields are left out.
     sparse: Option<bool>,
     /// Documents that do not match are left out.
+    #[schema(value_type = Option<Object>)]
     filter: Option<Value>,
     /// Seconds after the time in the field when a document is deleted.
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
     expire_after_s: Option<u64>,
+}
+
+/// What the keys of an index are made of: values in their order (when left out), points, or words.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "read by the index's own parser")]
+enum IndexType {
+    Ordered,
+    Geo,
+    Text,
 }
 
 /// An index as it is now.

@@ -247,8 +247,12 @@ pub(super) struct Dropped {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct InviteBody {
+    /// `admin`, `writer` or `reader`.
+    #[schema(pattern = "^(admin|writer|reader)$")]
     pub(super) role: String,
+    #[schema(minimum = 1)]
     pub(super) expires_in_s: u64,
+    #[schema(minimum = 1, maximum = 1_000)]
     pub(super) uses: u32,
 }
 

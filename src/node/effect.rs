@@ -5,6 +5,7 @@ use crate::base::{ChangeHash, CollectionName, DocumentKey, MeshId, PeerId, Times
 use crate::document::{Object, Patch, Unchecked};
 use crate::identity::Signed;
 use crate::index::{Definition, IndexName};
+use crate::limits::{WRITE_CONCERN_MS_MAX, WRITE_CONCERN_PEERS_MAX};
 use crate::store::Record;
 use crate::sync::gossip::Secret;
 use crate::sync::receipt::Receipt;
@@ -179,6 +180,21 @@ pub struct WriteConcern {
     pub peers: usize,
     /// Milliseconds.
     pub timeout_ms: u64,
+}
+
+impl WriteConcern {
+    /// Checks that nobody waits for too many or for too long.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with what may be.
+    pub(crate) fn check(self) -> Result<()> {
+        if self.peers <= WRITE_CONCERN_PEERS_MAX && self.timeout_ms <= WRITE_CONCERN_MS_MAX {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "a write waits for at most {WRITE_CONCERN_PEERS_MAX} peers and {WRITE_CONCERN_MS_MAX} ms"
+        )))
+    }
 }
 
 /// What must be so for a write to happen.

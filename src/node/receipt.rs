@@ -9,10 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{DocumentKey, PeerId, Timestamp};
 use crate::identity::Signed;
-use crate::limits::{
-    INQUIRIES_MAX, RECEIPT_ACTORS_MAX, RECEIPT_VERSIONS_MAX, RECEIPTS_OWED_MAX, WRITE_CONCERN_MS_MAX,
-    WRITE_CONCERN_PEERS_MAX,
-};
+use crate::limits::{INQUIRIES_MAX, RECEIPT_ACTORS_MAX, RECEIPT_VERSIONS_MAX, RECEIPTS_OWED_MAX, WRITE_CONCERN_MS_MAX};
 use crate::store::{Record, Vector};
 use crate::sync::receipt::{Ask, Receipt, Told, Version};
 use crate::sync::{Comparison, Message};
@@ -147,11 +144,7 @@ fn actors(vector: &Vector) -> usize {
 impl Node {
     /// Checks a write concern before the write is made.
     pub(super) fn check_concern(&self, concern: WriteConcern) -> Result<()> {
-        if concern.peers > WRITE_CONCERN_PEERS_MAX || concern.timeout_ms > WRITE_CONCERN_MS_MAX {
-            return Err(Error::invalid(format!(
-                "a write waits for at most {WRITE_CONCERN_PEERS_MAX} peers and {WRITE_CONCERN_MS_MAX} ms"
-            )));
-        }
+        concern.check()?;
         self.receipts.has_room()
     }
 

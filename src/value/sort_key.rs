@@ -152,7 +152,7 @@ mod tests {
     fn key(sort: &str, text: &str) -> Vec<u8> {
         let pattern = Pattern::parse(&sort.into()).unwrap();
         let mut key = vec![7];
-        sort_key(pattern.fields(), Row { id: None, body: Json::new(text.as_bytes()) }, &mut key);
+        sort_key(pattern.fields(), Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 }, &mut key);
         assert_eq!(key.remove(0), 7, "what was there stays");
         key
     }

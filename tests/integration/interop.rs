@@ -87,7 +87,7 @@ fn shown(output: Output) -> Vec<Value> {
     said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn source(name: &str) -> PathBuf {
+pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
 }
 
@@ -130,7 +130,11 @@ fn python() -> Result<Command, String> {
 }
 
 /// A folder in which what these files name is installed: the one of a run before, when they are the same.
-fn installed(name: &str, files: &[&str], install: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+pub(crate) fn installed(
+    name: &str,
+    files: &[&str],
+    install: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop").join(name);
     let wanted: String = files.iter().map(|file| fs::read_to_string(source(file)).unwrap()).collect();
     let done = folder.join("installed");
@@ -151,7 +155,7 @@ fn installed(name: &str, files: &[&str], install: impl FnOnce(&Path) -> Result<(
 ///
 /// # Errors
 /// That it is not there, or failed.
-fn run(command: &mut Command, what: &str) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command, what: &str) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{what} is not here ({error})"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

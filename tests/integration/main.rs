@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
 mod concern;
+mod description;
 mod faults;
 mod harness;
 mod importing;

@@ -421,7 +421,8 @@ fn pulled(condition: &Value, item: &Value) -> bool {
     let (filter, document) =
         if is_of_value { (json!({ "x": condition }), json!({ "x": item })) } else { (condition.clone(), item.clone()) };
     let text = document.to_string();
-    document.is_object() && Filter::parse(&filter).unwrap().matches(Row { id: None, body: Json::new(text.as_bytes()) })
+    document.is_object()
+        && Filter::parse(&filter).unwrap().matches(Row { id: None, body: Json::new(text.as_bytes()), conflicts: 0 })
 }
 
 /// Values from so few that equal ones meet.

@@ -4,7 +4,6 @@ use serde_json::{Number, Value};
 
 use super::bounded;
 use super::path::{Path, shown};
-use super::bounded;
 use crate::base::suggestion;
 use crate::document::change::fits;
 use crate::document::json::Object;

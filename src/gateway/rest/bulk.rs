@@ -75,7 +75,7 @@ pub(super) struct Options {
 #[utoipa::path(
     post, path = "/collections/{collection}/documents:bulk", tag = "documents", operation_id = "writeDocuments",
     params(CollectionPath, Options),
-    request_body(content = String, content_type = "application/x-ndjson", description = "A JSON object a line"),
+    request_body(content = Option<String>, content_type = "application/x-ndjson", description = "A JSON object a line"),
     responses(
         (status = 200, description = "A result a line, in the order of the lines", body = Report, content_type = "application/x-ndjson"),
         (status = 415, description = "The body has another type, or is compressed"),

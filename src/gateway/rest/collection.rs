@@ -80,7 +80,7 @@ async fn answer(app: App, status: StatusCode, name: CollectionName) -> Answer<Re
 #[utoipa::path(
     put, path = "/collections/{collection}", tag = "collections", operation_id = "createCollection",
     params(CollectionPath),
-    request_body(content = shape::Policies, description = "May be left out: an empty object. There are no policies yet"),
+    request_body(content = Option<shape::Policies>, description = "May be left out: an empty object. There are no policies yet"),
     responses(
         (status = 200, description = "It was there; its counts", body = shape::Collection),
         (status = 201, description = "It is made, and on the disk", body = shape::Collection),

@@ -18,6 +18,7 @@ use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, Ref, RefOr, Response
 
 use super::super::guard;
 use super::super::problem::Shape;
+use super::strict;
 
 const PROBLEM: &str = "Problem";
 const PROBLEM_TYPE: &str = "application/problem+json";
@@ -85,7 +86,9 @@ pub(super) fn complete(mut api: OpenApi) -> Bytes {
             name(operation, &mut names);
         }
     }
-    serde_json::to_vec(&api).expect("a description has keys of text").into()
+    let mut api = serde_json::to_value(&api).expect("a description has keys of text");
+    strict::requests(&mut api);
+    api.to_string().into()
 }
 
 /// The calls of a path, in the order of [`methods`].

@@ -61,6 +61,9 @@ pub(super) async fn create(
 #[into_params(parameter_in = Query)]
 pub(super) struct Reading {
     /// The hashes of its heads, with commas between them, or a time.
+    #[param(
+        pattern = "^([0-9A-Fa-f]{64}(,[0-9A-Fa-f]{64})*|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))$"
+    )]
     at: Option<String>,
 }
 
@@ -201,8 +204,10 @@ pub(super) struct Paging {
     #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
     /// `next_cursor` of the page before.
+    #[param(min_length = 2, max_length = 683, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     /// The id after which the page starts, in place of a cursor.
+    #[param(min_length = 1, max_length = 512, pattern = r"^[^/\x00-\x1f\x7f-\x9f]+$")]
     start_after: Option<String>,
 }
 

@@ -40,6 +40,7 @@ const RETRY_MS: u64 = 1_000;
 pub(super) struct Wanted {
     /// The cursor behind the last change that is known; `now` for what changes from now on. From the beginning
     /// when left out.
+    #[param(pattern = "^(now|[A-Za-z0-9_-]{23})$")]
     since: Option<String>,
     /// Whether to stay and send what changes, as server-sent events.
     #[serde(default)]
@@ -72,7 +73,7 @@ fn yes() -> bool {
         (status = 200, description = "A page, or with live=true a stream: events named change, each with the change as \
             its data and the cursor behind it as its id", content(
             (feed_shape::FeedPage = "application/json"),
-            (String = "text/event-stream"),
+            (feed_shape::StreamEvent = "text/event-stream"),
         )),
         (status = 400, description = "A parameter is malformed"),
         (status = 410, description = "The cursor is of no use any more; start again without it"),

@@ -21,10 +21,10 @@ use crate::peer::{Collection, Declared, IndexReport};
 #[into_params(parameter_in = Path)]
 pub(super) struct IndexPath {
     /// The collection's name.
-    #[param(max_length = 64, example = "notes")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", example = "notes")]
     collection: String,
     /// The index's name.
-    #[param(max_length = 64, example = "by-name")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_.-]+$", example = "by-name")]
     name: String,
 }
 

@@ -18,7 +18,7 @@ use crate::peer::Invite;
 /// are tried as a newcomer would; that takes a few seconds at most.
 #[utoipa::path(
     post, path = "/mesh/invites", tag = "mesh", operation_id = "invite",
-    request_body(content = shape::InviteBody, description = "May be left out: a writer, once, within a week"),
+    request_body(content = Option<shape::InviteBody>, description = "May be left out: a writer, once, within a week"),
     responses(
         (status = 201, description = "The ticket", body = shape::Invited),
         (status = 400, description = "The body is no JSON"),
@@ -100,7 +100,7 @@ pub(super) async fn init(State(app): State<App>, headers: HeaderMap, body: Body)
 /// What only this peer has is lost to them: ask `/sync/safe-to-leave` first.
 #[utoipa::path(
     post, path = "/mesh/leave", tag = "mesh", operation_id = "leaveMesh",
-    request_body(content = mesh_shape::LeaveBody, description = "May be left out: the documents are carried over"),
+    request_body(content = Option<mesh_shape::LeaveBody>, description = "May be left out: the documents are carried over"),
     responses(
         (status = 200, description = "It is left, and this peer the only member of its own mesh", body = mesh_shape::Founded),
         (status = 400, description = "The body is no JSON"),

@@ -19,6 +19,7 @@ mod patch;
 mod query;
 mod search;
 mod status;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod version;

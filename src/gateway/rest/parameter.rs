@@ -13,7 +13,7 @@ use crate::{Invalid, InvalidKind, WriteConcern};
 #[into_params(parameter_in = Path)]
 pub(super) struct CollectionPath {
     /// The collection's name.
-    #[param(max_length = 64, example = "notes")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", example = "notes")]
     pub(super) collection: String,
 }
 
@@ -22,10 +22,10 @@ pub(super) struct CollectionPath {
 #[into_params(parameter_in = Path)]
 pub(super) struct DocumentPath {
     /// The collection's name.
-    #[param(max_length = 64, example = "notes")]
+    #[param(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", example = "notes")]
     pub(super) collection: String,
     /// The document's id, percent-encoded.
-    #[param(max_length = 512, example = "today")]
+    #[param(min_length = 1, max_length = 512, pattern = r"^[^/\x00-\x1f\x7f-\x9f]+$", example = "today")]
     pub(super) id: String,
 }
 
@@ -51,6 +51,8 @@ impl Concern {
         match (self.w, self.timeout_ms) {
             (Some(peers), timeout_ms) => {
                 let concern = WriteConcern { peers, timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS) };
+                // Before preconditions, which are about a write that could be made.
+                concern.check()?;
                 Ok(collection.with_concern(concern))
             }
             (None, None) => Ok(collection.clone()),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use super::super::problem::Answer;
-use super::super::{App, body, query_shape};
+use super::super::{App, body, feed_shape, query_shape};
 use super::parameter::CollectionPath;
 use super::{Path, Query, blocking, json, json_text, live};
 use crate::document::Object;
@@ -42,11 +42,11 @@ pub(super) struct Staying {
         CollectionPath, Staying,
         ("Last-Event-ID" = Option<String>, Header, description = "With live=true: the last event of a stream that broke"),
     ),
-    request_body(content = query_shape::QueryBody, description = "May be left out: the first 100 documents"),
+    request_body(content = Option<query_shape::QueryBody>, description = "May be left out: the first 100 documents"),
     responses(
         (status = 200, description = "A page, or with live=true a stream", content(
             (query_shape::QueryPage = "application/json"),
-            (String = "text/event-stream"),
+            (feed_shape::StreamEvent = "text/event-stream"),
         )),
         (status = 400, description = "The body is no JSON"),
         (status = 408, description = "The body did not arrive in time"),
@@ -76,7 +76,7 @@ pub(super) async fn query(
 #[utoipa::path(
     post, path = "/collections/{collection}/explain", tag = "queries", operation_id = "explain",
     params(CollectionPath),
-    request_body(content = query_shape::QueryBody, description = "As for a query"),
+    request_body(content = Option<query_shape::QueryBody>, description = "As for a query"),
     responses(
         (status = 200, description = "The plan", body = query_shape::Explanation),
         (status = 400, description = "The body is no JSON"),
@@ -106,7 +106,7 @@ pub(super) async fn explain(
 #[utoipa::path(
     post, path = "/collections/{collection}/count", tag = "queries", operation_id = "count",
     params(CollectionPath),
-    request_body(content = query_shape::CountBody, description = "May be left out: all documents"),
+    request_body(content = Option<query_shape::CountBody>, description = "May be left out: all documents"),
     responses(
         (status = 200, description = "How many", body = query_shape::Count),
         (status = 400, description = "The body is no JSON"),

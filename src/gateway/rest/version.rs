@@ -28,6 +28,7 @@ pub(super) struct Paging {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<usize>,
     /// `next_cursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{43}$")]
     cursor: Option<String>,
 }
 
@@ -64,8 +65,14 @@ pub(super) async fn history(
 #[into_params(parameter_in = Query)]
 pub(super) struct Comparing {
     /// The first version: the hashes of its heads, with commas between them, or a time.
+    #[param(
+        pattern = "^([0-9A-Fa-f]{64}(,[0-9A-Fa-f]{64})*|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))$"
+    )]
     from: String,
     /// The second version; the present one when left out.
+    #[param(
+        pattern = "^([0-9A-Fa-f]{64}(,[0-9A-Fa-f]{64})*|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))$"
+    )]
     to: Option<String>,
     /// `changes`, or `json-patch` for a patch that turns the first into the second.
     #[serde(default)]
