@@ -260,12 +260,11 @@ impl Peer {
         if let ureq::Error::Io(io) = error
             && let Some(tls) = io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())
         {
-            let message = match tls {
-                // What came back is no TLS at all.
-                rustls::Error::InvalidMessage(_) => {
-                    format!("{url} does not speak TLS: write http:// instead of https:// in the URL")
-                }
-                _ => not_trusted(url, tls),
+            // Such a message is no TLS at all.
+            let message = if matches!(tls, rustls::Error::InvalidMessage(_)) {
+                format!("{url} does not speak TLS: write http:// instead of https:// in the URL")
+            } else {
+                not_trusted(url, tls)
             };
             return Failure::new(Kind::Failed, message);
         }

@@ -62,7 +62,7 @@ fn duration(ms: f64) -> String {
     let text = match whole {
         0 if ms == 0.0 => "0 ms".to_owned(),
         0..10 if ms < 1.0 => format!("{:.0} µs", ms * 1_000.0),
-        0..10 => format!("{:.1} ms", ms),
+        0..10 => format!("{ms:.1} ms"),
         10..SECOND => format!("{whole} ms"),
         SECOND..MINUTE => format!("{:.1} s", ms / 1_000.0),
         MINUTE..HOUR => two(MINUTE, "min", SECOND, "s"),

@@ -59,10 +59,10 @@ async fn learn(peer: &Peer, url: &str) -> Result<()> {
 async fn status(address: SocketAddr) -> Result<Value> {
     let call = move || {
         let answer = agent(ASK_TIMEOUT).get(format!("http://{address}/api/v1/nodes/status")).call();
-        let mut answer = answer.map_err(|error| match error {
-            // What answers there, does so in another language.
-            ureq::Error::Protocol(_) => Error::Denied(OVER_TLS.into()),
-            other => Error::Unavailable(other.to_string()),
+        let mut answer = answer.map_err(|error| {
+            // What answers there does so in another language.
+            let over_tls = matches!(error, ureq::Error::Protocol(_));
+            if over_tls { Error::Denied(OVER_TLS.into()) } else { Error::Unavailable(error.to_string()) }
         })?;
         if answer.status() == 401 {
             let advice = "the gateway there wants a token, which is not sent to seeds; name the peer by its multiaddr";

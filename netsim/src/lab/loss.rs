@@ -60,7 +60,7 @@ impl Stage<'_> {
         self.say(&format!("{said}, {} ms later", start.elapsed().as_millis()));
         let left = LOST.saturating_sub(start.elapsed());
         let there = || {
-            let has = |(peer, other): (&Peer, &Peer)| Ok(peer.has(COLLECTION, &format!("from-{}", other.name))?);
+            let has = |(peer, other): (&Peer, &Peer)| peer.has(COLLECTION, &format!("from-{}", other.name));
             Ok(has(both[0])? && has(both[1])?)
         };
         wait("what was written at either is at the other", left, there)?;
@@ -72,8 +72,8 @@ impl Stage<'_> {
 /// What a peer shows of another in its status.
 fn shown(peer: &Peer, other: &Peer) -> Result<Option<Value>> {
     let status = peer.get("/nodes/status")?;
-    let all = status["peers"].as_array().into_iter().flatten();
-    Ok(all.cloned().find(|shown| shown["peer_id"] == other.id.as_str()))
+    let mut all = status["peers"].as_array().into_iter().flatten();
+    Ok(all.find(|shown| shown["peer_id"] == other.id.as_str()).cloned())
 }
 
 pub(super) fn over_tcp() -> Vec<Site> {

@@ -25,8 +25,8 @@ use bytes::Bytes;
 use futures::{StreamExt, future, stream};
 use tokio::time::timeout;
 
-use super::super::problem::{Answer, Problem};
 use super::super::App;
+use super::super::problem::{Answer, Problem};
 use super::super::seat::Cut;
 use super::search::Asked;
 use crate::FeedCursor;

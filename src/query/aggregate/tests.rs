@@ -336,7 +336,9 @@ fn what_lookup_and_unwind_set_takes_the_place_of_a_list_on_the_way() {
     let collections = Collections { documents: [("x", vec![json!({"_id": "a"})])].into(), ..Collections::default() };
     let document = json!({"_id": "1", "l": [{"k": 1}, 2], "o": {"p": 1}, "r": "a"});
     let run = |stage: Value| {
-        execute(&json!([stage]), &[document.clone()], &collections, &Budget::new(None, 100_000)).unwrap().rows
+        execute(&json!([stage]), std::slice::from_ref(&document), &collections, &Budget::new(None, 100_000))
+            .unwrap()
+            .rows
     };
     for (to, field, expected) in [
         ("l.f", "l", json!({"f": [{"_id": "a"}]})),
