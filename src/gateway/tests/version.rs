@@ -195,7 +195,7 @@ async fn parameters_that_a_call_does_not_take_are_refused() {
         ("POST /collections/users/documents?At=1", "At", "w, timeout_ms"),
         ("DELETE /collections/users/documents/a?%61t=1", "at", "w, timeout_ms"),
         ("GET /collections/users/documents?limits=1", "limits", "limit, cursor, start_after"),
-        ("GET /collections?limit=1", "limit", "no parameters"),
+        ("GET /collections?limits=1", "limits", "limit, cursor"),
         ("GET /stats?x", "x", "no parameters"),
         ("GET /health?x", "x", "no parameters"),
         ("POST /mesh/invites?role=reader", "role", "no parameters"),
