@@ -78,6 +78,11 @@ pub const CONFLICT_VALUES_MAX: usize = 1_000;
 pub const CONFLICT_BYTES_MAX: usize = 4 << 20;
 /// Changes of the documents whose conflicts are counted at a time, after an update from a version that did not.
 pub const CONFLICT_STEP_CHANGES: u64 = 2_000;
+/// Signatures that are checked to find out whose the logs without a record are, after a damaged table was built anew, at
+/// a time and in all: some seconds of one processor.
+pub const ORPHAN_CHECKS_STEP: usize = 200;
+/// See [`ORPHAN_CHECKS_STEP`].
+pub const ORPHAN_CHECKS_MAX: usize = 100_000;
 /// Heads that name a version: as many as meet in one edit, and fit a URL.
 pub const VERSION_HEADS_MAX: usize = 256;
 /// Readings of whole histories at a time: each opens a document with all of its changes in memory.

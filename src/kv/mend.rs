@@ -52,6 +52,12 @@ impl Lost {
         Self { ranges: vec![(Vec::new(), Vec::new())], ..Self::default() }
     }
 
+    /// Any entry with `from <= key < to` may be missing.
+    #[cfg(test)]
+    pub(crate) fn between(from: Vec<u8>, to: Vec<u8>) -> Self {
+        Self { ranges: vec![(from, to)], pages: 1, pages_lost: 1 }
+    }
+
     /// The ranges, `from <= key < to`, ascending; an empty `to` is the end.
     #[must_use]
     pub fn ranges(&self) -> &[(Vec<u8>, Vec<u8>)] {

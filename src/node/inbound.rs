@@ -171,6 +171,22 @@ impl Node {
         Ok(self.granted(intact))
     }
 
+    /// Does a step of building documents anew whose records were lost and whose logs are there. Whether there is more.
+    pub(super) fn tend_orphans(&mut self, now: Timestamp) -> Result<bool> {
+        let (more, found) = self.store.tend_orphans(self.mesh())?;
+        if let Some(mut orphan) = found {
+            let changes = std::mem::take(&mut orphan.changes);
+            let (count, granted) = (changes.len(), self.granted(changes));
+            let (own, mut reception) = (self.peer_id(), Reception::default());
+            // Without some of them the document would be older than it was.
+            if granted.len() == count && self.merge(now, own, &orphan.document, &granted, &mut reception)? {
+                tracing::info!(document = %orphan.document, "its record was lost; it is built anew from its log");
+                self.store.drop_orphan(&orphan)?;
+            }
+        }
+        Ok(more)
+    }
+
     /// Merges and says whether anything came of it that others may have waited for: something was applied, or lost a
     /// fork.
     fn merge(

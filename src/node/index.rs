@@ -45,13 +45,19 @@ impl Node {
         Ok(Reply::Index(true))
     }
 
-    /// Does a step of filling, counting or clearing indexes, and then of counting conflicts.
+    /// Does a step of filling, counting or clearing indexes, of counting conflicts, and of what was lost.
     pub(super) fn tend_indexes(&mut self, now: Timestamp) {
         if self.index_at.is_some_and(|at| at > now) {
             return;
         }
-        let tended =
-            self.store.tend_indexes().and_then(|more| if more { Ok(true) } else { self.store.tend_conflicts() });
+        let tended = match self.store.tend_indexes() {
+            Ok(false) => self.store.tend_conflicts(),
+            tended => tended,
+        };
+        let tended = match tended {
+            Ok(false) => self.tend_orphans(now),
+            tended => tended,
+        };
         self.index_at = match tended {
             Ok(more) => more.then_some(now),
             Err(error) => {

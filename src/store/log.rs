@@ -158,7 +158,11 @@ impl Store {
     pub(super) fn load_document(&self, document: &DocumentKey, record: &Record) -> Result<Document> {
         let (mut opened, changes) = self.source().read(document, record)?;
         let applied = opened.apply(changes).map_err(|error| damaged(document, &error))?;
-        complete(document, opened, &applied)
+        let mut opened = complete(document, opened, &applied)?;
+        if let Some(count) = record.conflicts.filter(|_| !record.deleted) {
+            opened.remember_conflict_count(count);
+        }
+        Ok(opened)
     }
 
     /// The document as its log alone gives it.

@@ -4,7 +4,7 @@
 //!
 //! - documents whose log lacks a change are marked as damaged, see `repair`;
 //! - documents without a record are found by their entry in the feed, and marked too: so each is named, unless its entry
-//!   in the feed is lost with it;
+//!   in the feed is lost with it; those whose logs are there are built anew from them, see `orphan`;
 //! - entries of the feed, collections and their counts, range summaries, indexes and marks of conflicts follow from the
 //!   documents, and are made anew;
 //! - numbers are not given out twice, though what had them may be gone.
@@ -105,8 +105,9 @@ impl Store {
         let before = self.damaged.len();
         if !lost.ranges().is_empty() {
             self.find_collections()?;
-            self.check_documents(lost)?;
-            self.find_lost_documents(lost)?;
+            let used = self.check_documents(lost)?;
+            let without = self.find_lost_documents(lost)?;
+            self.find_orphans(lost, &used, without)?;
             self.skip_numbers()?;
             self.stale.extend(self.holdings.names());
             self.renew_all_indexes()?;
@@ -156,13 +157,15 @@ impl Store {
         Ok(())
     }
 
-    /// Marks documents whose log lacks a change, and puts back their entries in the feed.
-    fn check_documents(&mut self, lost: &Lost) -> Result<()> {
+    /// Marks documents whose log lacks a change, and puts back their entries in the feed. The numbers of all that were
+    /// looked at, ascending.
+    fn check_documents(&mut self, lost: &Lost) -> Result<Vec<u64>> {
         let space = self.space();
-        let (mut gaps, mut feed, mut last, mut failed) = (Vec::new(), Vec::new(), 0, None);
+        let (mut gaps, mut feed, mut used, mut last, mut failed) = (Vec::new(), Vec::new(), Vec::new(), 0, None);
         for name in self.holdings.names() {
             self.visit(&name, b"", None, &mut |id, record, _| {
                 last = last.max(record.position).max(record.number);
+                used.push(record.number);
                 let document = DocumentKey::new(name.clone(), id);
                 let (from, to) = key::log_of(space, record.number);
                 if lost.touches(&from, &to) && !self.has_all(&document, &record) {
@@ -184,7 +187,9 @@ impl Store {
         }
         self.next_position = self.next_position.max(last + 1);
         gaps.iter().for_each(|document| self.mark_damaged(document));
-        self.put_feed(&feed)
+        self.put_feed(&feed)?;
+        used.sort_unstable();
+        Ok(used)
     }
 
     fn put_feed(&mut self, entries: &[(Vec<u8>, DocumentId)]) -> Result<()> {
@@ -196,33 +201,33 @@ impl Store {
         Ok(())
     }
 
-    /// Marks documents that are in the feed and have no record.
-    fn find_lost_documents(&mut self, lost: &Lost) -> Result<()> {
-        let space = self.space();
+    /// Marks documents that are in the feed and have no record. All of them, with their places in the feed.
+    fn find_lost_documents(&mut self, lost: &Lost) -> Result<Vec<(u64, DocumentKey)>> {
+        let (space, mut found) = (self.space(), Vec::new());
         for (name, _) in last_positions(&*self.kv, space)? {
             let (from, to) = key::documents(space, &name, b"", None);
             if lost.touches(&from, &to) {
-                for document in self.in_feed_only(lost, &name)? {
-                    self.mark_damaged(&document);
-                }
+                let without = self.in_feed_only(lost, &name)?;
+                without.iter().for_each(|(_, document)| self.mark_damaged(document));
+                found.extend(without);
             }
         }
-        Ok(())
+        Ok(found)
     }
 
-    fn in_feed_only(&self, lost: &Lost, name: &CollectionName) -> Result<Vec<DocumentKey>> {
+    fn in_feed_only(&self, lost: &Lost, name: &CollectionName) -> Result<Vec<(u64, DocumentKey)>> {
         let space = self.space();
         let (mut found, mut failed) = (Vec::new(), None);
         let (from, to) = (key::feed(space, name, 0), key::feed(space, name, u64::MAX));
-        self.kv.scan(&from, &to, &mut |_, id| {
+        self.kv.scan(&from, &to, &mut |key, id| {
             let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
-            let Some(id) = id else { return ControlFlow::Continue(()) };
+            let (Some(id), Some(position)) = (id, key::feed_position(key)) else { return ControlFlow::Continue(()) };
             let document = DocumentKey::new(name.clone(), id);
             let at = key::document(space, &document);
             if lost.covers(&at) {
                 match self.kv.get(&at) {
                     Ok(Some(_)) => {}
-                    Ok(None) => found.push(document),
+                    Ok(None) => found.push((position, document)),
                     Err(error) => failed = Some(error),
                 }
             }

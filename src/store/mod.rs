@@ -28,6 +28,7 @@ mod letter;
 mod log;
 mod lost;
 mod opened;
+mod orphan;
 mod reader;
 mod record;
 mod repair;
@@ -43,6 +44,7 @@ pub use letter::{Letter, Letters, Reason};
 pub use log::{LogCursor, Vector};
 pub use lost::Rebuilding;
 pub use opened::Opened;
+pub use orphan::Orphan;
 pub use reader::{Page, Reader, Views};
 pub use record::{Actor, Collection, LoggedRun, Record, View};
 pub use summary::{Sum, Summary, Total};
@@ -120,6 +122,7 @@ pub struct Store {
     letters: Letters,
     index_work: index::Work,
     counting: conflict::Counting,
+    orphans: orphan::Orphans,
     open: LruCache<DocumentKey, Document>,
     open_use: CacheUse,
     /// The position of the next feed entry, which also numbers new documents.
@@ -171,6 +174,7 @@ impl Store {
             letters: Letters::default(),
             index_work: index::Work::default(),
             counting: None,
+            orphans: orphan::Orphans::default(),
             open: LruCache::new(NonZeroUsize::new(OPEN_DOCUMENTS_MAX).expect("the limit is not zero")),
             open_use: CacheUse::default(),
             next_position: 0,
