@@ -226,10 +226,15 @@ pub(super) fn items<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
     answer[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Asks a question. How long it may take is the peer's to say.
+/// Asks a question. How long it may take is the peer's to say. That there is no such collection is no fault, and said
+/// beside the answer, since the name may be misspelt.
 pub(super) fn ask(peer: &Peer, collection: &str, question: &str, body: Map<String, Value>) -> Outcome<Value> {
     let path = format!("/api/v1/collections/{}/{question}", path_segment(collection));
-    peer.work(Method::POST, &path, Some(&Value::Object(body)))
+    let answer = peer.work(Method::POST, &path, Some(&Value::Object(body)))?;
+    if answer["collection_exists"] == false {
+        eprintln!("there is no collection {} yet", printable(collection));
+    }
+    Ok(answer)
 }
 
 /// Documents that match, page by page.
