@@ -156,8 +156,8 @@ cut -c -160 "$folder/stream"
 
 title "What is wrong is named"
 ask 1 query search countries --filter '{"continent":{"$equals":"EU"}}'; says 'continent.$equals'
-ask 2 query search countries --filter '{continent: "EU"}';              says '--filter is no JSON'
-ask 3 query count nowhere;                                              says 'nowhere'
+ask 2 query search countries --filter '{continent: "EU"}';              says 'the filter is no JSON'
+ask 0 query count nowhere;                                              says 'no collection nowhere'
 
 title "Cities"
 if [ ! -f "$cities" ]; then
