@@ -250,7 +250,7 @@ pub(super) struct InviteBody {
     /// `admin`, `writer` or `reader`.
     #[schema(pattern = "^(admin|writer|reader)$")]
     pub(super) role: String,
-    #[schema(minimum = 1)]
+    #[schema(format = "uint64")]
     pub(super) expires_in_s: u64,
     #[schema(minimum = 1, maximum = 1_000)]
     pub(super) uses: u32,

@@ -10,7 +10,7 @@ use crate::harness::Peer;
 use crate::interop::{installed, run, source};
 
 /// A search that takes seconds, and is the same each time.
-const SEARCH: [&str; 14] = [
+const SEARCH: [&str; 20] = [
     "--phases",
     "examples,coverage,fuzzing",
     "--max-examples",
@@ -20,9 +20,16 @@ const SEARCH: [&str; 14] = [
     // What a filter or a stage means cannot be said by a schema, so that valid requests may be refused.
     "--exclude-checks",
     "positive_data_acceptance",
-    // It serves files and a text of counters, which are no JSON.
+    // Files and a text of counters are no JSON, and lines of it have no schema.
     "--exclude-path-regex",
-    "^/(docs|metrics)",
+    "^/(docs|metrics)|:bulk$",
+    // They turn the peer to another mesh, or fail on account of others.
+    "--exclude-operation-id",
+    "join",
+    "--exclude-operation-id",
+    "initMesh",
+    "--exclude-operation-id",
+    "leaveMesh",
     "--request-timeout",
     "20",
     "--generation-database",
@@ -50,7 +57,7 @@ fn the_peer_does_what_its_description_says() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     let tested = said.lines().find_map(|line| line.trim().strip_prefix("Tested: "));
-    assert!(tested.and_then(|count| count.parse().ok()) > Some(35u32), "{said}");
+    assert!(tested.and_then(|count| count.parse().ok()) > Some(34u32), "{said}");
 }
 
 /// The program.

@@ -2,25 +2,16 @@
 
 import schemathesis
 
-LINES = "application/x-ndjson"
 WAIT_MS = 50
 
 
 @schemathesis.hook
-def filter_query(context, query):
-    """A live answer does not end."""
-    return not query or str(query.get("live", "false")).lower() == "false"
-
-
-@schemathesis.hook
-def map_query(context, query):
-    """There are no other peers to wait for."""
-    wait = (query or {}).get("timeout_ms")
-    if isinstance(wait, int) and WAIT_MS < wait <= 60_000:
+def before_call(context, case, **kwargs):
+    query = case.query or {}
+    # A live answer does not end.
+    if str(query.get("live")).lower() == "true":
+        query["live"] = "false"
+    # There are no other peers to wait for.
+    wait = str(query.get("timeout_ms"))
+    if wait.isdigit() and WAIT_MS < int(wait) <= 60_000:
         query["timeout_ms"] = WAIT_MS
-    return query
-
-
-@schemathesis.serializer(LINES)
-def lines(context, value):
-    return value if isinstance(value, bytes) else str(value).encode()

@@ -124,6 +124,50 @@ fn bounds_are_those_of_the_limits() {
     assert_eq!(bounds(read, "id", "maxLength"), DOCUMENT_ID_BYTES_MAX);
 }
 
+#[test]
+fn requests_are_described_as_strictly_as_they_are_read() {
+    let api = api();
+    for (method, path, operation) in described(&api) {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            assert!(!parameter["schema"].to_string().contains("null"), "{method} {path}: {parameter}");
+            if parameter["in"] == "path" {
+                assert!(parameter["schema"]["pattern"].is_string(), "{method} {path}: {parameter}");
+            }
+        }
+    }
+    let body = |path: &str| {
+        let call = &api["paths"][format!("/api/v1/{path}")];
+        let body = &call[if path.ends_with("{name}") { "put" } else { "post" }]["requestBody"];
+        (body["required"] == true, resolved(&api, &body["content"]["application/json"]["schema"]).clone())
+    };
+    for (path, is_required) in [
+        ("collections/{collection}/query", false),
+        ("collections/{collection}/explain", false),
+        ("collections/{collection}/count", false),
+        ("collections/{collection}/distinct", true),
+        ("collections/{collection}/aggregate", true),
+        ("collections/{collection}/indexes/{name}", true),
+        ("mesh/invites", false),
+        ("mesh/join", true),
+        ("mesh/leave", false),
+    ] {
+        let (required, schema) = body(path);
+        assert_eq!(required, is_required, "{path}");
+        assert_eq!(schema["additionalProperties"], false, "{path}: {schema}");
+        for (name, property) in schema["properties"].as_object().unwrap() {
+            assert!(!property.to_string().contains("\"null\""), "{path}: {name} is {property}");
+        }
+    }
+    let (_, index) = body("collections/{collection}/indexes/{name}");
+    assert_eq!(index["anyOf"][0], json!({"required": ["fields"]}));
+    assert_eq!(index["properties"]["type"]["enum"], json!(["ordered", "geo", "text"]));
+    let (_, invite) = body("mesh/invites");
+    assert_eq!(
+        (&invite["properties"]["uses"]["minimum"], &invite["properties"]["uses"]["maximum"]),
+        (&json!(1), &json!(1_000))
+    );
+}
+
 /// What is wrong with a value that should have a schema. Knows as much of JSON Schema as the description uses.
 fn check(api: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     if let Some(reference) = schema["$ref"].as_str() {
