@@ -157,6 +157,15 @@ impl Peer {
         read(self.agent.post(format!("{}{path}", self.url)).send_json(body).unwrap())
     }
 
+    /// Writes documents, a line of JSON each.
+    pub(crate) fn bulk(&self, collection: &str, lines: &str) {
+        let call = self.agent.post(format!("{}/api/v1/collections/{collection}/documents:bulk", self.url));
+        let mut answer = call.content_type("application/x-ndjson").send(lines).unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        // It is over when its last result is there.
+        std::io::copy(&mut answer.body_mut().as_reader(), &mut std::io::sink()).unwrap();
+    }
+
     /// Changes parts of a document with update operators.
     pub(crate) fn patch(&self, path: &str, body: &Value) -> Answer {
         self.try_patch(path, body).unwrap()

@@ -16,6 +16,7 @@ mod patching;
 mod profiles;
 mod programs;
 mod querying;
+mod rot;
 mod security;
 mod survival;
 mod terminal;
