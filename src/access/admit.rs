@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::invitation::check_uses;
 use super::ticket::check_address;
 use super::{
-    Ability, Admission, Invitation, JoinRequest, Joined, Learned, Member, MemberRecord, Members, Refusal, Role, Ticket,
+    Ability, Admission, Invitation, JoinRequest, Joined, Learned, Member, MemberRecord, Members, ProvenRequest,
+    Refusal, Role, Ticket,
 };
 use crate::base::{Hlc, PeerId, Timestamp};
 use crate::identity::{Keypair, Signed};
@@ -85,20 +86,21 @@ impl Members {
         let mesh = self.mesh();
         let shown = request.chain.iter().map(|record| record.clone().verify(&mesh));
         let shown = shown.collect::<Result<_, _>>().map_err(|_| Refusal::BadProof)?;
-        self.admit_shown(request, shown, admitter, at)
+        self.admit_shown(&request.clone().prove()?, shown, admitter, at)
     }
 
-    /// As [`Members::admit`], for a request whose chain was checked already: `shown` is what it holds.
+    /// As [`Members::admit`], for a request whose signatures were checked already: `shown` is what its chain holds.
     ///
     /// # Errors
     /// As [`Members::admit`].
     pub fn admit_shown(
         &mut self,
-        request: &JoinRequest,
+        request: &ProvenRequest,
         shown: Vec<Member>,
         admitter: &Keypair,
         at: Hlc,
     ) -> Result<Admitted, Refusal> {
+        let request = request.as_request();
         self.check_proof(request)?;
         let (issuer, joiner) = (request.invitation.body.issuer, request.redemption.body.joiner);
         // All on copies, since a refusal leaves no trace.
@@ -137,7 +139,7 @@ impl Members {
         Ok(self.sign_admission(request, admitter, at))
     }
 
-    /// Whether the request is whole: for this mesh, signed, and its parts belong together.
+    /// Whether the request is whole: for this mesh, and its parts belong together.
     fn check_proof(&self, request: &JoinRequest) -> Result<(), Refusal> {
         let (invitation, redemption) = (&request.invitation.body, &request.redemption.body);
         let mesh = self.mesh();
@@ -146,8 +148,7 @@ impl Members {
         }
         let together =
             redemption.invitation == request.invitation.id() && redemption.ticket_key == invitation.ticket_key;
-        let signed = || request.invitation.check().and_then(|()| request.redemption.check()).is_ok();
-        if together && signed() { Ok(()) } else { Err(Refusal::BadProof) }
+        if together { Ok(()) } else { Err(Refusal::BadProof) }
     }
 
     /// Whether the invitation still lets somebody in.

@@ -46,7 +46,7 @@ pub use members::{Insertion, Learned, Members, Need, Overuse};
 pub use refusal::Refusal;
 pub use role::{Ability, Role};
 pub use standing::Fall;
-pub use ticket::{JoinRequest, Ticket, TicketError};
+pub use ticket::{JoinRequest, ProvenRequest, Ticket, TicketError};
 
 use crate::base::{Encode, Hash};
 

@@ -20,7 +20,7 @@ use std::fmt;
 use data_encoding::BASE32_NOPAD_NOCASE;
 use zeroize::Zeroizing;
 
-use super::{Genesis, Invitation, MemberRecord, Redemption, Role};
+use super::{Genesis, Invitation, MemberRecord, Redemption, Refusal, Role};
 use crate::base::{Decode, DecodeError, Encode, MeshId, PeerId, Reader, Timestamp, Writer};
 use crate::identity::{Keypair, Signed, Verified};
 use crate::limits::{ADDRESS_BYTES_MAX, CHAIN_LENGTH_MAX, TICKET_ADDRESSES_MAX, TICKET_BYTES_MAX};
@@ -330,6 +330,30 @@ pub struct JoinRequest {
     pub invitation: Signed<Invitation>,
     /// Proof of holding its key.
     pub redemption: Signed<Redemption>,
+}
+
+/// A join request whose signatures were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenRequest(JoinRequest);
+
+impl ProvenRequest {
+    /// The request.
+    #[must_use]
+    pub fn as_request(&self) -> &JoinRequest {
+        &self.0
+    }
+}
+
+impl JoinRequest {
+    /// Checks the signatures of the invitation and of the redemption; those of the chain are its records' own. A pure
+    /// function, so that it can run on any thread.
+    ///
+    /// # Errors
+    /// [`Refusal::BadProof`] when one of them is wrong.
+    pub fn prove(self) -> Result<ProvenRequest, Refusal> {
+        let checked = self.invitation.check().and_then(|()| self.redemption.check());
+        checked.map(|()| ProvenRequest(self)).map_err(|_| Refusal::BadProof)
+    }
 }
 
 impl Encode for JoinRequest {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use rand::Rng;
 
-use crate::access::{JoinRequest, Learned, Member, MemberRecord, Members, Refusal, Role, Terms, Ticket};
+use crate::access::{JoinRequest, Learned, Member, MemberRecord, Members, ProvenRequest, Refusal, Role, Terms, Ticket};
 use crate::base::{PeerId, Timestamp};
 use crate::limits::{CLOCK_DRIFT_MAX_MS, MEMBERS_PER_FRAME_MAX};
 use crate::sync::{Hello, Message, Welcome};
@@ -224,7 +224,14 @@ impl Node {
     }
 
     /// A newcomer shows a ticket.
-    pub(super) fn redeem(&mut self, now: Timestamp, peer: PeerId, request: &JoinRequest, shown: Vec<Member>) {
+    pub(super) fn redeem(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        request: &JoinRequest,
+        proven: Option<&ProvenRequest>,
+        shown: Vec<Member>,
+    ) {
         if request.redemption.body.joiner != peer {
             self.send(
                 peer,
@@ -239,7 +246,8 @@ impl Node {
         }
         let at = self.clock.tick(now);
         let before = self.members.get(&peer).map(Member::role);
-        match self.members.admit_shown(request, shown, &self.keypair, at) {
+        let proven = proven.ok_or(Refusal::BadProof);
+        match proven.and_then(|proven| self.members.admit_shown(proven, shown, &self.keypair, at)) {
             Ok(admitted) => {
                 let role = admitted.member.role();
                 if let Err(error) = self.keep_learned(now, peer, admitted.learned) {

@@ -439,14 +439,14 @@ impl Node {
     fn received(&mut self, now: Timestamp, peer: PeerId, introduced: Introduced) {
         let Some(neighbour) = self.neighbours.get(&peer) else { return };
         let admitted = neighbour.is_admitted();
-        let Introduced { message, members, bad } = introduced;
+        let Introduced { message, request: proven, members, bad } = introduced;
         if bad > 0 {
             tracing::warn!(from = %peer, bad, "dropped member records that are forged or contradict themselves");
             *self.counters.dropped.entry("bad_member_record").or_default() += bad;
         }
         match message {
             Message::Hello(hello) => self.hello(now, peer, &hello, members),
-            Message::Redeem(request) => self.redeem(now, peer, &request, members),
+            Message::Redeem(request) => self.redeem(now, peer, &request, proven.as_ref(), members),
             Message::Welcome(welcome) => self.welcome(now, peer, &welcome, members),
             Message::Refused(why) => self.refused(now, peer, &why),
             // Everything below is for members only; a peer that has not greeted yet gets nothing.

@@ -203,12 +203,12 @@ impl Message {
         }
     }
 
-    /// Whether there are member records in it, which are to be checked before a node takes it.
+    /// Whether there are signatures about members in it, which are to be checked before a node takes it.
     #[must_use]
     pub fn carries_records(&self) -> bool {
         match self {
             Self::Hello(hello) => !hello.chain.is_empty(),
-            Self::Redeem(request) => !request.chain.is_empty(),
+            Self::Redeem(_) => true,
             Self::Welcome(welcome) => !welcome.chain.is_empty(),
             Self::Members(records) => !records.is_empty(),
             Self::Refused(_)

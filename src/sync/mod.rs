@@ -43,7 +43,7 @@ pub use ledger::{Comparison, Ledger, Standing};
 pub use message::{Digest, Hello, Items, Message, Names, Part, Ranges, Root, Roots, Step, Unknown, Welcome};
 pub use outbox::Outbox;
 
-use crate::access::{Member, MemberRecord, Rejected};
+use crate::access::{Member, MemberRecord, ProvenRequest, Rejected};
 use crate::base::{DocumentKey, MeshId};
 use crate::document::{Envelope, Refused, Unchecked};
 
@@ -60,25 +60,29 @@ pub fn check(mesh: MeshId, changes: Vec<Unchecked>) -> Vec<Checked> {
     changes.into_iter().map(check).collect()
 }
 
-/// A message whose member records were taken out of it and checked on a worker.
+/// A message whose member records were taken out of it; their signatures, and those of a join request, were checked on a
+/// worker.
 #[derive(Debug)]
 pub struct Introduced {
     /// The message, without the records.
     pub message: Message,
+    /// The join request in it, if its signatures are right.
+    pub request: Option<ProvenRequest>,
     /// The records that carry right signatures, each of the mesh that it claims to be of.
     pub members: Vec<Member>,
     /// How many others there were.
     pub bad: u64,
 }
 
-/// Checks the member records of a message by `verify`, which is [`verify_member`] or remembers what that said.
+/// Checks what a message says of members: its records by `verify`, which is [`verify_member`] or remembers what that said.
 #[must_use]
 pub fn introduce(mut message: Message, verify: impl FnMut(MemberRecord) -> Result<Member, Rejected>) -> Introduced {
     let records = message.take_records();
     let count = records.len() as u64;
     let members: Vec<Member> = records.into_iter().map(verify).filter_map(Result::ok).collect();
     let bad = count - members.len() as u64;
-    Introduced { message, members, bad }
+    let request = if let Message::Redeem(request) = &message { request.as_ref().clone().prove().ok() } else { None };
+    Introduced { message, request, members, bad }
 }
 
 /// Checks a member record. A pure function, so that it can run on any thread.
