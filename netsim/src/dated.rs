@@ -64,6 +64,9 @@ pub(crate) fn wrong(world: &World, at: usize) -> Vec<String> {
         return Vec::new();
     };
     let (reader, now) = (node.reader(), HostClock::default().shows(world.now));
+    // By how much a clock that counts as right may be ahead.
+    let clocks = &world.scenario.clocks;
+    let ahead = clocks.skew + Span(world.now.0 / 1_000_000 * u64::from(clocks.drift_ppm));
     let mut wrong = Vec::new();
     for (document, dated) in &world.dated {
         let Ok(Some(record)) = reader.record(document) else {
@@ -72,7 +75,7 @@ pub(crate) fn wrong(world: &World, at: usize) -> Vec<String> {
         };
         let expires = dated.plus_ms(after.as_ms());
         let changes = record.changes();
-        if record.deleted && expires > now {
+        if record.deleted && expires > now.plus_ms(ahead.as_ms()) {
             wrong.push(format!("{document} was destroyed {} ms before it expires", expires.since_ms(now)));
         }
         if !record.deleted && expires.plus_ms(GRACE.as_ms()) < now {

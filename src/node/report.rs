@@ -323,10 +323,11 @@ impl Node {
     fn summary(&self, peer: &PeerId) -> SummaryReport {
         let none = Comparison::default();
         let found = self.ledger.get(peer).unwrap_or(&none);
-        let (mut to_receive, mut to_send) = (0, 0);
+        // The counts are what the peer claims.
+        let (mut to_receive, mut to_send) = (0_u64, 0_u64);
         for name in found.differing() {
             let (receive, send) = between(&found.standing(name), self.store.total(name).count).unwrap_or_default();
-            (to_receive, to_send) = (to_receive + receive, to_send + send);
+            (to_receive, to_send) = (to_receive.saturating_add(receive), to_send.saturating_add(send));
         }
         if let Some(theirs) = found.their_documents().filter(|_| !found.is_resolved()) {
             let ours = self.store.documents();
