@@ -18,7 +18,8 @@
 //! **Depth is bounded by the ticket.** A member that joined by an invitation knows of its own use, and of that of its
 //! admitter when that one joined by the same invitation: with a chain of as many joins as there are uses the last one
 //! knew that it was used up. What it signs is *forgotten*, not even kept as fallen. So the used ticket for one is worth
-//! nothing.
+//! nothing. (When the record by which its admitter came another way arrives later, peers that have the join bring it
+//! again.)
 //!
 //! **What is forgotten** else: of the joins that one member signed for one invitation all beyond the uses and
 //! [`INVITATION_SPARE_MAX`] more, by their hashes, which is the same set in every order of arrival; and of those of one
