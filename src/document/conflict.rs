@@ -85,31 +85,36 @@ impl Document {
         if let Some(count) = self.conflict_count {
             return count;
         }
-        let (mut count, mut bytes_left) = (0, CONFLICT_BYTES_MAX);
+        let (mut count, mut has_rivals, mut bytes_left) = (0, false, CONFLICT_BYTES_MAX);
         let doc = &self.doc.0;
         let mut search = Search {
             doc,
             path: String::new(),
             visit: &mut |_, id, prop| {
+                has_rivals = true;
                 count += u64::from(differ(doc, id, prop, &mut bytes_left)?);
                 Ok(ControlFlow::Continue(()))
             },
         };
         // What was found in a document can be read in it.
-        let _: Result<ControlFlow<()>, Error> = search.container(&ROOT, ObjType::Map);
+        let found: Result<ControlFlow<()>, Error> = search.container(&ROOT, ObjType::Map);
         self.conflict_count = Some(count);
+        self.has_rivals = has_rivals || found.is_err();
         count
     }
 
     /// Takes the number of places with several values from where it was remembered.
     pub fn remember_conflict_count(&mut self, count: u64) {
+        // Of a document whose every change builds on all before there is more known than that.
+        self.has_rivals |= self.conflict_count.is_none();
         self.conflict_count = Some(count);
     }
 
-    /// Notes that a change comes in, before it does.
+    /// Notes that a change comes in, before it does. Values that are the same are no conflict, and become one when
+    /// something within one of them is edited.
     pub(super) fn note_conflicts(&mut self, change: &Change) {
         let builds_on_all = || self.history.heads().all(|head| change.deps().contains(head));
-        if self.conflict_count != Some(0) || !builds_on_all() {
+        if self.has_rivals || self.conflict_count != Some(0) || !builds_on_all() {
             self.conflict_count = None;
         }
     }

@@ -41,12 +41,14 @@ pub struct Document {
     increments: OnceLock<Increments>,
     /// Places with several values; `None` when they are to be counted.
     pub(super) conflict_count: Option<u64>,
+    /// Whether some place may have several values, be they the same.
+    pub(super) has_rivals: bool,
 }
 
 impl Default for Document {
     fn default() -> Self {
         let (doc, history, places, increments) = Default::default();
-        Self { doc, history, places, increments, conflict_count: Some(0) }
+        Self { doc, history, places, increments, conflict_count: Some(0), has_rivals: false }
     }
 }
 
