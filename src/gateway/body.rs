@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as HttpBody;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::budget::{Budget, Room};
 use super::problem::{Answer, Problem};
@@ -23,6 +23,8 @@ use crate::limits::{DOCUMENT_BYTES_MAX, GATEWAY_SMALL_BYTES};
 /// Seconds within which a body must be here: a document over the slowest link, not a client that holds a slot.
 /// Tests await the answer to a body that never comes.
 const BODY_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+/// How long nothing of a body may come that has taken room.
+const BODY_SILENCE: Duration = Duration::from_secs(5);
 /// The names of NDJSON; none is registered, the first is the most common one.
 pub(super) const LINES: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
 
@@ -90,43 +92,41 @@ pub(super) struct Gathered {
     room: Option<Room>,
 }
 
-/// Waits until a body is here.
+/// Waits until a body is here. When its begin shows that it is not small it takes room for all of it first, and waits for
+/// that: were each to take room as it comes, those that are half here could wait for each other.
 ///
 /// # Errors
-/// 413 when it is too large, 408 when it is too slow, 400 when it breaks off, 503 when others take all the room.
+/// 413 when it is too large, 408 when it is too slow, 400 when it breaks off, 503 when others take all the room for long.
 pub(super) async fn gather(mut body: Body, budget: &Budget) -> Answer<Gathered> {
     let mut gathered = Gathered::default();
-    let deadline = Instant::now() + BODY_TIMEOUT;
-    let late = |_| {
-        let detail = format!("the body was not here after {} seconds", BODY_TIMEOUT.as_secs());
-        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
-    };
-    while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(late)? {
-        if let Ok(piece) = frame.map_err(|_| broke_off())?.into_data() {
-            gathered.add(&piece, budget)?;
+    let declared = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    let whole = declared.unwrap_or(DOCUMENT_BYTES_MAX).min(DOCUMENT_BYTES_MAX);
+    let mut deadline = Instant::now() + BODY_TIMEOUT;
+    loop {
+        // Who takes room has to use it.
+        let silence = if gathered.room.is_some() { BODY_SILENCE } else { BODY_TIMEOUT };
+        let until = deadline.min(Instant::now() + silence);
+        let Some(frame) = timeout_at(until, body.frame()).await.map_err(|_| too_slow())? else { break };
+        let Ok(piece) = frame.map_err(|_| broke_off())?.into_data() else { continue };
+        let bytes = gathered.bytes.len() + piece.len();
+        if bytes > DOCUMENT_BYTES_MAX {
+            return Err(too_large());
         }
+        if bytes > GATEWAY_SMALL_BYTES && gathered.room.is_none() {
+            let room = timeout(BODY_TIMEOUT, budget.take(whole)).await;
+            let full = "too many large bodies at a time; try again";
+            gathered.room = Some(room.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, full))?);
+            deadline = Instant::now() + BODY_TIMEOUT;
+        }
+        gathered.bytes.extend_from_slice(&piece);
+    }
+    if let Some(room) = &mut gathered.room {
+        room.shrink_to(gathered.bytes.len());
     }
     Ok(gathered)
 }
 
 impl Gathered {
-    fn add(&mut self, piece: &[u8], budget: &Budget) -> Answer<()> {
-        let bytes = self.bytes.len() + piece.len();
-        if bytes > DOCUMENT_BYTES_MAX {
-            return Err(too_large());
-        }
-        if bytes > GATEWAY_SMALL_BYTES {
-            let full = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many large bodies at a time; try again");
-            let more = budget.try_take(bytes - self.room.as_ref().map_or(0, Room::bytes)).ok_or_else(full)?;
-            match &mut self.room {
-                Some(room) => room.add(more),
-                none => *none = Some(more),
-            }
-        }
-        self.bytes.extend_from_slice(piece);
-        Ok(())
-    }
-
     /// The body, and the room that is to be kept as long as it.
     pub(super) fn into_parts(self) -> (Body, Option<Room>) {
         (Body::from(self.bytes.freeze()), self.room)
@@ -141,6 +141,12 @@ pub(super) fn is_too_large(body: &Body) -> bool {
 fn too_large() -> Problem {
     let detail = format!("the body is larger than the limit of {DOCUMENT_BYTES_MAX} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+}
+
+fn too_slow() -> Problem {
+    let detail = format!("the body was not here after {} seconds", BODY_TIMEOUT.as_secs());
+    let detail = format!("{detail}, or nothing of it came for {}", BODY_SILENCE.as_secs());
+    Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
 }
 
 fn broke_off() -> Problem {
@@ -199,4 +205,28 @@ fn check_type(headers: &HeaderMap) -> Answer<()> {
     }
     let detail = format!("the body must be JSON, with Content-Type: application/json (this is {essence:?})");
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_is_not_small_waits_for_room() {
+        let budget = Budget::new(2 * DOCUMENT_BYTES_MAX);
+        let body = |bytes: usize| Body::from(vec![b' '; bytes]);
+        let gathered = |bytes| gather(body(bytes), &budget).now_or_never();
+        let whole = [gathered(DOCUMENT_BYTES_MAX), gathered(DOCUMENT_BYTES_MAX - 1)];
+        assert!(whole.iter().flatten().all(Result::is_ok), "there is room for both");
+        assert!(gathered(GATEWAY_SMALL_BYTES).is_some_and(|small| small.is_ok()), "what is small needs none");
+        let third = gather(body(DOCUMENT_BYTES_MAX), &budget);
+        let makes_room = async move {
+            tokio::task::yield_now().await;
+            drop(whole);
+        };
+        let (third, ()) = futures::join!(third, makes_room);
+        assert!(third.is_ok());
+    }
 }

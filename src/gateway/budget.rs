@@ -46,20 +46,10 @@ impl Budget {
 }
 
 impl Room {
-    /// For how many bytes it is.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.num_permits()
-    }
-
     /// Gives back what is more than so many bytes need.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         let spare = self.0.num_permits().saturating_sub(bytes);
         drop(self.0.split(spare));
-    }
-
-    /// Takes the room of another one as well.
-    pub(super) fn add(&mut self, other: Self) {
-        self.0.merge(other.0);
     }
 
     /// Bytes that keep this room for as long as any part of them is there.
@@ -98,7 +88,6 @@ mod tests {
         let mut room = budget.try_take(2 << 20).expect("what is too large takes all of it");
         assert!(budget.try_take(1).is_none());
         room.shrink_to(1 << 19);
-        room.add(budget.try_take(1 << 18).unwrap());
-        assert!(budget.try_take(1 << 18).is_some() && budget.try_take((1 << 18) + 1).is_none());
+        assert!(budget.try_take(1 << 19).is_some() && budget.try_take((1 << 19) + 1).is_none());
     }
 }

@@ -157,6 +157,22 @@ fn bodies_that_come_slowly_keep_nobody_out() {
 }
 
 #[test]
+fn large_bodies_at_a_time_are_all_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let peer = Peer::start(folder.path());
+    // Several times as many as there is room for.
+    let written = std::thread::scope(|scope| {
+        let put = |n| {
+            let peer = &peer;
+            move || peer.put(&format!("{DOCUMENTS}/{n}"), &large(n)).status
+        };
+        let writers: Vec<_> = (0..32).map(|n| scope.spawn(put(n))).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(written, [201; 32]);
+}
+
+#[test]
 fn connections_that_are_kept_open_keep_nobody_out() {
     let folder = tempfile::tempdir().unwrap();
     // Half of them are for connections.
